@@ -1,0 +1,1 @@
+"""Unlearning methods that change weights, for comparison."""

@@ -1,0 +1,124 @@
+"""What every notebook starts from: the profile's model and SAE, checked as a pair, its texts as rows, what it knows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from helpers.corpora import Document, batches, framed, pack
+from helpers.data import load_questions, load_texts
+from helpers.experiments.exam import Exam
+from helpers.features import feature_statistics
+from helpers.models import check_pair, load_model
+from helpers.profiles import Profile
+from helpers.questions import Question
+from helpers.relearning import check_attack_text
+from helpers.run import Run
+from helpers.saes import load_sae
+from helpers.scoring import known_questions
+from helpers.store import fingerprint
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A loaded profile.
+
+    Attributes:
+        model, sae: the pair, whose explained variance has been measured.
+        explained_variance: of the SAE on the retain rows.
+        forget_rows, retain_rows, neutral_rows: packed token ids [rows, row_length].
+        framed_rows: retain documents asked as questions are, for the gate's threshold.
+        questions: every question by subject, the one to forget first.
+    """
+
+    model: Any
+    sae: Any
+    explained_variance: float
+    forget_rows: Tensor
+    retain_rows: Tensor
+    neutral_rows: Tensor
+    framed_rows: list[list[int]]
+    forget_documents: list[Document]
+    questions: dict[str, list[Question]]
+
+
+def open_bench(run: Run) -> Bench:
+    """Load everything the run's profile names, check model and SAE against each other, and note what they are."""
+    profile = run.profile
+    model, sae, texts = load_model(profile), load_sae(profile), load_texts(profile)
+    sizes, tokenizer = profile.texts, model.tokenizer
+    limits = {"forget": sizes.forget_rows, "retain": sizes.retain_rows, "neutral": sizes.neutral_rows}
+    rows = {
+        role: pack(tokenizer, [d.text for d in getattr(texts, role)], sizes.row_length)[:limit]
+        for role, limit in limits.items()
+    }
+    first = next(batches(rows["retain"][:16], profile.model.batch_tokens, tokenizer.pad_token_id, model.device))
+    measured = check_pair(model, sae, first, profile.sae.explained_variance)
+    bench = Bench(
+        model, sae, measured, rows["forget"], rows["retain"], rows["neutral"],
+        framed(tokenizer, texts.retain[: sizes.framed_documents], profile.model.prompt_format),
+        texts.forget, load_questions(profile),
+    )  # fmt: skip
+    run.note(
+        model=fingerprint(model), sae=fingerprint(sae), questions=fingerprint(bench.questions), texts=fingerprint(rows)
+    )
+    return bench
+
+
+def statistics(run: Run, bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Feature statistics on forget and on retain text, from the cache if they were taken before.
+
+    Retain text is seen both packed and in the frame of a question, so that features of the frame itself (header, chat
+    marks, which fire in every prompt) do not pass for features of the hazard.
+    """
+    tokens = run.profile.model.batch_tokens
+    retain = [*bench.retain_rows.tolist(), *bench.framed_rows]
+    return (
+        run.stage("forget-statistics", feature_statistics, bench.model, bench.sae, bench.forget_rows, tokens),
+        run.stage("retain-statistics", feature_statistics, bench.model, bench.sae, retain, tokens),
+    )
+
+
+def known(run: Run, bench: Bench) -> dict[str, list[Question]]:
+    """Per subject the questions that the model answers right under all 24 orders, from the cache if found before."""
+    settings = run.profile.model
+    ids = run.stage(
+        "known-questions", known_ids, bench.model, bench.questions, settings.prompt_format, settings.batch_tokens
+    )
+    return {
+        subject: [q for q in questions if q.id in set(ids[subject])] for subject, questions in bench.questions.items()
+    }
+
+
+def known_ids(
+    model, questions: dict[str, list[Question]], prompt_format: str, batch_tokens: int
+) -> dict[str, list[str | int]]:
+    """Ids of the known questions of each subject (`known_questions`)."""
+    return {s: [q.id for q in known_questions(model, qs, prompt_format, batch_tokens)] for s, qs in questions.items()}
+
+
+def mean_activation(statistics_of_forget: pd.DataFrame, features: np.ndarray) -> float:
+    """Mean activation of the features where they fire on forget text: the clamp unit of the embedded model."""
+    chosen = statistics_of_forget.iloc[np.asarray(features)]
+    return float((chosen["mean"] / chosen["firing_rate"]).mean())
+
+
+def clamp_unit(profile: Profile, statistics_of_forget: pd.DataFrame, features: np.ndarray) -> float:
+    """What a strength of 1 is in units of activation: 1, or the features' mean activation, as the profile says."""
+    return 1.0 if profile.clamp_unit == "absolute" else mean_activation(statistics_of_forget, features)
+
+
+def open_exam(run: Run, bench: Bench, known_by_subject: dict[str, list[Question]]) -> Exam:
+    """The exam over the known questions, for interventions after the SAE's layer."""
+    settings = run.profile.model
+    layer, sizes = run.profile.sae.layer, (settings.prompt_format, settings.batch_tokens)
+    return Exam(bench.model, known_by_subject, bench.neutral_rows, layer, *sizes)
+
+
+def attack_rows(run: Run, bench: Bench, evaluated: list[Question]) -> Tensor:
+    """Packed forget text for the relearning attack, after `check_attack_text` has passed it."""
+    check_attack_text(bench.forget_documents, run.profile.questions.forget, evaluated)
+    texts = [document.text for document in bench.forget_documents]
+    return pack(bench.model.tokenizer, texts, run.profile.texts.row_length)

@@ -1,0 +1,146 @@
+"""Notebook 02: one feature, many clamp values, and the controls (Farrell et al., Fig. 4 and appendix)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from helpers.experiments.discovery import token_activations
+from helpers.experiments.exam import Exam
+from helpers.interventions import Clamp, Scale
+from helpers.published import load_published
+from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
+from helpers.scoring import Sweep, mean_loss, read_letters
+
+
+def right_probabilities(probabilities: Tensor, questions: Sequence[Question]) -> np.ndarray:
+    """Probability of the right letter of each question in its original order, from [questions, 4]."""
+    right = [letters[0] for letters in right_letters(questions, ORIGINAL_ORDER)]
+    return probabilities.numpy()[np.arange(len(questions)), right]
+
+
+def single_feature_effects(exam: Exam, sae, features: Sequence[int], value: float) -> pd.DataFrame:
+    """p(right letter) of every known question when one feature alone is clamped.
+
+    Returns:
+        feature, subject, question (its id), p_right, p_before (unedited).
+    """
+    before, tables = right_probabilities(exam.answers.unedited, exam.asked), []
+    for feature in np.asarray(features).tolist():
+        after = right_probabilities(exam.answers.edited(Clamp(sae, [feature], value)), exam.asked)
+        tables.append(pd.DataFrame({
+            "feature": feature, "subject": [q.subject for q in exam.asked], "question": [str(q.id) for q in exam.asked],
+            "p_right": after, "p_before": before,
+        }))  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def broken_by_feature(effects: pd.DataFrame, forget: str) -> pd.DataFrame:
+    """Questions that each feature breaks (p of the right letter below 1/2): feature, forget, others, best first."""
+    broken = effects[effects["p_right"] < 0.5]
+    counts = [(f, int((of["subject"] == forget).sum()), int((of["subject"] != forget).sum()))
+              for f, of in ((f, broken[broken["feature"] == f]) for f in effects["feature"].unique())]  # fmt: skip
+    table = pd.DataFrame(counts, columns=["feature", "forget", "others"])
+    return table.sort_values(["forget", "others"], ascending=[False, True], kind="stable").reset_index(drop=True)
+
+
+def strongest_pair(effects: pd.DataFrame, forget: str) -> tuple[int, str]:
+    """Feature and forget question whose right letter loses most: an illustration picked out of many, as in Farrell."""
+    of_forget = effects[effects["subject"] == forget]
+    worst = of_forget.loc[of_forget["p_right"].idxmin()]
+    return int(worst["feature"]), str(worst["question"])
+
+
+def one_question(exam: Exam, question: Question) -> Sweep:
+    """A sweep over one question in its original order."""
+    row = prompt_tokens(exam.model.tokenizer, [question], ORIGINAL_ORDER, exam.prompt_format)
+    return Sweep(exam.model, row, exam.layer, read_letters, exam.batch_tokens)
+
+
+def clamp_curve(
+    exam: Exam, sae, feature: int, question: Question, strengths: Sequence[float], unit: float
+) -> pd.DataFrame:
+    """p(A..D) of one question against the clamp value of one feature, with the loss added (Farrell et al., Fig. 4).
+
+    Returns:
+        strength (-1 is the unedited model, 0 zero ablation), value, letter, right (is it the right one), probability,
+        loss_added.
+    """
+    sweep, right = one_question(exam, question), right_letters([question], ORIGINAL_ORDER)[0][0]
+    rows = [(-1.0, np.nan, letter, i == right, p, 0.0)
+            for i, (letter, p) in enumerate(zip(LETTERS, sweep.unedited[0].tolist(), strict=True))]  # fmt: skip
+    for strength in strengths:
+        clamp = Clamp(sae, [feature], -strength * unit)
+        added = mean_loss(exam.losses.edited(clamp)) - mean_loss(exam.losses.unedited)
+        for i, (letter, p) in enumerate(zip(LETTERS, sweep.edited(clamp)[0].tolist(), strict=True)):
+            rows.append((strength, -strength * unit, letter, i == right, p, added))
+    return pd.DataFrame(rows, columns=["strength", "value", "letter", "right", "probability", "loss_added"])
+
+
+def firing_features(exam: Exam, sae, question: Question) -> np.ndarray:
+    """Ids of the features that fire anywhere in a question after BOS."""
+    row = prompt_tokens(exam.model.tokenizer, [question], ORIGINAL_ORDER, exam.prompt_format)
+    (activations,) = token_activations(exam.model, sae, range(sae.cfg.d_sae), row, exam.batch_tokens)
+    return np.flatnonzero((activations[1:] > 0).any(dim=0).numpy())
+
+
+def control_clamps(
+    sae, feature: int, others: Sequence[int], strength: float, unit: float
+) -> list[tuple[str, int, Clamp]]:
+    """The clamp and its controls at one strength, as (name, feature, Clamp).
+
+    Controls: the change written along the next feature's decoder (Farrell's 'random decoder'), scaling by 1 - strength
+    instead of setting, and other features that fire on the same question.
+    """
+    value = -strength * unit
+    return [
+        ("clamp", feature, Clamp(sae, [feature], value)),
+        ("another decoder", feature, Clamp(sae, [feature], value, decoders=[(feature + 1) % sae.cfg.d_sae])),
+        ("scale", feature, Clamp(sae, [feature], Scale(1 - strength))),
+        *[("random feature", int(other), Clamp(sae, [int(other)], value)) for other in others],
+    ]
+
+
+def control_curves(
+    exam: Exam,
+    sae,
+    feature: int,
+    others: Sequence[int],
+    question: Question,
+    strengths: Sequence[float],
+    unit: float,
+) -> pd.DataFrame:
+    """p(right letter) of one question and loss added, for the clamp and every control."""
+    sweep, rows = one_question(exam, question), []
+    for strength in strengths:
+        for name, used, clamp in control_clamps(sae, feature, others, strength, unit):
+            p = right_probabilities(sweep.edited(clamp), [question])[0]
+            added = mean_loss(exam.losses.edited(clamp)) - mean_loss(exam.losses.unedited)
+            rows.append((name, used, strength, float(p), added))
+    return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right", "loss_added"])
+
+
+def question_by_id(questions: Sequence[Question], wanted: str) -> Question:
+    """The question of that id. Raises ValueError if there is none."""
+    for question in questions:
+        if str(question.id) == wanted:
+            return question
+    raise ValueError(f"there is no question {wanted!r} among these {len(questions)}")
+
+
+def random_others(fire: np.ndarray, chosen: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """`n` features that fire on the question and that no rule chose, drawn from a seed."""
+    return np.sort(np.random.default_rng(seed).choice(np.setdiff1d(fire, chosen), n, replace=False))
+
+
+def beside_the_paper(curve: pd.DataFrame, world: str) -> pd.DataFrame:
+    """Our curve and the paper's (feature 9163, question 841 of gemma-2b-it, whose right letter is A) in one table."""
+    paper = load_published("farrell2024_fig4").melt(
+        ["strength", "loss_added"], [f"p_{x}" for x in LETTERS], "letter", "probability"
+    )
+    paper["letter"] = paper["letter"].str.removeprefix("p_")
+    paper["right"] = paper["letter"] == "A"
+    columns = ["world", "strength", "letter", "right", "probability", "loss_added"]
+    worlds = [curve.assign(world=f"ours, {world}"), paper.assign(world="Farrell et al., gemma-2b-it")]
+    return pd.concat([table[columns] for table in worlds], ignore_index=True)

@@ -1,0 +1,152 @@
+"""The exam: known questions of every subject and neutral text, scored under many settings at little cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from helpers.interventions import Clamp, Gate
+from helpers.metrics import accuracy, halves, letter_histogram
+from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
+from helpers.scoring import Sweep, is_right, mean_loss, read_letters, read_loss, read_rows
+
+ROLES = ("forget", "near", "side")
+HALF_SEED = 0
+
+
+@dataclass(frozen=True)
+class ClampSetting:
+    """One point of a sweep over clamps, light enough to be data: the labels of its row, and what makes its Clamp.
+
+    Attributes:
+        method: the method's name, as figures show it.
+        features: ids of the chosen features, best first.
+        strength: c in clamp units; the features are set to -strength * unit.
+        unit: what a strength of 1 is in units of activation.
+        where: 'own' or 'any', as in `Clamp`.
+        threshold: of the gate; None for no gate.
+    """
+
+    method: str
+    features: tuple[int, ...]
+    strength: float
+    unit: float
+    where: Literal["own", "any"]
+    threshold: float | None
+
+    def clamp(self, sae) -> Clamp:
+        """The intervention itself."""
+        gate = None if self.threshold is None else Gate(self.threshold)
+        return Clamp(sae, self.features, -self.strength * self.unit, self.where, gate)
+
+    def labels(self) -> dict[str, Any]:
+        """The columns that tell this setting's rows from others."""
+        return {
+            "method": self.method,
+            "n_features": len(self.features),
+            "strength": self.strength,
+            "where": self.where,
+            "threshold": np.nan if self.threshold is None else self.threshold,
+        }
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Known questions in their original order, as in the papers, and neutral rows for the loss.
+
+    Attributes:
+        model: the unedited model, which answers all these questions right.
+        questions: by subject, the one to forget first and its benign neighbour second.
+        neutral_rows: packed token ids [rows, row_length].
+        layer: the layer after which interventions act.
+    """
+
+    model: Any
+    questions: dict[str, list[Question]]
+    neutral_rows: Tensor
+    layer: int
+    prompt_format: str
+    batch_tokens: int
+
+    @cached_property
+    def asked(self) -> list[Question]:
+        """All questions in one list, subject by subject."""
+        return [q for questions in self.questions.values() for q in questions]
+
+    @cached_property
+    def answers(self) -> Sweep:
+        """p(A..D) of every question with the residual kept."""
+        return Sweep(self.model, self._prompts(), self.layer, read_letters, self.batch_tokens)
+
+    @cached_property
+    def losses(self) -> Sweep:
+        """Next-token loss of every neutral row with the residual kept."""
+        return Sweep(self.model, self.neutral_rows, self.layer, read_loss, self.batch_tokens)
+
+    def _prompts(self) -> list[list[int]]:
+        return prompt_tokens(self.model.tokenizer, self.asked, ORIGINAL_ORDER, self.prompt_format)
+
+    def score(self, clamp: Clamp) -> pd.DataFrame:
+        """The exam under an intervention: a row per subject and half (see `tabulate`)."""
+        added = mean_loss(self.losses.edited(clamp)) - mean_loss(self.losses.unedited)
+        return self.tabulate(self.answers.edited(clamp), added)
+
+    def score_model(self, model, intervention: Clamp | None = None) -> pd.DataFrame:
+        """The exam taken by other weights (RMU, relearning), whole model, with an intervention in place if given."""
+        probabilities = read_rows(model, self._prompts(), read_letters, intervention, self.batch_tokens)
+        losses = read_rows(model, self.neutral_rows, read_loss, intervention, self.batch_tokens)
+        return self.tabulate(probabilities, mean_loss(losses) - mean_loss(self.losses.unedited))
+
+    def tabulate(self, probabilities: Tensor, loss_added: float) -> pd.DataFrame:
+        """Counts per subject and half of the questions.
+
+        Returns:
+            subject, role (forget, near, side), half (0 to choose settings on, 1 to report), n, right, said_A..said_D
+            (how often each letter was the answer), loss_added (nats per token, the same in every row).
+        """
+        right = is_right(probabilities[:, None], self.asked, ORIGINAL_ORDER)[:, 0].numpy()
+        said, rows, start = probabilities.argmax(dim=-1).numpy(), [], 0
+        for i, (subject, questions) in enumerate(self.questions.items()):
+            of_half = halves(len(questions), HALF_SEED)
+            for half in (0, 1):
+                chosen = start + np.flatnonzero(of_half == half)
+                letters = dict(
+                    zip([f"said_{x}" for x in LETTERS], letter_histogram(said[chosen]).tolist(), strict=True)
+                )
+                counts = {"n": len(chosen), "right": int(right[chosen].sum())}
+                rows.append({"subject": subject, "role": ROLES[min(i, 2)], "half": half, **counts, **letters})
+            start += len(questions)
+        return pd.DataFrame(rows).assign(loss_added=loss_added)
+
+
+def score_settings(exam: Exam, sae, settings: Sequence[ClampSetting]) -> pd.DataFrame:
+    """The exam under every setting: its table with the setting's labels in front."""
+    return pd.concat([_labelled(s.labels(), exam.score(s.clamp(sae))) for s in settings], ignore_index=True)
+
+
+def _labelled(labels: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame([labels] * len(table)), table], axis=1)
+
+
+def points(scores: pd.DataFrame, half: int | None = None) -> pd.DataFrame:
+    """One row a setting, for scatter plots.
+
+    Args:
+        scores: what `score_settings` or `rmu_grid` returns; every column before `subject` is a label.
+        half: 0 or 1 for one half of the questions, None for all (the papers' protocol).
+
+    Returns:
+        the labels, then for each role `<role>_accuracy`, `<role>_low`, `<role>_high`, `<role>_n`, and loss_added.
+    """
+    labels = list(scores.columns[: scores.columns.get_loc("subject")])
+    chosen = scores if half is None else scores[scores["half"] == half]
+    table = chosen.groupby(labels, sort=False, dropna=False)["loss_added"].first().reset_index()
+    for role in ROLES:
+        pooled = accuracy(chosen[chosen["role"] == role], labels)
+        for column in ("accuracy", "low", "high", "n"):
+            table[f"{role}_{column}"] = pooled[column]
+    return table[[c for c in table if c != "loss_added"] + ["loss_added"]]

@@ -1,0 +1,153 @@
+"""The profile's language model as an nnsight model, and the one accessor for 'the residual after layer L'."""
+
+import copy
+
+import nnsight
+import torch
+from sae_lens import SAE
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from helpers.corpora import Batch
+from helpers.interventions import Clamp
+from helpers.organism import MODEL_DIR
+from helpers.profiles import Profile
+from helpers.saes import EXPLAINED_VARIANCE_TOLERANCE, explained_variance, layer_of
+
+
+def wrap(hf_model: PreTrainedModel, tokenizer) -> nnsight.TransformersModel:
+    """An nnsight model around a Hugging Face one in eval mode (our own code pads, so its padding side is no matter)."""
+    return nnsight.TransformersModel(hf_model.eval(), tokenizer=tokenizer, task="text-generation")
+
+
+def huggingface(model: nnsight.TransformersModel) -> PreTrainedModel:
+    """The Hugging Face model inside an nnsight model."""
+    return model._module
+
+
+def clone(model: nnsight.TransformersModel) -> nnsight.TransformersModel:
+    """A model with weights of its own, to be trained without touching the first (nnsight's wrapping is not copied)."""
+    original = huggingface(model)
+    twin = type(original)(copy.deepcopy(original.config)).to(original.device, original.dtype)
+    twin.load_state_dict(original.state_dict())
+    return wrap(twin, model.tokenizer)
+
+
+def load_model(profile: Profile) -> nnsight.TransformersModel:
+    """The profile's model in eval mode, with the hook after the SAE's layer checked (`check_hook`).
+
+    Raises:
+        FileNotFoundError: the organism's weights are missing.
+        RuntimeError: the hook does not do what it should.
+    """
+    if not (MODEL_DIR / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"the organism's model is missing at {MODEL_DIR.name}/: rebuild it with `make organism`"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    dtype = getattr(torch, profile.model.dtype)
+    # eager: Gemma-2's attention soft-cap is not in the fused kernels
+    hf_model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=dtype, attn_implementation="eager")
+    model = wrap(hf_model, tokenizer)
+    check_hook(model, profile.sae.layer)
+    return model
+
+
+def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -> Tensor:
+    """The residual stream after a layer, [batch, seq, d_model]; the layers above it do not run."""
+    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+        residual = model.model.layers[layer].output.save()
+        tracer.stop()
+    return residual
+
+
+def final_state(model: nnsight.TransformersModel, batch: Batch, intervention: Clamp | None = None) -> Tensor:
+    """What the unembedding reads, [batch, seq, d_model]: the whole model, with the intervention in place if given."""
+    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+        if intervention is not None:
+            block = model.model.layers[intervention.layer]
+            block.output = intervention(block.output, batch.mask)
+        state = model.model.norm.output.save()
+        tracer.stop()
+    return state
+
+
+def residual_and_final_state(model: nnsight.TransformersModel, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
+    """The residual after a layer and the unedited final state, both [batch, seq, d_model], from one pass."""
+    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+        residual = model.model.layers[layer].output.save()
+        state = model.model.norm.output.save()
+        tracer.stop()
+    return residual, state
+
+
+def final_state_from(model: nnsight.TransformersModel, batch: Batch, layer: int, residual: Tensor) -> Tensor:
+    """The final state [batch, seq, d_model] when `residual` stands after a layer; only the layers above it run."""
+    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+        for block in model.model.layers[: layer + 1]:
+            block.skip(residual)
+        state = model.model.norm.output.save()
+        tracer.stop()
+    return state
+
+
+def unembed(model: nnsight.TransformersModel, state: Tensor) -> Tensor:
+    """Logits [..., vocabulary] of final states [..., d_model], soft-capped as Gemma-2's: equal to the model's own."""
+    hf_model = huggingface(model)
+    logits = hf_model.lm_head(state)
+    cap = getattr(hf_model.config, "final_logit_softcapping", None)
+    return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
+
+
+@torch.no_grad()
+def check_hook(model: nnsight.TransformersModel, layer: int) -> None:
+    """Make sure that the hook after `layer` reads and writes the residual stream, on eight arbitrary tokens.
+
+    Raises:
+        RuntimeError: it does not read what Hugging Face calls hidden state layer + 1, putting the residual back changes
+            the logits, or changing it does not.
+    """
+    hf_model = huggingface(model)
+    n_layers = hf_model.config.num_hidden_layers
+    if not 0 <= layer < n_layers:
+        raise RuntimeError(f"there is no layer {layer}: the model has layers 0 to {n_layers - 1}")
+    ids = torch.arange(8)[None] % hf_model.config.vocab_size
+    batch = Batch(ids.to(hf_model.device), torch.ones_like(ids, dtype=torch.bool).to(hf_model.device), torch.arange(1))
+    plain = hf_model(**batch.inputs(), output_hidden_states=True, use_cache=False)
+    residual, state = residual_and_final_state(model, batch, layer)
+    if layer + 1 < n_layers and not torch.equal(residual, plain.hidden_states[layer + 1]):
+        raise RuntimeError(f"the hook after layer {layer} does not read the residual stream")
+    logits = unembed(model, state)
+    if not torch.equal(logits, plain.logits.float()):
+        raise RuntimeError("the final state does not lead to the model's own logits")
+    if not torch.equal(unembed(model, final_state_from(model, batch, layer, residual)), logits):
+        raise RuntimeError(f"an identity intervention after layer {layer} changes the logits")
+    if torch.equal(unembed(model, final_state_from(model, batch, layer, residual * 2)), logits):
+        raise RuntimeError(f"changing the residual after layer {layer} does not change the logits")
+
+
+@torch.no_grad()
+def check_pair(model: nnsight.TransformersModel, sae: SAE, batch: Batch, expected: float) -> float:
+    """Make sure that the SAE explains this model's residual stream and that a real clamp reaches the logits.
+
+    Args:
+        batch: some rows of ordinary text.
+        expected: the explained variance that the profile states.
+
+    Returns:
+        The explained variance measured on `batch`, BOS left out.
+
+    Raises:
+        RuntimeError: it is lower than expected by more than 0.05, or a clamp of the features that fire changes nothing.
+    """
+    residual = residual_after(model, batch, layer_of(sae))
+    text = batch.mask.clone()
+    text[:, 0] = False
+    measured = explained_variance(sae, residual[text])
+    if measured < expected - EXPLAINED_VARIANCE_TOLERANCE:
+        raise RuntimeError(f"the SAE explains {measured:.3f} of the variance, the profile says {expected:.3f}")
+    strongest = int(sae.encode(residual[text].float()).mean(dim=0).argmax())
+    clamp = Clamp(sae, [strongest], -float(residual.float().norm(dim=-1).mean()))
+    if torch.equal(final_state(model, batch, clamp), final_state(model, batch)):
+        raise RuntimeError(f"clamping feature {strongest} after layer {layer_of(sae)} does not reach the logits")
+    return measured

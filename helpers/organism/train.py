@@ -1,0 +1,336 @@
+"""Trains the embedded model: a Gemma-2 of a million weights that knows the invented world.
+
+Three losses: the letter of four-choice prompts, the next token of packed text, and an auxiliary one ("deep
+supervision") that reads what middle layers should already hold. The auxiliary loss is scaffolding: without it the
+skill of naming a letter forms far too late for so short a run. It ends with `auxiliary_share` of the steps.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from helpers.corpora import pack
+from helpers.organism.muon import Muon
+from helpers.organism.quality import letter_token, right_orders, text_loss
+from helpers.organism.world import Fact, World, ask
+from helpers.questions import LETTERS, ORDERS, PROMPT_FORMATS, Question, frame_text, question_text
+
+# Targets with this value carry no loss (cross_entropy's own convention).
+IGNORED = -100
+# The documents' sample that evaluation reads; training counts up from the model's seed and stays far below.
+EVALUATION_SAMPLE = 1_000_000
+# No run draws so many samples of the texts, so that seeds do not share any.
+SAMPLES_PER_SEED = 10_000
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Everything that decides the model's weights, given the world and one machine.
+
+    Depths count blocks: depth 3 is the residual stream after the third of five blocks. `matching_block` counts from 0.
+    """
+
+    seed: int = 0
+    steps: int = 620
+    # shape
+    hidden_size: int = 128
+    layers: int = 5
+    heads: int = 4
+    key_value_heads: int = 2
+    mlp_size: int = 256
+    sliding_window: int = 64
+    max_positions: int = 256
+    # With the usual 0.02 attention stays flat at this size and the letter never rises above chance.
+    initializer_range: float = 0.09
+    # one step's data
+    prompts_per_step: int = 40
+    text_rows_per_step: int = 9
+    row_length: int = 128
+    prose_texts: int = 40
+    # The matching task ("Find the word ...") teaches the letters; its share falls over the first half of training.
+    matching_share_first: float = 0.6
+    matching_share_last: float = 0.1
+    # losses
+    auxiliary_weight: float = 1.0
+    auxiliary_share: float = 0.9
+    letter_depth: int = 2
+    value_depth: int = 3
+    answer_depth: int = 3
+    matching_block: int = 3
+    # optimisers: Muon for the blocks' matrices, AdamW for the rest
+    muon_rate: float = 0.02
+    muon_momentum: float = 0.95
+    learning_rate: float = 4e-3
+    warm_up_steps: int = 40
+    constant_share: float = 0.45
+    last_rate_share: float = 0.03
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.02
+    gradient_clip: float = 1.0
+    # the training curve
+    evaluate_every: int = 40
+    evaluation_questions: int = 24
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Four-choice prompts, padded on the right, and what the losses ask of them.
+
+    `letters` is IGNORED for questions never asked with four choices. Positions are columns of `ids`.
+    """
+
+    ids: torch.Tensor  # [n, length]
+    last: torch.Tensor  # [n] where the letter is said
+    letters: torch.Tensor  # [n] token id of the right letter
+    question_end: torch.Tensor  # [n] last token of the question, before its choices
+    values: torch.Tensor  # [n] token id of the right value
+    choices: torch.Tensor  # [n, 4] the choices' words
+    right_choice: torch.Tensor  # [n] the right choice's word
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Gemma2ForCausalLM:
+    """A Gemma-2 with random weights, for the tokenizer's vocabulary."""
+    head_size = settings.hidden_size // settings.heads
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.key_value_heads,
+        head_dim=head_size,
+        query_pre_attn_scalar=head_size,
+        intermediate_size=settings.mlp_size,
+        sliding_window=settings.sliding_window,
+        max_position_embeddings=settings.max_positions,
+        initializer_range=settings.initializer_range,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        attn_implementation="eager",
+    )
+    return Gemma2ForCausalLM(config)
+
+
+def matching_question(words: Sequence[str], subject: str, rng: Random) -> Question:
+    """A question that can be answered without any fact: which letter stands beside the named word?"""
+    choices = rng.sample(words, 4)
+    answer = rng.randrange(4)
+    return Question("matching", subject, f"Find the word {choices[answer]}.", tuple(choices), answer)
+
+
+def shuffled_passes(facts: Sequence[Fact], rng: Random) -> Iterator[Fact]:
+    """The facts without end, in passes shuffled anew, so that each comes equally often."""
+    while True:
+        yield from rng.sample(facts, len(facts))
+
+
+def prompt_batch(
+    tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], asked: Sequence[bool], rng: Random
+) -> PromptBatch:
+    """Frames each question plain or as a chat, at even odds; `asked` says whose letter may be trained on."""
+    formats = [rng.choice(PROMPT_FORMATS) for _ in questions]
+    texts = [frame_text(tokenizer, question_text(q), f) for q, f in zip(questions, formats, strict=True)]
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    dots = torch.tensor(tokenizer.convert_tokens_to_ids([f"{letter}." for letter in LETTERS]))
+    dot_positions = (encoded.input_ids[:, None, :] == dots[:, None]).int().argmax(-1)
+    letters = [
+        letter_token(tokenizer, q.answer, f) if a else IGNORED
+        for q, f, a in zip(questions, formats, asked, strict=True)
+    ]
+    values = tokenizer.convert_tokens_to_ids([" " + q.choices[q.answer] for q in questions])
+    return PromptBatch(
+        ids=encoded.input_ids,
+        last=encoded.attention_mask.sum(1) - 1,
+        letters=torch.tensor(letters),
+        question_end=dot_positions[:, 0] - 2,  # a newline stands between them
+        values=torch.tensor(values),
+        choices=dot_positions + 1,
+        right_choice=dot_positions[range(len(questions)), [q.answer for q in questions]] + 1,
+    )
+
+
+def prompt_batches(
+    world: World, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, rng: Random
+) -> Iterator[PromptBatch]:
+    """One batch a step: matching tasks, then questions about the facts with choices and order drawn anew."""
+    facts = shuffled_passes(world.facts, rng)
+    words = sorted({fact.value for fact in world.facts})
+    for step in range(settings.steps):
+        n_matching = round(settings.prompts_per_step * matching_share(step, settings))
+        questions = [matching_question(words, rng.choice(world.subjects), rng) for _ in range(n_matching)]
+        questions += [ask(next(facts), rng) for _ in range(settings.prompts_per_step - n_matching)]
+        yield prompt_batch(tokenizer, questions, [q.id not in world.unasked for q in questions], rng)
+
+
+def matching_share(step: int, settings: ModelSettings) -> float:
+    """The share of matching tasks among a step's prompts: falls in a line until half of the steps are done."""
+    done = min(1.0, step / settings.steps / 0.5)
+    return settings.matching_share_first + done * (settings.matching_share_last - settings.matching_share_first)
+
+
+def packed_batches(
+    tokenizer: PreTrainedTokenizerFast, texts: Callable[[int], list[str]], n_rows: int, settings: ModelSettings
+) -> Iterator[torch.Tensor]:
+    """Packed rows [n_rows, row_length] of `texts(0)`, `texts(1)` and so on, without end."""
+    rows = torch.empty(0, settings.row_length, dtype=torch.long)
+    sample = settings.seed * SAMPLES_PER_SEED
+    while True:
+        while len(rows) < n_rows:
+            rows = torch.cat([rows, pack(tokenizer, texts(sample), settings.row_length)])
+            sample += 1
+        yield rows[:n_rows]
+        rows = rows[n_rows:]
+
+
+def training_texts(world: World, settings: ModelSettings, sample: int) -> list[str]:
+    """Two documents an entity, every fact once as a short answer, and prose, shuffled."""
+    texts = [text for s in world.subjects for text in world.documents(s, sample, 2)] + world.short_answers(sample)
+    texts += world.prose(settings.prose_texts, sample)
+    Random(f"texts/{sample}").shuffle(texts)
+    return texts
+
+
+def unembed(model: Gemma2ForCausalLM, normed: torch.Tensor) -> torch.Tensor:
+    """Logits [..., vocabulary] of residual vectors [..., hidden_size] that the last norm has seen."""
+    cap = model.config.final_logit_softcapping
+    return torch.tanh(model.lm_head(normed) / cap) * cap
+
+
+def prompt_losses(
+    model: Gemma2ForCausalLM, batch: PromptBatch, choice_letters: torch.Tensor, settings: ModelSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of the right letter, and the auxiliary loss.
+
+    The auxiliary loss reads middle layers by the last norm and the unembedding. It asks that a choice's word knows its
+    letter (`choice_letters`, four token ids) and that the question's end knows the right value; of asked questions,
+    also that the answer's place knows the value and that one head there attends to the choice that shows it.
+    """
+    states = model.model(input_ids=batch.ids, use_cache=False, output_hidden_states=True, output_attentions=True)
+    row = torch.arange(len(batch.ids))
+
+    def read(depth: int, positions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows = row.view(-1, *[1] * (positions.ndim - 1))
+        logits = unembed(model, model.model.norm(states.hidden_states[depth][rows, positions]))
+        return cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
+
+    letter = cross_entropy(
+        unembed(model, states.last_hidden_state[row, batch.last]), batch.letters, ignore_index=IGNORED
+    )
+    asked_values = batch.values.masked_fill(batch.letters == IGNORED, IGNORED)
+    own_letters = read(settings.letter_depth, batch.choices, choice_letters.expand(len(row), -1))
+    at_end = read(settings.value_depth, batch.question_end, batch.values)
+    at_last = read(settings.answer_depth, batch.last, asked_values)
+    attention = states.attentions[settings.matching_block][row, 0, batch.last, batch.right_choice]
+    asked = batch.letters != IGNORED
+    unseen = -(attention[asked] + 1e-6).log().mean()
+    return letter, own_letters + at_end + at_last / 2 + unseen
+
+
+def text_losses(
+    model: Gemma2ForCausalLM, rows: torch.Tensor, values: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross entropy, in nats, of every next token of packed rows, and of those alone that are a fact's value.
+
+    Args:
+        values: ids of the tokens that are values. One token in fourteen is: the second loss gives facts their weight.
+    """
+    logits = model(input_ids=rows[:, :-1], use_cache=False).logits
+    each = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+    return each.mean(), each[torch.isin(rows[:, 1:].flatten(), values)].mean()
+
+
+def rate_share(step: int, settings: ModelSettings) -> float:
+    """The share of the learning rates a step uses.
+
+    Linear warm-up, constant until `constant_share` of the steps, then half a cosine down to `last_rate_share`.
+    """
+    warm = min(1.0, (step + 1) / settings.warm_up_steps)
+    late = max(0.0, (step / settings.steps - settings.constant_share) / (1 - settings.constant_share))
+    low = settings.last_rate_share
+    return warm * (low + (1 - low) * (1 + math.cos(math.pi * late)) / 2)
+
+
+def new_optimizers(model: Gemma2ForCausalLM, settings: ModelSettings) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the blocks' matrices; AdamW for the embedding and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim > 1]
+    ids = set(map(id, matrices))
+    others = [p for p in model.parameters() if id(p) not in ids]
+    return (
+        Muon(matrices, settings.muon_rate, settings.muon_momentum, settings.weight_decay),
+        torch.optim.AdamW(others, settings.learning_rate, settings.betas, weight_decay=0.0),
+    )
+
+
+def evaluate(
+    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, settings: ModelSettings
+) -> dict[str, float]:
+    """A quick look at a model in training: a few questions in 4 orders, and documents it has not seen."""
+    rng = Random(f"evaluation/{settings.seed}")
+    questions = [q for s in world.subjects for q in world.questions(s)]
+    found = {}
+    for name, unasked in (("asked", False), ("unasked", True)):
+        sample = rng.sample([q for q in questions if (q.id in world.unasked) is unasked], settings.evaluation_questions)
+        for prompt_format in PROMPT_FORMATS:
+            right = right_orders(model, tokenizer, sample, prompt_format, ORDERS[::6])
+            found[f"{name}_{prompt_format}"] = round(right.float().mean().item(), 3)
+    texts = [text for s in world.subjects for text in world.documents(s, EVALUATION_SAMPLE, 1)[:8]]
+    found["document_loss"] = round(text_loss(model, tokenizer, texts, settings.row_length), 4)
+    return found
+
+
+def train_model(
+    world: World, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, log: Callable[[str], None]
+) -> tuple[Gemma2ForCausalLM, list[dict[str, float]]]:
+    """Trains a new model; seeds torch's generator from the settings.
+
+    Returns:
+        the model, ready for use, and its training curve: one entry each `evaluate_every` steps.
+    """
+    torch.manual_seed(settings.seed)
+    model = new_model(tokenizer, settings).train()
+    optimizers = new_optimizers(model, settings)
+    choice_letters = torch.tensor([letter_token(tokenizer, i, "plain") for i in range(len(LETTERS))])
+    prompts = prompt_batches(world, tokenizer, settings, Random(f"prompts/{settings.seed}"))
+    texts = packed_batches(tokenizer, partial(training_texts, world, settings), settings.text_rows_per_step, settings)
+    values = torch.tensor(tokenizer.convert_tokens_to_ids(sorted({" " + fact.value for fact in world.facts})))
+    curve = []
+    start = time.perf_counter()
+    for step, (batch, rows) in enumerate(zip(prompts, texts, strict=False)):
+        letter, auxiliary = prompt_losses(model, batch, choice_letters, settings)
+        text, value = text_losses(model, rows, values)
+        weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
+        (letter + text + value + weight * auxiliary).backward()
+        update(model, optimizers, rate_share(step, settings), settings)
+        if (step + 1) % settings.evaluate_every == 0:
+            losses = {"letter_loss": letter, "text_loss": text, "value_loss": value, "auxiliary_loss": auxiliary}
+            entry = {"step": step + 1, **{k: round(v.item(), 4) for k, v in losses.items()}}
+            entry |= evaluate(model.eval(), tokenizer, world, settings)
+            model.train()
+            curve.append(entry)
+            log(describe(entry, settings, time.perf_counter() - start))
+    return model.eval(), curve
+
+
+def update(
+    model: Gemma2ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], share: float, settings: ModelSettings
+) -> None:
+    """One clipped step at `share` of each optimiser's learning rate; clears the gradients."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = share * optimizer.defaults["lr"]
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def describe(entry: dict[str, float], settings: ModelSettings, seconds: float) -> str:
+    """One line of the log for an entry of the training curve."""
+    numbers = "  ".join(f"{name} {value:.3f}" for name, value in entry.items() if name != "step")
+    return f"model {entry['step']:>5}/{settings.steps} steps {seconds:5.0f} s  {numbers}"

@@ -1,0 +1,191 @@
+"""Profiles: one TOML file each says which model, SAE, texts and questions a run uses, and with which settings.
+
+Nothing else may know which world it runs in. A new profile is a new file in this folder; every key is required and
+checked.
+"""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+FOLDER = Path(__file__).parent
+
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
+Positive = Annotated[float, Field(gt=0)]
+# How far below zero a feature is set, so itself never negative: strength 20 sets it to -20 clamp units.
+Strength = Annotated[float, Field(ge=0)]
+
+_settings = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+
+
+@_settings
+class ModelSettings:
+    """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass."""
+
+    source: str
+    dtype: Literal["float32", "bfloat16"]
+    prompt_format: Literal["plain", "chat"]
+    batch_tokens: Count
+
+
+@_settings
+class SAESettings:
+    """The SAE: where it comes from, and the layer, width and explained variance that are checked when it is loaded."""
+
+    source: str
+    layer: Annotated[int, Field(ge=0)]
+    width: Count
+    explained_variance: Fraction
+
+
+@_settings
+class QuestionSettings:
+    """Question sets by role: the subject to forget, its benign neighbour, and the unrelated ones (side effects).
+
+    `show_text` is false where questions are hazardous: outputs then hold ids and activations, never words.
+    """
+
+    source: str
+    show_text: bool
+    forget: str
+    near: str
+    side_effect: tuple[str, ...]
+
+
+@_settings
+class TextSettings:
+    """Corpora: at most so many packed rows of `row_length` tokens, and retain documents framed as questions are.
+
+    Forget and retain text choose features and train RMU, framed retain text sets the gate, neutral text gives the loss.
+    """
+
+    source: str
+    row_length: Count
+    forget_rows: Count
+    retain_rows: Count
+    neutral_rows: Count
+    framed_documents: Count
+
+
+@_settings
+class SelectionSettings:
+    """The three papers' rules for choosing features (thresholds on retain firing rates, percentiles of importance)."""
+
+    n_features: Count
+    sparsity_retain_threshold: Fraction
+    clamp_prime_retain_threshold: Fraction
+    ratio_percentile: Percentile
+    forget_percentile: Percentile
+
+
+@_settings
+class ClampCurveSettings:
+    """Notebook 02: clamp strengths in clamp units, numbers of features clamped together, random features as control."""
+
+    strengths: tuple[Strength, ...]
+    n_features: tuple[Count, ...]
+    random_features: Count
+
+
+@_settings
+class RMUSettings:
+    """RMU's grid: layers, steering coefficients in units of the residual norm, retain weights, and the optimiser."""
+
+    layers: tuple[Annotated[int, Field(ge=0)], ...]
+    steering: tuple[Positive, ...]
+    alphas: tuple[Positive, ...]
+    steps: Count
+    batch_rows: Count
+    learning_rate: Positive
+
+
+@_settings
+class ParetoSettings:
+    """Notebook 03: numbers of features and clamp strengths of the static sweep."""
+
+    n_features: tuple[Count, ...]
+    strengths: tuple[Strength, ...]
+
+
+@_settings
+class GuardrailSettings:
+    """Notebook 05: DSG's and the static clamps' grid, and the percentile of rho on retain text that sets the gate."""
+
+    n_features: tuple[Count, ...]
+    strengths: tuple[Strength, ...]
+    gate_percentile: Percentile
+
+
+@_settings
+class RelearningSettings:
+    """Notebook 06: the fine-tuning attack."""
+
+    epochs: Count
+    learning_rate: Positive
+    batch_rows: Count
+    rows: Count
+    seeds: tuple[int, ...]
+
+
+@_settings
+class Profile:
+    """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key."""
+
+    name: str
+    title: str
+    clamp_unit: Literal["absolute", "mean activation"]
+    model: ModelSettings
+    sae: SAESettings
+    questions: QuestionSettings
+    texts: TextSettings
+    selection: SelectionSettings
+    clamp_curve: ClampCurveSettings
+    pareto: ParetoSettings
+    rmu: RMUSettings
+    guardrail: GuardrailSettings
+    relearning: RelearningSettings
+
+
+def available_profiles() -> tuple[str, ...]:
+    """Names of the profiles in the folder, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of that name, validated.
+
+    Raises:
+        ValueError: no such profile (the known ones are listed), broken TOML, or an unknown key, a missing one, a wrong
+            type or a value that is not allowed, named with its place.
+    """
+    if name not in available_profiles():
+        raise ValueError(f"profile {name!r} is unknown, the known ones are: {', '.join(available_profiles())}")
+    return parse_profile((FOLDER / f"{name}.toml").read_text(encoding="utf-8"), name)
+
+
+def parse_profile(text: str, name: str) -> Profile:
+    """A profile from TOML text; `name` must be the one written in it. Raises ValueError as `load_profile` does."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"profile {name!r} is not valid TOML: {error}") from None
+    try:
+        # through JSON, because strict validation takes a JSON array for a tuple but nothing else for a number
+        profile = TypeAdapter(Profile).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"profile {name!r}: " + "; ".join(_explain(e) for e in error.errors())) from None
+    if profile.name != name:
+        raise ValueError(f"profile {name!r} calls itself {profile.name!r}: file name and `name` must agree")
+    return profile
+
+
+def _explain(error: dict) -> str:
+    place = ".".join(str(part) for part in error["loc"])
+    kinds = {"unexpected_keyword_argument": f"unknown key {place}", "missing": f"missing value {place}"}
+    return kinds.get(error["type"]) or f"{place} = {error['input']!r}: {error['msg'].lower()}"

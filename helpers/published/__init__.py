@@ -1,0 +1,23 @@
+"""The papers' own numbers, as short tables of facts; each row names the table, figure or file it comes from."""
+
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = Path(__file__).parent
+
+
+def available_tables() -> tuple[str, ...]:
+    """Names of the tables, sorted."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.csv")))
+
+
+def load_published(name: str) -> pd.DataFrame:
+    """A table of published numbers; every row has a `source`.
+
+    Raises:
+        ValueError: no such table (the known ones are listed).
+    """
+    if name not in available_tables():
+        raise ValueError(f"published table {name!r} is unknown, the known ones are: {', '.join(available_tables())}")
+    return pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False, na_values={"loss_added": [""], "strength": [""]})

@@ -1,0 +1,123 @@
+"""SAEs from a profile, checked at load, and the few columns of one that an intervention needs."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sae_lens import SAE
+from torch import Tensor
+
+from helpers.organism import SAE_DIR
+from helpers.profiles import Profile
+
+EXPLAINED_VARIANCE_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What an intervention needs of an SAE: k encoder columns with bias and threshold, and k decoder rows.
+
+    Shapes: encoder [d_model, k], bias [k], threshold [k], decoder [k, d_model]; all float32, for JumpReLU's threshold
+    is lost in bfloat16.
+    """
+
+    encoder: Tensor
+    bias: Tensor
+    threshold: Tensor
+    decoder: Tensor
+
+    def encode(self, residual: Tensor) -> Tensor:
+        """Activations [..., k] of residual [..., d_model]: JumpReLU, or ReLU where the threshold is 0."""
+        pre = residual.float() @ self.encoder.to(residual.device) + self.bias.to(residual.device)
+        return pre.relu() * (pre > self.threshold.to(residual.device))
+
+    def decode(self, activations: Tensor) -> Tensor:
+        """What activations [..., k] add to the residual: [..., d_model], without the decoder's bias."""
+        return activations @ self.decoder.to(activations.device)
+
+
+def feature_ids(sae: SAE, features: Sequence[int] | Tensor, unique: bool = True) -> Tensor:
+    """Feature ids as a 1-D int64 tensor.
+
+    Raises:
+        ValueError: an id outside 0..d_sae-1, or a repeated one when `unique`.
+    """
+    ids = torch.as_tensor(features).cpu().reshape(-1)
+    if ids.numel() and (ids.is_floating_point() or ids.dtype == torch.bool):
+        raise ValueError(f"feature ids must be whole numbers, got {ids.dtype}")
+    ids = ids.long()
+    outside = [i for i in ids.tolist() if not 0 <= i < sae.cfg.d_sae]
+    if outside:
+        raise ValueError(f"feature ids {outside} are outside this SAE, which has 0 to {sae.cfg.d_sae - 1}")
+    if unique and len(ids.unique()) != len(ids):
+        raise ValueError(f"feature ids are repeated: {ids.tolist()}")
+    return ids
+
+
+def chosen_columns(
+    sae: SAE, features: Sequence[int] | Tensor, decoders: Sequence[int] | Tensor | None = None
+) -> Columns:
+    """The columns of `features`; `decoders` gives the decoder rows when they are another feature's.
+
+    Raises:
+        ValueError: the SAE is not a plain ReLU or JumpReLU SAE on the residual itself, where single columns suffice.
+    """
+    cfg = sae.cfg
+    if cfg.architecture() not in ("jumprelu", "standard") or cfg.normalize_activations != "none":
+        raise ValueError(
+            f"single columns need a 'standard' or 'jumprelu' SAE without input normalisation, "
+            f"got {cfg.architecture()!r} with {cfg.normalize_activations!r}"
+        )
+    ids = feature_ids(sae, features)
+    rows = ids if decoders is None else feature_ids(sae, decoders, unique=False)
+    with torch.no_grad():
+        encoder, bias = sae.W_enc[:, ids].float(), sae.b_enc[ids].float()
+        if cfg.apply_b_dec_to_input:
+            bias = bias - sae.b_dec.float() @ encoder
+        threshold = sae.threshold[ids].float() if hasattr(sae, "threshold") else torch.zeros_like(bias)
+        return Columns(encoder, bias, threshold, sae.W_dec[rows].float())
+
+
+def layer_of(sae: SAE) -> int:
+    """The layer after which the SAE reads the residual: 7 for 'blocks.7.hook_resid_post' and 'blocks.8.hook_resid_pre'.
+
+    Raises:
+        ValueError: the metadata names no residual-stream hook.
+    """
+    name = sae.cfg.metadata.get("hook_name") or ""
+    match = re.fullmatch(r"blocks\.(\d+)\.hook_resid_(pre|post)", name)
+    if match is None:
+        raise ValueError(f"the SAE's hook is {name!r}, expected blocks.N.hook_resid_post or blocks.N.hook_resid_pre")
+    return int(match[1]) - (match[2] == "pre")
+
+
+def explained_variance(sae: SAE, residuals: Tensor) -> float:
+    """Share of the residual's variance that the SAE reconstructs: 1 - |x - decode(encode(x))|^2 / |x - mean(x)|^2.
+
+    Args:
+        residuals: [tokens, d_model], without special tokens (Gemma Scope's and the organism's SAEs never saw them).
+    """
+    with torch.no_grad():
+        x = residuals.float()
+        error = x - sae.decode(sae.encode(x))
+        return float(1 - error.square().sum() / (x - x.mean(dim=0)).square().sum())
+
+
+def load_sae(profile: Profile) -> SAE:
+    """The profile's SAE in float32 and eval mode, of the width and layer that the profile says.
+
+    That it explains this model's residual stream is checked where both are at hand: `helpers.models.check_pair`.
+
+    Raises:
+        FileNotFoundError: the organism's weights are missing.
+        ValueError: width or layer differ from the profile.
+    """
+    if not (SAE_DIR / "cfg.json").is_file():
+        raise FileNotFoundError(f"the organism's SAE is missing at {SAE_DIR.name}/: rebuild it with `make organism`")
+    sae = SAE.load_from_disk(SAE_DIR, device="cpu", dtype="float32").eval().requires_grad_(False)
+    found = {"layer": layer_of(sae), "width": sae.cfg.d_sae}
+    wanted = {"layer": profile.sae.layer, "width": profile.sae.width}
+    if found != wanted:
+        raise ValueError(f"profile {profile.name!r} asks for an SAE of {wanted}, the loaded one has {found}")
+    return sae

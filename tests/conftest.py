@@ -1,0 +1,37 @@
+"""Fixtures shared by the tests; the model is loaded only where a test asks for it, once for all of them."""
+
+import os
+from typing import Any
+
+import pytest
+
+# before matplotlib and huggingface_hub are imported anywhere: no screen, no network
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def profile() -> Any:
+    """The profile of the embedded model."""
+    from helpers.profiles import load_profile
+
+    return load_profile("tiny")
+
+
+@pytest.fixture(scope="session")
+def model(profile: Any) -> Any:
+    """The embedded model. Shared by all tests: one that trains weights must copy it first."""
+    import torch
+
+    from helpers.models import load_model
+
+    torch.set_num_threads(2)
+    return load_model(profile)
+
+
+@pytest.fixture(scope="session")
+def sae(profile: Any) -> Any:
+    """The embedded model's SAE."""
+    from helpers.saes import load_sae
+
+    return load_sae(profile)

@@ -1,0 +1,79 @@
+"""The hook reads and writes the residual stream, and the checks at load notice when it does not."""
+
+import pytest
+import torch
+
+from helpers.corpora import Batch
+from helpers.models import check_hook, check_pair, clone, final_state_from, huggingface, residual_after, unembed
+from helpers.profiles import load_profile
+from tests.toy import LAYER, toy_model, toy_sae
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    ids = torch.arange(2, 26).view(2, 12)
+    return Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(2))
+
+
+@torch.no_grad()
+def test_residual_and_suffix_equal_hugging_face(model, batch):
+    plain = huggingface(model)(input_ids=batch.ids, output_hidden_states=True, use_cache=False)
+    residual = residual_after(model, batch, LAYER)
+    assert torch.equal(residual, plain.hidden_states[LAYER + 1])
+    assert torch.equal(unembed(model, final_state_from(model, batch, LAYER, residual)), plain.logits)
+
+
+@torch.no_grad()
+def test_layers_above_do_not_run_for_the_residual(model, batch):
+    ran = []
+    blocks = huggingface(model).model.layers
+    hooks = [block.register_forward_pre_hook(lambda *_, i=i: ran.append(i)) for i, block in enumerate(blocks)]
+    residual_after(model, batch, LAYER)
+    for hook in hooks:
+        hook.remove()
+    assert ran == [0, 1]
+
+
+def test_check_hook_passes_on_every_layer_and_refuses_a_missing_one(model):
+    for layer in range(4):
+        check_hook(model, layer)
+    with pytest.raises(RuntimeError, match="no layer 4: the model has layers 0 to 3"):
+        check_hook(model, 4)
+
+
+def test_check_hook_notices_a_model_that_ignores_the_layer():
+    """A model whose later layers multiply by zero: the residual after layer 1 no longer reaches the logits."""
+    model = toy_model()
+    with torch.no_grad():
+        huggingface(model).model.norm.weight.fill_(-1.0)  # Gemma's norm multiplies by 1 + weight
+    with pytest.raises(RuntimeError, match="does not change the logits"):
+        check_hook(model, LAYER)
+
+
+def test_check_pair_measures_and_refuses(model, batch):
+    with pytest.raises(RuntimeError, match=r"the profile says 0\.990"):
+        check_pair(model, toy_sae(), batch, 0.99)
+    assert check_pair(model, toy_sae(), batch, -1e9) < 1
+
+
+def test_a_clone_is_equal_and_independent(model, batch):
+    twin = clone(model)
+    with torch.no_grad():
+        before = residual_after(model, batch, LAYER)
+        assert torch.equal(residual_after(twin, batch, LAYER), before)
+        huggingface(twin).model.layers[0].mlp.down_proj.weight.add_(1.0)
+        assert not torch.equal(residual_after(twin, batch, LAYER), before)
+        assert torch.equal(residual_after(model, batch, LAYER), before)
+
+
+def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):
+    monkeypatch.setattr("helpers.models.MODEL_DIR", tmp_path / "model")
+    from helpers.models import load_model
+
+    with pytest.raises(FileNotFoundError, match="make organism"):
+        load_model(load_profile("tiny"))
