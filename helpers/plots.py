@@ -29,7 +29,6 @@ STYLE = {
     "NPO": (GREEN, "<"),
     "SSD": (PURPLE, ">"),
     "SCRUB": (PURPLE, "P"),
-    "Farrell et al.": (BLUE, "o"),
 }
 ROLE_STYLE = {"forget": (RED, "forget"), "near": (PURPLE, "near domain"), "side": (GREEN, "side effects"),
               "calibration": (GREY, "retain text")}  # fmt: skip
@@ -39,11 +38,12 @@ ARM_STYLE = {
     "DSG also in training": (RED, "--", "v"),
     "DSG, hook removed": (GREY, ":", "o"),
 }
-FORGET_AXIS = "forget accuracy (known questions; lower is better)"
+FORGET_AXIS = "forget accuracy (lower is better)"
+PUBLISHED_COLUMNS = ["method", "layer", "forget_accuracy", "side_accuracy", "near_accuracy", "loss_added"]
 SIDE_AXIS = "side-effect accuracy (higher is better)"
 NEAR_AXIS = "near-domain accuracy (higher is better)"
-LOSS_AXIS = "loss added on neutral text (nats per token; lower is better)"
-STRENGTH_AXIS = "clamp strength c (clamp units; features are set to -c)"
+LOSS_AXIS = "loss added on neutral text (nats per token)"
+STRENGTH_AXIS = "clamp strength c (features set to -c)"
 
 
 def _panels(n: int, width: float = 4.6, height: float = 3.8, **options: object) -> tuple[Figure, list[Axes]]:
@@ -160,7 +160,7 @@ def selection_rules(table: pd.DataFrame) -> Figure:
 def _strengths(ax: Axes, strengths: Iterable[float]) -> None:
     """A log-like axis that has room for zero ablation (0) and, left of it, for the unedited model (-1)."""
     ax.set_xscale("symlog", linthresh=1, linscale=0.6)
-    ticks = [s for s in sorted(set(strengths)) if s in (-1, 0, 1, 2, 5, 10, 20, 50, 100, 200)]
+    ticks = [s for s in sorted(set(strengths)) if s in (-1, 0, 1, 2, 5, 10, 20, 50, 200)]
     names = {-1: "none", 0: "0\n(ablate)"}
     ax.set_xticks(ticks, [names.get(s, f"{s:g}") for s in ticks])
     ax.minorticks_off()
@@ -182,7 +182,7 @@ def clamp_curve(table: pd.DataFrame) -> Figure:
         ax.legend(frameon=False, title="letter")
         rows = of.drop_duplicates("strength")
         loss.plot(rows["strength"], rows["loss_added"], color=RED, marker=".")
-        loss.set(ylabel=LOSS_AXIS.split(";")[0] + ")", title="loss added")
+        loss.set(ylabel="nats per token", title="loss added on neutral text")
         for panel in (ax, loss):
             _strengths(panel, of["strength"])
     return figure

@@ -6,6 +6,7 @@ vector, and on retain text stays what it was in the frozen model.
 
 from dataclasses import dataclass
 
+import nnsight
 import torch
 from torch import Tensor, nn
 
@@ -107,7 +108,7 @@ def train_rmu(model, forget_rows: Tensor, retain_rows: Tensor, setting: RMU) -> 
     return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
 
 
-def with_weights(model, weights: dict[str, Tensor]):
+def with_weights(model, weights: dict[str, Tensor]) -> nnsight.TransformersModel:
     """A model like `model` with some weights replaced, from what `train_rmu` returned."""
     changed = clone(model)
     missing = huggingface(changed).load_state_dict(weights, strict=False).unexpected_keys

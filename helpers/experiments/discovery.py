@@ -42,14 +42,14 @@ def selections(
 
 
 def firing_table(forget: pd.DataFrame, retain: pd.DataFrame, chosen: dict[str, np.ndarray]) -> pd.DataFrame:
-    """Firing rates of every feature that fires at all, with a column per rule telling whether it chose the feature."""
+    """Firing rates of every feature, with a column per rule telling whether it chose the feature."""
     table = pd.DataFrame({
         "feature": forget["feature"], "forget_rate": forget["firing_rate"], "retain_rate": retain["firing_rate"],
         "forget_tokens": forget["tokens"], "retain_tokens": retain["tokens"],
     })  # fmt: skip
     for name, ids in chosen.items():
         table[name] = table["feature"].isin(ids)
-    return table[(table["forget_rate"] > 0) | (table["retain_rate"] > 0)].reset_index(drop=True)
+    return table
 
 
 def overlap_table(chosen: dict[str, np.ndarray]) -> pd.DataFrame:

@@ -100,13 +100,32 @@ def measure(
         log(f"right in all 24 orders, {prompt_format}: {shares}")
     texts = {s: world.documents(s, FRESH_SAMPLE, 1) for s in world.subjects} | {"prose": world.prose(60, FRESH_SAMPLE)}
     losses = {name: round(text_loss(model, tokenizer, t, settings.row_length), 4) for name, t in texts.items()}
-    sae_found = {}
-    for name, source in (("documents", packed_rows), ("questions", question_rows), ("framed_documents", framed_rows)):
+    return {
+        "questions": questions,
+        "text_loss": losses,
+        "sae": _sae_quality(world, model, tokenizer, sae, settings, log),
+    }
+
+
+def _sae_quality(
+    world: World,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sae: SAE,
+    settings: SaeSettings,
+    log: Callable[[str], None],
+) -> dict[str, dict[str, float]]:
+    """The SAE's quality on each kind of text it was trained on, and on all of them."""
+    sources = {"documents": packed_rows, "questions": question_rows, "framed_documents": framed_rows}
+    vectors = {}
+    for name, source in sources.items():
         rows = source(world, tokenizer, settings, FRESH_SAMPLE)
-        found = sae_quality(sae, residuals(model, tokenizer, rows, settings.block))
-        sae_found[name] = {key: round(value, 4) for key, value in found.items()}
-        log(f"sae on {name}: {sae_found[name]}")
-    return {"questions": questions, "text_loss": losses, "sae": sae_found}
+        vectors[name] = residuals(model, tokenizer, rows, settings.block)
+    vectors["all"] = torch.cat(list(vectors.values()))
+    found = {name: sae_quality(sae, v) for name, v in vectors.items()}
+    for name, numbers in found.items():
+        log(f"sae on {name}: " + "  ".join(f"{key} {value:.3f}" for key, value in numbers.items()))
+    return {name: {key: round(value, 4) for key, value in numbers.items()} for name, numbers in found.items()}
 
 
 def _subject_quality(
@@ -138,8 +157,7 @@ def shortcomings(quality: dict[str, dict]) -> list[str]:
             found.append(f"SAE explains {sae['explained_variance']:.3f} of {kind}, wanted {LEAST_EXPLAINED}")
         if not L0_RANGE[0] <= sae["l0"] <= L0_RANGE[1]:
             found.append(f"SAE has L0 {sae['l0']:.1f} on {kind}, wanted {L0_RANGE[0]} to {L0_RANGE[1]}")
-    # A feature may be at home in one kind of text, so the least of the kinds counts.
-    dead = min(sae["dead_share"] for sae in quality["sae"].values())
+    dead = quality["sae"]["all"]["dead_share"]
     if dead >= MOST_DEAD:
         found.append(f"{dead:.3f} of the SAE's features never fire, wanted under {MOST_DEAD}")
     return found

@@ -29,15 +29,15 @@ class SaeSettings:
     seed: int = 0
     block: int = 1
     width: int = 2048
-    k: float = 20.0
+    k: float = 24.0
     # optimiser
-    samples: int = 600_000
+    samples: int = 650_000
     batch_size: int = 1024
     learning_rate: float = 1e-3
     last_rate_share: float = 0.1
     warm_up_steps: int = 50
     decay_share: float = 0.25
-    dead_feature_window: int = 100
+    dead_feature_window: int = 40
     norm_batches: int = 20
     # data: texts a fact or an entity
     documents_per_entity: int = 6
@@ -154,7 +154,7 @@ def _sae_config(d_in: int, settings: SaeSettings) -> BatchTopKTrainingSAEConfig:
 
 @torch.no_grad()
 def sae_quality(sae: SAE, vectors: torch.Tensor) -> dict[str, float]:
-    """Explained variance, L0 (features a token) and the share of features that never fire, on residual vectors."""
+    """Explained variance, L0 (features a token) and the share of features that never fire, on residuals [tokens, d]."""
     features = sae.encode(vectors)
     left = (vectors - sae.decode(features)).pow(2).sum()
     fires = features > 0

@@ -281,7 +281,7 @@ def evaluate(
             right = right_orders(model, tokenizer, sample, prompt_format, ORDERS[::6])
             found[f"{name}_{prompt_format}"] = round(right.float().mean().item(), 3)
     texts = [text for s in world.subjects for text in world.documents(s, EVALUATION_SAMPLE, 1)[:8]]
-    found["document_loss"] = round(text_loss(model, tokenizer, texts, settings.row_length), 4)
+    found["document_loss"] = round(text_loss(model, tokenizer, texts, settings.row_length), 3)
     return found
 
 
@@ -310,7 +310,7 @@ def train_model(
         update(model, optimizers, rate_share(step, settings), settings)
         if (step + 1) % settings.evaluate_every == 0:
             losses = {"letter_loss": letter, "text_loss": text, "value_loss": value, "auxiliary_loss": auxiliary}
-            entry = {"step": step + 1, **{k: round(v.item(), 4) for k, v in losses.items()}}
+            entry = {"step": step + 1, **{k: round(v.item(), 3) for k, v in losses.items()}}
             entry |= evaluate(model.eval(), tokenizer, world, settings)
             model.train()
             curve.append(entry)
