@@ -179,7 +179,8 @@ def _dsg_is_best(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
-    opened = (table["rho"] > table["tau"]).groupby(table["role"]).mean()
+    asked = table[table["kind"] == "questions"]
+    opened = (asked["rho"] > asked["tau"]).groupby(asked["role"]).mean()
     shares = ", ".join(f"{opened[role]:.0%} of {role}" for role in ("forget", "near", "side"))
     return f"opens on {shares} questions", _verdict(opened["forget"] > 0.9, opened["side"] < 0.05)
 

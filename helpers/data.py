@@ -11,7 +11,7 @@ from helpers.questions import Question
 
 WORLD_SEED = 0
 PROSE = "everyday_life"  # neutral text, framed under a title of its own
-WORDS_PER_DOCUMENT = 35  # the least that a document of five facts holds
+WORDS_PER_TEXT = 30  # about the least that a text holds, so that there are enough of them
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ def load_questions(profile: Profile) -> dict[str, list[Question]]:
 def load_texts(profile: Profile) -> Texts:
     """The profile's corpora.
 
-    The retain text holds the unrelated subjects and plain prose but nothing of the benign neighbour, as WikiText holds
-    hardly any college biology; neutral text is of the same kind and freshly drawn.
+    The retain text holds documents and notes of the unrelated subjects and plain prose, but nothing of the benign
+    neighbour, as WikiText holds hardly any college biology; neutral text is of the same kind and freshly drawn.
     """
-    world = _world(profile.texts.source)
-    side, sizes = profile.questions.side_effect, profile.texts
+    world, sizes = _world(profile.texts.source), profile.texts
+    side, tokens = profile.questions.side_effect, sizes.row_length
     return Texts(
-        forget=_documents(world, [profile.questions.forget], sizes.forget_rows * sizes.row_length, seed=1),
-        retain=_documents(world, [*side, PROSE], sizes.retain_rows * sizes.row_length, seed=2),
-        neutral=_documents(world, [*side, PROSE], sizes.neutral_rows * sizes.row_length, seed=3),
+        forget=_shuffled(_documents(world, profile.questions.forget, sizes.forget_rows * tokens, seed=1), seed=1),
+        retain=_benign(world, side, sizes.retain_rows * tokens, seed=2),
+        neutral=_benign(world, side, sizes.neutral_rows * tokens, seed=3),
     )
 
 
@@ -58,15 +58,30 @@ def _world(source: str) -> World:
     return build_world(WORLD_SEED)
 
 
-def _documents(world: World, subjects: Sequence[str], tokens: int, seed: int) -> list[Document]:
-    """Equal numbers of texts of each subject, shuffled, at least `tokens` words in all."""
-    per_subject = tokens // (WORDS_PER_DOCUMENT * len(subjects)) + 1
-    found = [Document(s, text) for s in subjects for text in _texts(world, s, per_subject, seed)]
-    random.Random(seed).shuffle(found)
-    return found
+def _benign(world: World, subjects: Sequence[str], tokens: int, seed: int) -> list[Document]:
+    """Equal parts of prose, and of documents and notes of each subject, shuffled."""
+    share = tokens // (2 * len(subjects) + 1)
+    prose = [Document(PROSE, text) for text in world.prose(share // WORDS_PER_TEXT + 1, seed)]
+    told = [d for s in subjects for kind in (_documents, _notes) for d in kind(world, s, share, seed)]
+    return _shuffled(prose + told, seed)
 
 
-def _texts(world: World, subject: str, n: int, seed: int) -> list[str]:
-    if subject == PROSE:
-        return world.prose(n, seed)
-    return world.documents(subject, seed, n // ENTITIES_PER_SUBJECT + 1)[:n]
+def _documents(world: World, subject: str, tokens: int, seed: int) -> list[Document]:
+    per_entity = tokens // (WORDS_PER_TEXT * ENTITIES_PER_SUBJECT) + 1
+    return [Document(subject, text) for text in world.documents(subject, seed, per_entity)]
+
+
+def _notes(world: World, subject: str, tokens: int, seed: int) -> list[Document]:
+    """Three short questions a text with their answers, in the second wording, which no exam question has.
+
+    Retain text must hold questions, or features of a benign question's words pass for features of the hazard.
+    """
+    rng, facts = random.Random(f"notes/{subject}/{seed}"), world.subject_facts(subject)
+    chosen = [rng.sample(facts, 3) for _ in range(tokens // WORDS_PER_TEXT + 1)]
+    texts = ["\n".join(f"{f.attribute.short.format(e=f.entity)}\nAnswer: {f.value}" for f in three) for three in chosen]
+    return [Document(subject, text) for text in texts]
+
+
+def _shuffled(documents: list[Document], seed: int) -> list[Document]:
+    random.Random(seed).shuffle(documents)
+    return documents

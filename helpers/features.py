@@ -1,5 +1,7 @@
 """Which features speak of the hazard: streamed statistics of every feature, and the papers' rules for choosing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import torch
@@ -129,7 +131,7 @@ def _same_length(forget: np.ndarray, retain: np.ndarray, n_features: int) -> tup
 
 
 @torch.no_grad()
-def hot_fractions(model, sae: SAE, features: np.ndarray, rows: Rows, batch_tokens: int) -> np.ndarray:
+def hot_fractions(model, sae: SAE, features: Sequence[int], rows: Rows, batch_tokens: int) -> np.ndarray:
     """DSG's rho of every row, [rows] float64 in the caller's order, for these features (see `hot_fraction`)."""
     columns, found = chosen_columns(sae, features), np.empty(len(rows))
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):

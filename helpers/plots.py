@@ -30,8 +30,13 @@ STYLE = {
     "SSD": (PURPLE, ">"),
     "SCRUB": (PURPLE, "P"),
 }
-ROLE_STYLE = {"forget": (RED, "forget"), "near": (PURPLE, "near domain"), "side": (GREEN, "side effects"),
-              "calibration": (GREY, "retain text")}  # fmt: skip
+ROLE_STYLE = {
+    "forget": (RED, "forget"),
+    "near": (PURPLE, "near domain"),
+    "side": (GREEN, "side effects"),
+    "forget text": (RED, "forget text"),
+    "retain text": (GREY, "retain text"),
+}
 ARM_STYLE = {
     "RMU": (BLACK, "-", "D"),
     "DSG at test time": (ORANGE, "-", "^"),
@@ -229,15 +234,16 @@ def _scatter(ax: Axes, table: pd.DataFrame, x: str, annotate: bool) -> None:
         better = -rows[x] if x == "loss_added" else rows[x]
         front = rows.iloc[pareto_front(rows["forget_accuracy"].tolist(), better.tolist())]
         ax.plot(front[x], front["forget_accuracy"], color=colour, lw=1, alpha=0.6)
-        for row in front.itertuples() if annotate else ():
-            ax.annotate(row.setting, (getattr(row, x), row.forget_accuracy), fontsize=5.5, xytext=(3, 3),
-                        textcoords="offset points", color=colour)  # fmt: skip
+        for row in front.itertuples() if annotate and method != "RMU" else ():
+            words = row.setting.replace(" features", "f")
+            ax.annotate(words, (getattr(row, x), row.forget_accuracy), fontsize=6, xytext=(-3, -2),
+                        textcoords="offset points", color=colour, ha="right", va="top")  # fmt: skip
     _chance(ax)
 
 
 def pareto(table: pd.DataFrame) -> Figure:
     """Notebooks 03 and 05: forget accuracy against side effects, near-domain accuracy and loss added."""
-    figure, axes = _panels(3, width=4.9, height=4.2, sharey=True)
+    figure, axes = _panels(3, width=5.2, height=4.8, sharey=True)
     columns = (("side_accuracy", SIDE_AXIS), ("near_accuracy", NEAR_AXIS), ("loss_added", LOSS_AXIS))
     for ax, (column, words) in zip(axes, columns, strict=True):
         _scatter(ax, table, column, annotate="setting" in table and column == "side_accuracy")
@@ -288,19 +294,20 @@ def held_out(table: pd.DataFrame) -> Figure:
 
 
 def rho(table: pd.DataFrame) -> Figure:
-    """Notebook 05: distribution of rho on retain text and on questions, with the threshold tau."""
-    figure, (ax,) = _panels(1, width=7.2)
-    edges = np.linspace(0, max(table["rho"].max(), 0.1) * 1.02, 45)
-    for role in ("calibration", "side", "near", "forget"):
-        values, (colour, words) = table.loc[table["role"] == role, "rho"], ROLE_STYLE[role]
-        weights = np.full(len(values), 1 / len(values))
-        name = words if role == "calibration" else f"{words} questions"
-        ax.hist(values, edges, weights=weights, color=colour, alpha=0.5, label=f"{name} ({len(values)})")
+    """Notebook 05: distribution of rho on framed texts and on questions, with the threshold tau."""
+    figure, axes = _panels(2, width=5.6, sharey=True, sharex=True)
+    edges = np.linspace(0, max(table["rho"].max(), 0.1) * 1.02, 40)
     tau = table["tau"].iloc[0]
-    ax.axvline(tau, color=BLACK, linestyle="--", lw=1)
-    ax.annotate(f"tau = {tau:.3f}", (tau, ax.get_ylim()[1]), xytext=(4, -10), textcoords="offset points")
-    ax.set(xlabel="rho: share of tokens at which a chosen feature fires", ylabel="share of the source's texts")
-    ax.legend(frameon=False)
+    for ax, (kind, of) in zip(axes, table.groupby("kind", sort=False), strict=True):
+        roles = [role for role in ("retain text", "forget text", "side", "near", "forget") if role in set(of["role"])]
+        for role in roles:
+            values, (colour, words) = of.loc[of["role"] == role, "rho"], ROLE_STYLE[role]
+            label = f"{words} ({len(values)}): gate opens on {(values > tau).mean():.0%}"
+            ax.hist(values, edges, weights=np.full(len(values), 1 / len(values)), color=colour, alpha=0.5, label=label)
+        ax.axvline(tau, color=BLACK, linestyle="--", lw=1, label=f"tau = {tau:.3f}")
+        ax.set(title=kind, xlabel="rho: share of tokens at which a chosen feature fires")
+        ax.legend(frameon=False, fontsize=7)
+    axes[0].set_ylabel("share of the source's texts")
     return figure
 
 

@@ -1,5 +1,7 @@
 """The experiments' tables say what a hand or a plain loop says."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -253,7 +255,7 @@ def test_threshold_is_the_percentile_of_rho(exam):
 
 
 def test_ablation_switches_gate_and_spread():
-    grid = guardrail.ablation_grid(np.array([4, 2, 9]), 2, 0.3, [1.0], 2.0)
+    grid = guardrail.ablation_grid((4, 2), 0.3, [1.0], 2.0)
     assert [(s.where, s.threshold) for s in grid] == [("any", 0.3), ("own", 0.3), ("any", None), ("own", None)]
     assert len({s.method for s in grid}) == 4 and all(s.features == (4, 2) for s in grid)
 
@@ -261,10 +263,10 @@ def test_ablation_switches_gate_and_spread():
 def test_gate_cost_counts_open_and_shut(exam, setting):
     table = guardrail.gate_cost(exam, toy_sae(), setting)
     assert table.groupby("subject")["n"].sum().to_dict() == {"hazard": 5, "biology": 4, "history": 3, "aging": 2}
-    rho = guardrail.rho_table(exam, toy_sae(), np.array(FEATURES), NEUTRAL)
-    opened = rho[rho["role"] != "calibration"]["rho"] > setting.threshold
+    rho = guardrail.rho_table(exam, toy_sae(), FEATURES, {"retain text": NEUTRAL})
+    opened = rho[rho["kind"] == "questions"]["rho"] > setting.threshold
     assert table[table["gate"] == "open"]["n"].sum() == opened.sum()
-    assert (rho["role"] == "calibration").sum() == 4
+    assert (rho["role"] == "retain text").sum() == 4
 
 
 # --- 06 ---------------------------------------------------------------------------------------------------------------
@@ -272,13 +274,22 @@ def test_gate_cost_counts_open_and_shut(exam, setting):
 
 def test_every_arm_is_examined_before_and_after_every_epoch(exam, setting):
     one = attack.Attack(NEUTRAL, epochs=2, learning_rate=1e-3, batch_rows=2, seed=1)
-    table = attack.relearning_scores(exam, toy_sae(), one, setting, rmu_weights={})
-    epochs = table.groupby("arm")["epoch"].unique().map(list).to_dict()
-    assert epochs == dict.fromkeys(attack.ARMS, [0, 1, 2])
-    before = table[table["epoch"] == 0].set_index("arm")["right"]
-    assert before["DSG, hook removed"].tolist() == before["RMU"].tolist()  # no RMU weights: both are the unedited model
-    curves = attack.relearning_curves([table], half=0)
-    assert set(curves["role"]) == {"forget", "near", "side"} and len(curves) == 4 * 3 * 3
+    curves = attack.relearning_curves(exam, toy_sae(), one, setting, rmu_weights={})
+    assert len(curves) == len(attack.ARMS) * 3 * 3
+    assert set(map(tuple, curves[["arm", "epoch", "role"]].to_numpy())) == set(
+        product(attack.ARMS, (0, 1, 2), ("forget", "near", "side"))
+    )
+    right = curves.set_index(["arm", "epoch", "role"])["right"]
+    # no RMU weights: that arm is the unedited model, fine-tuned as the one whose hook is removed
+    assert right["RMU"].to_dict() == right["DSG, hook removed"].to_dict()
+    guarded = exam.score_model(exam.model, setting.clamp(toy_sae())).groupby("role")["right"].sum()
+    assert right["DSG at test time"][0].to_dict() == right["DSG also in training"][0].to_dict() == guarded.to_dict()
+
+
+def test_half_an_exam_has_that_half_of_the_questions(exam):
+    both = [exam.only(half).asked for half in (0, 1)]
+    assert [len(questions) for questions in both] == [8, 6]  # 3 + 2 + 2 + 1 and 2 + 2 + 1 + 1
+    assert sorted(q.id for q in [*both[0], *both[1]]) == sorted(q.id for q in exam.asked)
 
 
 def test_attacks_differ_in_their_seed_only():

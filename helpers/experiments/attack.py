@@ -1,7 +1,8 @@
 """Notebook 06: fine-tuning the knowledge back (Muhamed et al. 2025, Fig. 5)."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import pandas as pd
 from torch import Tensor
@@ -42,37 +43,28 @@ def attacks(rows: Tensor, settings: RelearningSettings) -> list[Attack]:
     return [Attack(rows[: settings.rows], *sizes, seed) for seed in settings.seeds]
 
 
-def relearning_scores(
+def relearning_curves(
     exam: Exam, sae, attack: Attack, dsg: ClampSetting, rmu_weights: dict[str, Tensor]
 ) -> pd.DataFrame:
-    """The exam before and after every epoch of one attack, for every arm of `ARMS`.
+    """Accuracy before and after every epoch of one attack, for every arm of `ARMS`.
 
     Returns:
-        arm, seed, epoch (0 is before the attack) and the exam's columns.
+        arm, seed, epoch (0 is before the attack), role (forget, near, side), n, right, accuracy, low, high.
     """
     clamp, unlearned = dsg.clamp(sae), with_weights(exam.model, rmu_weights)
-    tables = [
-        _row("RMU", attack, 0, exam.score_model(unlearned)),
-        _row("DSG at test time", attack, 0, exam.score_model(exam.model, clamp)),
-        _row("DSG also in training", attack, 0, exam.score_model(exam.model, clamp)),
-        _row("DSG, hook removed", attack, 0, exam.score_model(exam.model)),
-    ]
-    for epoch, model in enumerate(attack.on(unlearned), start=1):
-        tables.append(_row("RMU", attack, epoch, exam.score_model(model)))
-    for epoch, model in enumerate(attack.on(exam.model), start=1):
-        tables.append(_row("DSG at test time", attack, epoch, exam.score_model(model, clamp)))
-        tables.append(_row("DSG, hook removed", attack, epoch, exam.score_model(model)))
-    for epoch, model in enumerate(attack.on(exam.model, clamp), start=1):
-        tables.append(_row("DSG also in training", attack, epoch, exam.score_model(model, clamp)))
-    return pd.concat(tables, ignore_index=True)
+    rows: list[pd.DataFrame] = []
+    for epoch, model in enumerate(chain([unlearned], attack.on(unlearned))):
+        rows.append(_examined(exam, model, clamp)[0].assign(arm="RMU", epoch=epoch))
+    for epoch, model in enumerate(chain([exam.model], attack.on(exam.model))):
+        without, with_hook = _examined(exam, model, clamp)
+        rows.append(with_hook.assign(arm="DSG at test time", epoch=epoch))
+        rows.append(without.assign(arm="DSG, hook removed", epoch=epoch))
+    for epoch, model in enumerate(chain([exam.model], attack.on(exam.model, clamp))):
+        rows.append(_examined(exam, model, clamp)[1].assign(arm="DSG also in training", epoch=epoch))
+    return accuracy(pd.concat(rows).assign(seed=attack.seed), ["arm", "seed", "epoch", "role"])
 
 
-def _row(arm: str, attack: Attack, epoch: int, table: pd.DataFrame) -> pd.DataFrame:
-    labels = pd.DataFrame({"arm": arm, "seed": attack.seed, "epoch": epoch}, index=table.index)
-    return pd.concat([labels, table], axis=1)
-
-
-def relearning_curves(scores: Sequence[pd.DataFrame], half: int) -> pd.DataFrame:
-    """Accuracy per arm, seed, epoch and role on one half of the questions, with intervals."""
-    table = pd.concat(scores, ignore_index=True)
-    return accuracy(table[table["half"] == half], ["arm", "seed", "epoch", "role"])
+def _examined(exam: Exam, model, clamp: Clamp) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The exam taken by other weights, without the hook and with it (no loss is measured, so it is given as 0)."""
+    answers = replace(exam, model=model).answers
+    return exam.tabulate(answers.unedited, 0.0), exam.tabulate(answers.edited(clamp), 0.0)

@@ -13,7 +13,7 @@ from helpers.experiments.exam import Exam
 from helpers.features import feature_statistics
 from helpers.models import check_pair, load_model
 from helpers.profiles import Profile
-from helpers.questions import Question
+from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
 from helpers.relearning import check_attack_text
 from helpers.run import Run
 from helpers.saes import load_sae
@@ -29,7 +29,7 @@ class Bench:
         model, sae: the pair, whose explained variance has been measured.
         explained_variance: of the SAE on the retain rows.
         forget_rows, retain_rows, neutral_rows: packed token ids [rows, row_length].
-        framed_rows: retain documents asked as questions are, for the gate's threshold.
+        framed_retain, framed_forget: documents asked as questions are; the first sets the gate's threshold.
         questions: every question by subject, the one to forget first.
     """
 
@@ -39,7 +39,8 @@ class Bench:
     forget_rows: Tensor
     retain_rows: Tensor
     neutral_rows: Tensor
-    framed_rows: list[list[int]]
+    framed_retain: list[list[int]]
+    framed_forget: list[list[int]]
     forget_documents: list[Document]
     questions: dict[str, list[Question]]
 
@@ -59,10 +60,17 @@ def open_bench(run: Run) -> Bench:
     bench = Bench(
         model, sae, measured, rows["forget"], rows["retain"], rows["neutral"],
         framed(tokenizer, texts.retain[: sizes.framed_documents], profile.model.prompt_format),
+        framed(tokenizer, texts.forget[: sizes.framed_documents], profile.model.prompt_format),
         texts.forget, load_questions(profile),
     )  # fmt: skip
+    asked = [q for questions in bench.questions.values() for q in questions]
+    prompts = prompt_tokens(tokenizer, asked, ORIGINAL_ORDER, profile.model.prompt_format)
     run.note(
-        model=fingerprint(model), sae=fingerprint(sae), questions=fingerprint(bench.questions), texts=fingerprint(rows)
+        model=fingerprint(model),
+        sae=fingerprint(sae),
+        questions=fingerprint(bench.questions),
+        prompts=fingerprint(prompts),
+        texts=fingerprint(rows),
     )
     return bench
 
@@ -74,7 +82,7 @@ def statistics(run: Run, bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame]:
     marks, which fire in every prompt) do not pass for features of the hazard.
     """
     tokens = run.profile.model.batch_tokens
-    retain = [*bench.retain_rows.tolist(), *bench.framed_rows]
+    retain = [*bench.retain_rows.tolist(), *bench.framed_retain]
     return (
         run.stage("forget-statistics", feature_statistics, bench.model, bench.sae, bench.forget_rows, tokens),
         run.stage("retain-statistics", feature_statistics, bench.model, bench.sae, retain, tokens),

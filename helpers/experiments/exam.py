@@ -1,7 +1,7 @@
 """The exam: known questions of every subject and neutral text, scored under many settings at little cost."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -89,6 +89,14 @@ class Exam:
 
     def _prompts(self) -> list[list[int]]:
         return prompt_tokens(self.model.tokenizer, self.asked, ORIGINAL_ORDER, self.prompt_format)
+
+    def only(self, half: int) -> "Exam":
+        """The same exam with one half of the questions of each subject."""
+        kept = {
+            subject: [q for q, h in zip(questions, halves(len(questions), HALF_SEED), strict=True) if h == half]
+            for subject, questions in self.questions.items()
+        }
+        return replace(self, questions=kept)
 
     def score(self, clamp: Clamp) -> pd.DataFrame:
         """The exam under an intervention: a row per subject and half (see `tabulate`)."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.corpora import Rows
-from helpers.experiments.exam import ClampSetting, Exam
+from helpers.experiments.exam import ROLES, ClampSetting, Exam
 from helpers.features import hot_fractions
 from helpers.questions import ORIGINAL_ORDER, prompt_tokens
 from helpers.scoring import is_right
@@ -17,7 +17,7 @@ METHOD = "DSG"
 
 def gate_threshold(model, sae, features: Sequence[int], rows: Rows, percentile: float, batch_tokens: int) -> float:
     """DSG's tau: a percentile (95) of rho over retain rows."""
-    return float(np.percentile(hot_fractions(model, sae, np.asarray(features), rows, batch_tokens), percentile))
+    return float(np.percentile(hot_fractions(model, sae, features, rows, batch_tokens), percentile))
 
 
 def gate_thresholds(
@@ -36,12 +36,10 @@ def dsg_grid(
     return [ClampSetting(METHOD, ids, s, unit, "any", tau) for ids, tau in chosen for s in strengths]
 
 
-def ablation_grid(
-    features: np.ndarray, n: int, tau: float, strengths: Sequence[float], unit: float
-) -> list[ClampSetting]:
+def ablation_grid(features: Sequence[int], tau: float, strengths: Sequence[float], unit: float) -> list[ClampSetting]:
     """DSG's two ideas switched on and off: the gate, and clamping all features at hot tokens."""
-    ids, grid = tuple(int(i) for i in features[:n]), product((tau, None), ("any", "own"), strengths)
-    return [ClampSetting(_idea(where, gate), ids, s, unit, where, gate) for gate, where, s in grid]
+    grid = product((tau, None), ("any", "own"), strengths)
+    return [ClampSetting(_idea(where, gate), tuple(features), s, unit, where, gate) for gate, where, s in grid]
 
 
 def _idea(where: str, gate: float | None) -> str:
@@ -49,19 +47,26 @@ def _idea(where: str, gate: float | None) -> str:
     return f"{'gate' if gate is not None else 'no gate'}, {clamped}"
 
 
-def rho_table(exam: Exam, sae, features: np.ndarray, calibration: Rows) -> pd.DataFrame:
-    """Rho of every known question and of the retain rows on which tau is taken (DSG, Fig. 2).
+def rho_table(exam: Exam, sae, features: Sequence[int], texts: dict[str, Rows]) -> pd.DataFrame:
+    """Hot fraction rho of framed texts, such as those on which tau is taken, and of known questions (DSG, Fig. 2).
 
     Returns:
-        source ('retain text' or the question's subject), role ('calibration', forget, near, side), rho.
+        kind ('text' or 'questions'), source (the text's name or the question's subject), role (the text's name, or
+        forget, near, side), rho.
     """
-    rho = hot_fractions(exam.model, sae, features, calibration, exam.batch_tokens)
-    tables = [pd.DataFrame({"source": "retain text", "role": "calibration", "rho": rho})]
+    tables = [
+        pd.DataFrame({"kind": "text", "source": name, "role": name, "rho": _rho(exam, sae, features, rows)})
+        for name, rows in texts.items()
+    ]
     for i, (subject, questions) in enumerate(exam.questions.items()):
         rows = prompt_tokens(exam.model.tokenizer, questions, ORIGINAL_ORDER, exam.prompt_format)
-        rho = hot_fractions(exam.model, sae, features, rows, exam.batch_tokens)
-        tables.append(pd.DataFrame({"source": subject, "role": ("forget", "near", "side")[min(i, 2)], "rho": rho}))
+        labels = {"kind": "questions", "source": subject, "role": ROLES[min(i, 2)]}
+        tables.append(pd.DataFrame({**labels, "rho": _rho(exam, sae, features, rows)}))
     return pd.concat(tables, ignore_index=True)
+
+
+def _rho(exam: Exam, sae, features: Sequence[int], rows: Rows) -> np.ndarray:
+    return hot_fractions(exam.model, sae, features, rows, exam.batch_tokens)
 
 
 def gate_cost(exam: Exam, sae, setting: ClampSetting) -> pd.DataFrame:
@@ -72,7 +77,7 @@ def gate_cost(exam: Exam, sae, setting: ClampSetting) -> pd.DataFrame:
     """
     right = is_right(exam.answers.edited(setting.clamp(sae))[:, None], exam.asked, ORIGINAL_ORDER)[:, 0].numpy()
     rows = prompt_tokens(exam.model.tokenizer, exam.asked, ORIGINAL_ORDER, exam.prompt_format)
-    opened = hot_fractions(exam.model, sae, np.array(setting.features), rows, exam.batch_tokens) > setting.threshold
+    opened = _rho(exam, sae, setting.features, rows) > setting.threshold
     table = pd.DataFrame({
         "subject": [q.subject for q in exam.asked], "gate": np.where(opened, "open", "shut"), "n": 1, "right": right,
     })  # fmt: skip

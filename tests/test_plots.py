@@ -1,0 +1,60 @@
+"""Every committed figure can be drawn from its table alone, and says what the table says."""
+
+import json
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from helpers import plots
+from helpers.provenance import ROOT
+from helpers.published import load_published
+
+FIGURES = ROOT / "figures" / "tiny"
+POINTS = pd.DataFrame({
+    "method": ["DSG", "DSG", "RMU"], "setting": ["20 features x5", "20 features x9", "layer 2"],
+    "forget_accuracy": [0.5, 0.9, 0.7], "side_accuracy": [0.99, 0.95, 1.0], "near_accuracy": [0.9, 0.9, 0.9],
+    "loss_added": [0.1, 0.2, 0.0],
+})  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_every_plot_draws_a_committed_figure():
+    drawn = {json.loads(path.read_text(encoding="utf-8"))["drawn_by"] for path in FIGURES.glob("*.json")}
+    names = {name for name, value in vars(plots).items() if callable(value) and not name.startswith("_")}
+    functions = {name for name in names if getattr(plots, name).__module__ == "helpers.plots"}
+    assert drawn == functions
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.json")), ids=lambda path: path.stem)
+def test_axes_have_words(path):
+    figure = getattr(plots, json.loads(path.read_text(encoding="utf-8"))["drawn_by"])(
+        pd.read_csv(path.with_suffix(".csv"))
+    )
+    visible = [ax for ax in figure.axes if ax.axison]
+    assert all(ax.get_xlabel() or ax.get_xticklabels() for ax in visible)
+    assert all(ax.get_ylabel() or ax.get_yticklabels() for ax in visible)
+
+
+def test_pareto_draws_every_setting_and_joins_the_front():
+    axes = plots.pareto(POINTS).axes
+    shown = {c.get_label(): c.get_offsets().data.tolist() for c in axes[0].collections}
+    assert shown == {"DSG": [[0.99, 0.5], [0.95, 0.9]], "RMU": [[1.0, 0.7]]}
+    front = next(line for line in axes[0].lines if line.get_color() == plots.STYLE["DSG"][0])
+    assert front.get_xydata().tolist() == [[0.99, 0.5]]  # the other DSG setting is worse in both
+    assert [text.get_text() for text in axes[0].texts] == ["20f x5"]
+
+
+def test_every_published_method_has_a_style():
+    for name in ("farrell2024_fig5", "dsg2025_tables"):
+        assert set(load_published(name)["method"]) <= set(plots.STYLE)
+
+
+def test_styles_differ_in_shape_and_colour_where_they_meet():
+    met = ("static clamp", "Clamp Prime", "DSG", "RMU")
+    assert len({plots.STYLE[m][0] for m in met}) == len({plots.STYLE[m][1] for m in met}) == len(met)
