@@ -20,7 +20,7 @@ EPSILON = 1e-21
 def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.DataFrame:
     """How often and how strongly every feature fires on text, in one pass that keeps sums only.
 
-    Special tokens (BOS, EOS, padding, chat marks) are left out: Gemma Scope's SAEs never saw them.
+    Special tokens (BOS, EOS, padding, chat marks) are left out, as in the papers' later code.
 
     Args:
         rows: token rows, padded by this function as needed.

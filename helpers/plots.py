@@ -85,7 +85,9 @@ def knowledge(table: pd.DataFrame) -> Figure:
         ax.set_title(f"{prompt_format} format")
         ax.axhline(CHANCE**24, color=GREY, linestyle=":", linewidth=1)
     axes[0].set_ylabel("questions right under all 24 orders (share)")
-    axes[1].legend(frameon=False, loc="lower right", title="in four-choice form while training")
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, [f"{label} with four choices while training" for label in labels],
+                  loc="outside upper center", frameon=False, ncols=2)  # fmt: skip
     return figure
 
 
@@ -234,7 +236,8 @@ def _scatter(ax: Axes, table: pd.DataFrame, x: str, annotate: bool) -> None:
         better = -rows[x] if x == "loss_added" else rows[x]
         front = rows.iloc[pareto_front(rows["forget_accuracy"].tolist(), better.tolist())]
         ax.plot(front[x], front["forget_accuracy"], color=colour, lw=1, alpha=0.6)
-        for row in front.itertuples() if annotate and method != "RMU" else ():
+        named = front[front["forget_accuracy"] < 0.9] if annotate and method != "RMU" else front.iloc[:0]
+        for row in named.itertuples():
             words = row.setting.replace(" features", "f")
             ax.annotate(words, (getattr(row, x), row.forget_accuracy), fontsize=6, xytext=(-3, -2),
                         textcoords="offset points", color=colour, ha="right", va="top")  # fmt: skip
@@ -271,7 +274,7 @@ def published_dsg(table: pd.DataFrame) -> Figure:
         ax.axvline(SIDE_EFFECT_FLOOR, color=GREY, linestyle="--", lw=0.8)
         ax.set(title=benchmark, xlabel=SIDE_AXIS)
     axes[0].set_ylabel(FORGET_AXIS)
-    axes[-1].legend(frameon=False, fontsize=7, loc="lower left")
+    figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 

@@ -96,7 +96,7 @@ def explained_variance(sae: SAE, residuals: Tensor) -> float:
     """Share of the residual's variance that the SAE reconstructs: 1 - |x - decode(encode(x))|^2 / |x - mean(x)|^2.
 
     Args:
-        residuals: [tokens, d_model], without special tokens (Gemma Scope's and the organism's SAEs never saw them).
+        residuals: [tokens, d_model], without BOS, on which neither Gemma Scope's SAEs nor the organism's were trained.
     """
     with torch.no_grad():
         x = residuals.float()

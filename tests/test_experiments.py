@@ -222,8 +222,8 @@ def test_held_out_says_none_where_nothing_keeps_the_floor():
 
 
 def test_choose_tells_which_rule_it_used():
-    assert pareto.choose(scores_of("DSG", [(50, 0), (10, 0)], [(99, 0), (99, 0)]))[0] == 1
-    best, rule = pareto.choose(scores_of("DSG", [(50, 0), (10, 0), (0, 0)], [(98, 0), (95, 0), (40, 0)]))
+    assert pareto.choose(scores_of("DSG", [(50, 0), (10, 0)], [(99, 0), (99, 0)]), 0.99)[0] == 1
+    best, rule = pareto.choose(scores_of("DSG", [(50, 0), (10, 0), (0, 0)], [(98, 0), (95, 0), (40, 0)]), 0.99)
     assert best == 1 and rule.startswith("no setting keeps side effects")
 
 

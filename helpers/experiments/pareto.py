@@ -9,7 +9,7 @@ from torch import Tensor
 
 from helpers.baselines.rmu import RMU, train_rmu, with_weights
 from helpers.experiments.exam import ClampSetting, Exam, points
-from helpers.metrics import SIDE_EFFECT_FLOOR, best_setting, unlearning_score
+from helpers.metrics import best_setting, unlearning_score
 from helpers.profiles import RMUSettings
 
 PAPER_PROTOCOL = "chosen and reported on the same questions"
@@ -91,7 +91,7 @@ def score_table(points_table: pd.DataFrame, floor: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "settings", "unlearning_score"])
 
 
-def choose(scores: pd.DataFrame, floor: float = SIDE_EFFECT_FLOOR) -> tuple[int, str]:
+def choose(scores: pd.DataFrame, floor: float) -> tuple[int, str]:
     """Which setting to take on to further experiments, chosen on half 0 of the questions, and by which rule.
 
     The rule is the lowest forget accuracy at a side-effect accuracy of at least `floor`; where no setting reaches the

@@ -124,8 +124,9 @@ class GuardrailSettings:
 
 @_settings
 class RelearningSettings:
-    """Notebook 06: the fine-tuning attack."""
+    """Notebook 06: the fine-tuning attack, and the side-effect accuracy that the attacked settings must keep."""
 
+    side_effect_floor: Fraction
     epochs: Count
     learning_rate: Positive
     batch_rows: Count
