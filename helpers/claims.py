@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.metrics import SIDE_EFFECT_FLOOR, best_setting, unlearning_score
+from helpers.metrics import SIDE_EFFECT_FLOOR, difference_interval
 from helpers.provenance import ROOT
 from helpers.store import write_atomically
 
@@ -80,46 +80,58 @@ def _specific(table: pd.DataFrame) -> tuple[str, str]:
     chosen = table[table["sparsity"]]
     best = chosen.loc[chosen["forget_rate"].idxmax()]
     ours = f"{len(chosen)} chosen; the best fires at {best['forget_rate']:.1%} and {best['retain_rate']:.2%} of tokens"
-    return ours, _verdict(len(chosen) >= 20, bool((chosen["forget_rate"] > 10 * chosen["retain_rate"]).mean() > 0.5))
+    return ours, _verdict(bool((chosen["forget_rate"] > 10 * chosen["retain_rate"]).mean() > 0.5))
 
 
-def _ours(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["world"].str.startswith("ours") & table["right"]].sort_values("strength")
+def _letters(table: pd.DataFrame) -> pd.DataFrame:
+    """Our clamp curve by strength: p(right), the likeliest wrong letter and its probability, loss added."""
+    ours = table[table["world"].str.startswith("ours")]
+    wrong = ours[~ours["right"]].sort_values("probability").groupby("strength").last()
+    curve = ours[ours["right"]].set_index("strength")[["probability", "loss_added"]]
+    return curve.assign(wrong=wrong["letter"], p_wrong=wrong["probability"]).sort_index()
 
 
 def _ablation_of_one(table: pd.DataFrame) -> tuple[str, str]:
-    p = _ours(table).set_index("strength")["probability"]
+    p = _letters(table)["probability"]
     return f"p(right) {p[-1]:.3f} before, {p[0]:.3f} ablated", _verdict(abs(p[-1] - p[0]) < 0.05)
 
 
+def _flip(table: pd.DataFrame) -> pd.Series | None:
+    """The weakest clamp under which a wrong letter has more than half of the probability, None if there is none."""
+    flipped = _letters(table).query("p_wrong > 0.5").reset_index()
+    return None if flipped.empty else flipped.iloc[0]
+
+
 def _clamp_of_one(table: pd.DataFrame) -> tuple[str, str]:
-    rows = _ours(table)
-    lowest = rows.loc[rows["probability"].idxmin()]
-    ours = f"p(right) {lowest['probability']:.2g} at c = {lowest['strength']:g}"
-    return ours, _verdict(lowest["probability"] < 0.1)
+    flip = _flip(table)
+    if flip is None:
+        return "no clamp gives a wrong letter more than 0.5", DISAGREES
+    ours = f"p(right) {flip['probability']:.2g}, p({flip['wrong']}) {flip['p_wrong']:.2f} at c = {flip['strength']:g}"
+    return ours, _verdict(flip["probability"] < 0.1)
 
 
 def _saturation(table: pd.DataFrame) -> tuple[str, str]:
-    rows = _ours(table)
-    last = rows.iloc[-1]
-    return f"p(right) {last['probability']:.2g} at c = {last['strength']:g}", _verdict(last["probability"] < 0.1)
+    flip, curve = _flip(table), _letters(table)
+    last = curve.iloc[-1]
+    ours = f"p(right) {last['probability']:.2g}, p({last['wrong']}) {last['p_wrong']:.2g} at c = {last.name:g}"
+    if flip is None:
+        return ours, DISAGREES
+    beyond = curve[curve.index >= flip["strength"]]
+    return ours, _verdict((beyond["probability"] < 0.1).all(), (beyond["p_wrong"] > 0.5).all())
 
 
 def _loss_of_one(table: pd.DataFrame) -> tuple[str, str]:
-    rows = _ours(table)
-    flipped = rows[rows["probability"] < 0.1]
-    if flipped.empty:
+    flip = _flip(table)
+    if flip is None:
         return "no clamp flips the answer", DISAGREES
-    first = flipped.iloc[0]
-    return f"{first['loss_added']:+.2g} nats at c = {first['strength']:g}", _verdict(abs(first["loss_added"]) < 0.01)
+    return f"{flip['loss_added']:+.2g} nats at c = {flip['strength']:g}", _verdict(abs(flip["loss_added"]) < 0.01)
 
 
 def _controls(table: pd.DataFrame) -> tuple[str, str]:
     lowest = table[table["control"] == "random feature"].groupby("feature")["p_right"].min()
     harmless = int((lowest > 0.5).sum())
-    return f"{harmless} of {len(lowest)} leave p(right) above 0.5 at every c", _verdict(
-        harmless == len(lowest), harmless > 0
-    )
+    ours = f"{harmless} of {len(lowest)} leave p(right) above 0.5 at every c"
+    return ours, _verdict(harmless == len(lowest), harmless > 0)
 
 
 def _ablation_of_many(table: pd.DataFrame) -> tuple[str, str]:
@@ -129,53 +141,61 @@ def _ablation_of_many(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _more_features(table: pd.DataFrame) -> tuple[str, str]:
-    clamps = table[table["method"] == "static clamp"].copy()
-    clamps["n"] = clamps["setting"].str.extract(r"^(\d+)").astype(int)
-    clamps["c"] = clamps["setting"].str.extract(r"x([\d.]+)$").astype(float)
-    strong = clamps[clamps["c"] == clamps["c"].max()].sort_values("n")
-    forget, side = strong["forget_accuracy"].tolist(), strong["side_accuracy"].tolist()
-    words = "/".join(f"{x:.2f}" for x in forget), "/".join(f"{x:.2f}" for x in side)
-    counts = "/".join(map(str, strong["n"]))
-    falls = forget[-1] < forget[0] - 0.05, side[-1] < side[0] - 0.01
-    return f"{counts} features: forget {words[0]}, side {words[1]}", _verdict(*falls)
+    clamps = table[table["method"] == "static clamp"]
+    strong = clamps[clamps["strength"] == clamps["strength"].max()].sort_values("n_features")
+    counts, forget, side = (
+        "/".join(f"{x:{form}}" for x in strong[column])
+        for column, form in (("n_features", "g"), ("forget_accuracy", ".2f"), ("side_accuracy", ".2f"))
+    )
+    few, many = strong.iloc[0], strong.iloc[-1]
+    falls = many["forget_high"] < few["forget_low"], many["side_high"] < few["side_low"]
+    return f"{counts} features: forget {forget}, side {side} at c = {many['strength']:g}", _verdict(*falls)
 
 
 def _near_falls(table: pd.DataFrame) -> tuple[str, str]:
     clamps = table[table["method"] == "static clamp"]
     row = clamps.loc[clamps["forget_accuracy"].idxmin()]
-    ours = f"near {_interval(row, 'near')}, side {_interval(row, 'side')} at forget {row['forget_accuracy']:.2f}"
-    return ours, _verdict(row["near_high"] < row["side_low"])
+    low, high = difference_interval(row["side_accuracy"], row["side_n"], row["near_accuracy"], row["near_n"])
+    words = f"side {row['side_accuracy']:.2f} - near {row['near_accuracy']:.2f} in [{low:.2f}, {high:.2f}]"
+    return f"{words} at forget {row['forget_accuracy']:.2f}", _verdict(low > 0)
 
 
-def _scores(table: pd.DataFrame) -> dict[str, float]:
-    return {
-        method: unlearning_score(rows["forget_accuracy"].tolist(), rows["side_accuracy"].tolist(), SIDE_EFFECT_FLOOR)
-        for method, rows in table.groupby("method", sort=False)
-    }
+def _reported(table: pd.DataFrame) -> pd.DataFrame:
+    """Each method's setting chosen on one half, measured on the other; methods without a setting are left out."""
+    held_out = table[(table["protocol"].str.startswith("chosen on one half")) & (table["setting"] != "none")]
+    return held_out.set_index("method")
+
+
+def _lower_forget(rows: pd.DataFrame, better: str, worse: str) -> bool:
+    """Whether one method's forget accuracy lies below another's by more than chance; no setting means no forgetting."""
+    if better not in rows.index:
+        return False
+    if worse not in rows.index:
+        return bool(rows.loc[better, "forget_high"] < 1)
+    pair = [rows.loc[m, [f"forget_{x}" for x in ("accuracy", "n")]].tolist() for m in (worse, better)]
+    return difference_interval(*pair[0], *pair[1])[0] > 0
 
 
 def _rmu_beats_clamps(table: pd.DataFrame) -> tuple[str, str]:
-    scores = _scores(table)
-    ours = f"clamps {scores['static clamp']:.2f}, RMU {scores['RMU']:.2f}"
-    return ours, _verdict(scores["RMU"] > scores["static clamp"])
+    rows = _reported(table)
+    ours = "; ".join(f"{method} {_interval(row, 'forget')}" for method, row in rows.iterrows())
+    return f"forget, held out: {ours}", _verdict(_lower_forget(rows, "RMU", "static clamp"))
 
 
 def _dsg_forgets(table: pd.DataFrame) -> tuple[str, str]:
-    rows = table[table["method"] == "DSG"].reset_index(drop=True)
-    best = best_setting(rows["forget_accuracy"].tolist(), rows["side_accuracy"].tolist())
-    if best is None:
-        return f"no setting keeps side effects at {SIDE_EFFECT_FLOOR}", DISAGREES
-    row = rows.iloc[best]
-    return f"forget {_interval(row, 'forget')} at side {row['side_accuracy']:.3f}", _verdict(
-        row["forget_accuracy"] < 0.5
-    )
+    rows = _reported(table)
+    if "DSG" not in rows.index:
+        return "no setting keeps the side effects", DISAGREES
+    row = rows.loc["DSG"]
+    ours = f"forget {_interval(row, 'forget')} at side {row['side_accuracy']:.3f}, held out"
+    return ours, _verdict(row["forget_high"] < 0.5, row["side_accuracy"] >= SIDE_EFFECT_FLOOR)
 
 
 def _dsg_is_best(table: pd.DataFrame) -> tuple[str, str]:
-    scores = _scores(table)
-    ours = ", ".join(f"{method} {score:.2f}" for method, score in scores.items())
-    others = [scores[m] for m in ("static clamp", "RMU")]
-    return ours, _verdict(*[scores["DSG"] > other for other in others])
+    rows = _reported(table)
+    ours = "; ".join(f"{method} {_interval(row, 'forget')}" for method, row in rows.iterrows())
+    beaten = [_lower_forget(rows, "DSG", other) for other in ("static clamp", "RMU")]
+    return f"forget, held out: {ours}", _verdict(*beaten)
 
 
 def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
@@ -185,47 +205,39 @@ def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
     return f"opens on {shares} questions", _verdict(opened["forget"] > 0.9, opened["side"] < 0.05)
 
 
-def _hold_out_agrees(table: pd.DataFrame) -> tuple[str, str]:
-    rows = table[(table["method"] == "DSG") & (table["setting"] != "none")].set_index("protocol")
-    if len(rows) < 2:
-        return "no setting qualifies on one of the halves", DISAGREES
-    same, other = rows.iloc[0], rows.iloc[1]
-    ours = f"forget {same['forget_accuracy']:.2f} on the same questions, {_interval(other, 'forget')} held out"
-    return ours, _verdict(other["forget_low"] <= same["forget_accuracy"] <= other["forget_high"])
-
-
-def _final(table: pd.DataFrame, arm: str) -> tuple[float, float]:
-    rows = table[(table["arm"] == arm) & (table["role"] == "forget")].groupby("epoch")["accuracy"].mean()
-    return float(rows.iloc[0]), float(rows.iloc[-1])
+def _recovered(table: pd.DataFrame, arm: str, role: str = "forget") -> tuple[float, float, float]:
+    """Mean accuracy over seeds before and after the attack, and the share of what was lost that came back."""
+    rows = table[(table["arm"] == arm) & (table["role"] == role)].groupby("epoch")["accuracy"].mean()
+    before, after = float(rows.iloc[0]), float(rows.iloc[-1])
+    return before, after, (after - before) / max(1 - before, 1e-9)
 
 
 def _rmu_relearns(table: pd.DataFrame) -> tuple[str, str]:
-    before, after = _final(table, "RMU")
-    return f"forget {before:.2f} before, {after:.2f} after", _verdict(after > before + 0.1)
+    before, after, share = _recovered(table, "RMU")
+    return f"forget {before:.2f} to {after:.2f}: {share:.0%} of the loss is back", _verdict(share > 0.25)
 
 
 def _dsg_holds(table: pd.DataFrame) -> tuple[str, str]:
-    arms = [_final(table, arm) for arm in ("DSG at test time", "DSG also in training")]
-    ours = "; ".join(f"{before:.2f} to {after:.2f}" for before, after in arms)
-    return f"test time, also in training: {ours}", _verdict(*[after < before + 0.1 for before, after in arms])
-
-
-def _hook_removed(table: pd.DataFrame) -> tuple[str, str]:
-    before, _ = _final(table, "DSG, hook removed")
-    return f"forget {before:.2f} without the hook", _verdict(before > 0.95)
+    words, holds = [], []
+    for arm in ("DSG at test time", "DSG also in training"):
+        before, after, share = _recovered(table, arm)
+        side = _recovered(table, arm, "side")[1]
+        words.append(f"{arm}: forget {before:.2f} to {after:.2f}, side then {side:.2f}")
+        holds += [share < 0.1, side > 0.95]
+    return "; ".join(words), _verdict(*holds)
 
 
 CLAIMS = (
     Claim("Some features fire on the hazard and hardly ever on retain text", "Farrell, layer 3",
           "20 chosen at retain rate < 1 %; forget rates 27 % to 6 %", "01_firing_rates", _specific),
     Claim("Zero ablation of one feature leaves the answer", "Farrell, Fig. 4",
-          "p(right) 0.995 before, 0.995 ablated", "02_clamp_curve", _ablation_of_one),
-    Claim("A negative clamp of one feature flips the answer", "Farrell, Fig. 4",
-          "p(right) 0.0009 at c = 20", "02_clamp_curve", _clamp_of_one),
-    Claim("The effect saturates: stronger clamps keep the answer wrong", "Farrell, Fig. 4",
-          "p(right) 0.0012 at c = 200", "02_clamp_curve", _saturation),
-    Claim("The clamp that flips the answer adds next to no loss", "Farrell, Fig. 4",
-          "+5.3e-06 nats at c = 16", "02_clamp_curve", _loss_of_one),
+          "p(right) 0.995 ablated; before it the question was known", "02_clamp_curve", _ablation_of_one),
+    Claim("A negative clamp of one feature flips the answer to another letter", "Farrell, Fig. 4",
+          "p(right) 0.21, p(C) 0.78 at c = 15; 0.027, 0.97 at c = 16", "02_clamp_curve", _clamp_of_one),
+    Claim("The effect saturates: stronger clamps keep that wrong answer", "Farrell, Fig. 4",
+          "p(right) 0.0012, p(C) 0.997 at c = 200", "02_clamp_curve", _saturation),
+    Claim("The clamp that flips the answer adds next to no loss (below 0.01 nats)", "Farrell, Fig. 4",
+          "+5.3e-06 nats at c = 15", "02_clamp_curve", _loss_of_one),
     Claim("Clamping other features that fire on the question does not flip it", "Farrell, p. 5, control",
           "no number given", "02_controls", _controls),
     Claim("Zero ablation of many features does next to nothing", "Khoriaty, released runs, top 20",
@@ -234,20 +246,17 @@ CLAIMS = (
           "10/20/50 features: forget 0.58/0.48/0.42, side 0.96/0.92/0.86", "03_pareto", _more_features),
     Claim("The near domain falls further than the side effects", "Farrell, Fig. 5 data, 50 features, c = 100",
           "near 0.30, side 0.65 at forget 0.32", "03_pareto", _near_falls),
-    Claim("RMU has a better unlearning score than static clamps", "Farrell, Fig. 5 data, layer 3",
-          "clamps 0.18, RMU 0.56", "03_pareto", _rmu_beats_clamps),
+    Claim("At side effects of 0.99 RMU forgets more than static clamps", "Farrell, Fig. 5 data, layer 3",
+          "forget: clamps 0.82, RMU 0.44", "03_held_out", _rmu_beats_clamps),
     Claim("rho tells forget questions from benign ones", "DSG, Fig. 2", "no number given", "05_rho", _gate_separates),
     Claim("DSG forgets while side effects stay at 0.99", "DSG, Table 1",
-          "forget 0.296 at side 0.993", "05_pareto", _dsg_forgets),
-    Claim("DSG has a better unlearning score than static clamps and RMU", "DSG, Table 1",
-          "DSG 0.70, static clamp 0.41, RMU 0.50", "05_pareto", _dsg_is_best),
-    Claim("DSG's number holds on questions that it was not chosen on", "not in the paper",
-          "no number given", "05_held_out", _hold_out_agrees),
-    Claim("RMU is relearned by fine-tuning on forget text", "DSG, Fig. 5",
-          "no number given", "06_relearning", _rmu_relearns),
-    Claim("DSG holds against the same fine-tuning", "DSG, Fig. 5", "no number given", "06_relearning", _dsg_holds),
-    Claim("Without its hook DSG has erased nothing", "not in the paper; follows from the method",
-          "no number given", "06_relearning", _hook_removed),
+          "forget 0.296 at side 0.993", "05_held_out", _dsg_forgets),
+    Claim("At side effects of 0.99 DSG forgets more than static clamps and RMU", "DSG, Table 1",
+          "forget: DSG 0.30, RMU 0.50, static clamp 0.59", "05_held_out", _dsg_is_best),
+    Claim("RMU is relearned by fine-tuning on forget text", "DSG, Fig. 5", "no number given",
+          "06_relearning", _rmu_relearns),
+    Claim("DSG holds against the same fine-tuning, and stays useful", "DSG, Fig. 5", "no number given",
+          "06_relearning", _dsg_holds),
 )  # fmt: skip
 
 

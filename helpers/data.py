@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from helpers.corpora import Document
 from helpers.organism.world import ENTITIES_PER_SUBJECT, World, build_world
-from helpers.profiles import Profile
+from helpers.profiles import Profile, check_source
 from helpers.questions import Question
 
 WORLD_SEED = 0
@@ -53,8 +53,7 @@ def load_texts(profile: Profile) -> Texts:
 
 
 def _world(source: str) -> World:
-    if source != "organism":
-        raise ValueError(f"source {source!r} is unknown, allowed is 'organism'")
+    check_source(source)
     return build_world(WORLD_SEED)
 
 

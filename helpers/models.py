@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from helpers.corpora import Batch
 from helpers.interventions import Clamp
 from helpers.organism import MODEL_DIR
-from helpers.profiles import Profile
+from helpers.profiles import Profile, check_source
 from helpers.saes import EXPLAINED_VARIANCE_TOLERANCE, explained_variance, layer_of
 
 
@@ -37,9 +37,11 @@ def load_model(profile: Profile) -> nnsight.TransformersModel:
     """The profile's model in eval mode, with the hook after the SAE's layer checked (`check_hook`).
 
     Raises:
+        ValueError: the source is unknown.
         FileNotFoundError: the organism's weights are missing.
         RuntimeError: the hook does not do what it should.
     """
+    check_source(profile.model.source)
     if not (MODEL_DIR / "model.safetensors").is_file():
         raise FileNotFoundError(
             f"the organism's model is missing at {MODEL_DIR.name}/: rebuild it with `make organism`"

@@ -44,6 +44,7 @@ ARM_STYLE = {
     "DSG, hook removed": (GREY, ":", "o"),
 }
 FORGET_AXIS = "forget accuracy (lower is better)"
+MEASURES = ["forget_accuracy", "forget_letter", "forget_mass", "near_accuracy", "side_accuracy", "loss_added"]
 PUBLISHED_COLUMNS = ["method", "layer", "forget_accuracy", "side_accuracy", "near_accuracy", "loss_added"]
 SIDE_AXIS = "side-effect accuracy (higher is better)"
 NEAR_AXIS = "near-domain accuracy (higher is better)"
@@ -83,7 +84,7 @@ def knowledge(table: pd.DataFrame) -> Figure:
             ax.errorbar(places, rows["accuracy"], errors, fmt="none", ecolor=BLACK, elinewidth=0.8, capsize=2)
         ax.set_xticks(np.arange(len(rows)), rows["subject"], rotation=30)
         ax.set_title(f"{prompt_format} format")
-        ax.axhline(CHANCE**24, color=GREY, linestyle=":", linewidth=1)
+        _chance(ax)
     axes[0].set_ylabel("questions right under all 24 orders (share)")
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, [f"{label} with four choices while training" for label in labels],
@@ -260,7 +261,7 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 def published_pareto(table: pd.DataFrame) -> Figure:
     """Notebook 03: the paper's own points in the same axes (Farrell et al., Fig. 5)."""
-    return pareto(table.drop(columns="setting", errors="ignore"))
+    return pareto(table)
 
 
 def published_dsg(table: pd.DataFrame) -> Figure:

@@ -20,8 +20,8 @@ from helpers.profiles import Profile
 ROOT = Path(__file__).resolve().parent.parent
 
 # The packages whose version can change a number: they are part of the key of every cached stage.
-NUMERIC_PACKAGES = ("torch", "transformers", "nnsight", "sae-lens", "numpy")
-PACKAGES = (*NUMERIC_PACKAGES, "datasets", "tokenizers", "safetensors", "pandas", "pyarrow", "matplotlib", "seaborn")
+NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sae-lens", "numpy")
+PACKAGES = (*NUMERIC_PACKAGES, "datasets", "safetensors", "pandas", "pyarrow", "matplotlib", "seaborn")
 
 
 def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
 
 
 def device_type() -> str:
-    """'cuda' or 'cpu': what models run on. Without torch loaded nothing was computed on a GPU."""
+    """'cuda' where torch sees a GPU, else 'cpu'; which of them computed is in the facts of a figure."""
     torch = sys.modules.get("torch")
     return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
 

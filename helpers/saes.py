@@ -9,7 +9,7 @@ from sae_lens import SAE
 from torch import Tensor
 
 from helpers.organism import SAE_DIR
-from helpers.profiles import Profile
+from helpers.profiles import Profile, check_source
 
 EXPLAINED_VARIANCE_TOLERANCE = 0.05
 
@@ -111,8 +111,9 @@ def load_sae(profile: Profile) -> SAE:
 
     Raises:
         FileNotFoundError: the organism's weights are missing.
-        ValueError: width or layer differ from the profile.
+        ValueError: the source is unknown, or width or layer differ from the profile.
     """
+    check_source(profile.sae.source)
     if not (SAE_DIR / "cfg.json").is_file():
         raise FileNotFoundError(f"the organism's SAE is missing at {SAE_DIR.name}/: rebuild it with `make organism`")
     sae = SAE.load_from_disk(SAE_DIR, device="cpu", dtype="float32").eval().requires_grad_(False)

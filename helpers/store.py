@@ -162,7 +162,11 @@ _DESCRIBE: dict[str, Callable[[Any], list]] = {
     "torch.dtype": lambda value: [str(value)],
     "torch.device": lambda value: [str(value)],
     "torch.nn.modules.module.Module": _module,
-    "nnsight.intervention.envoy.Envoy": lambda value: _module(value._module),
+    # stages tokenise with the model's own tokenizer, so it is part of what the model is
+    "nnsight.intervention.envoy.Envoy": lambda value: [
+        *_module(value._module),
+        _canonical(getattr(value, "tokenizer", None)),
+    ],
     "transformers.tokenization_utils_base.PreTrainedTokenizerBase": _tokenizer,
 }
 _KINDS = {"tuple": "list"}

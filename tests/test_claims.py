@@ -8,8 +8,11 @@ from helpers.claims import (
     NOT_RUN,
     README,
     _clamp_of_one,
+    _dsg_holds,
+    _dsg_is_best,
     _near_falls,
     _rmu_relearns,
+    _saturation,
     markdown,
     verdicts,
     with_claims,
@@ -17,36 +20,68 @@ from helpers.claims import (
 from helpers.provenance import ROOT
 
 
-def curve(probabilities):
-    rows = [("ours, tiny", s, "A", True, p, 0.0) for s, p in probabilities.items()]
+def curve(right, wrong):
+    """Our clamp curve with p(right) (letter A) and p(B) by strength."""
+    rows = [("ours, tiny", s, "A", True, right[s], 0.0) for s in right]
+    rows += [("ours, tiny", s, "B", False, wrong[s], 0.0) for s in right]
     return pd.DataFrame(rows, columns=["world", "strength", "letter", "right", "probability", "loss_added"])
 
 
-def test_a_clamp_that_flips_the_answer_agrees_and_one_that_does_not_disagrees():
-    assert _clamp_of_one(curve({-1: 0.99, 0: 0.98, 5: 0.05})) == ("p(right) 0.05 at c = 5", "agrees")
-    assert _clamp_of_one(curve({-1: 0.99, 0: 0.98, 5: 0.6}))[1] == "disagrees"
+def test_a_flip_means_that_another_letter_is_said():
+    flipped = curve({-1: 0.99, 0: 0.98, 5: 0.05, 9: 0.01}, {-1: 0.01, 0: 0.02, 5: 0.9, 9: 0.95})
+    assert _clamp_of_one(flipped) == ("p(right) 0.05, p(B) 0.90 at c = 5", "agrees")
+    assert _saturation(flipped)[1] == "agrees"
+    assert _clamp_of_one(curve({-1: 0.99, 0: 0.98, 5: 0.6}, {-1: 0.0, 0: 0.0, 5: 0.4}))[1] == "disagrees"
 
 
-def test_the_near_domain_falls_further_only_if_the_intervals_do_not_overlap():
-    row = {"method": "static clamp", "forget_accuracy": 0.3, "near_accuracy": 0.5, "near_low": 0.4, "near_high": 0.6,
-           "side_accuracy": 0.8, "side_low": 0.7, "side_high": 0.9}  # fmt: skip
+def test_a_model_that_says_no_letter_any_more_has_not_flipped():
+    collapsed = curve({-1: 0.99, 0: 0.98, 5: 0.05, 9: 1e-6}, {-1: 0.01, 0: 0.02, 5: 0.9, 9: 1e-5})
+    assert _saturation(collapsed)[1] == "partly"
+    assert _clamp_of_one(curve({-1: 0.99, 0: 0.98, 5: 1e-6}, {-1: 0.0, 0: 0.0, 5: 1e-5}))[1] == "disagrees"
+
+
+def test_the_near_domain_falls_further_only_beyond_chance():
+    row = {"method": "static clamp", "forget_accuracy": 0.3, "near_accuracy": 0.5, "near_n": 100, "side_accuracy": 0.8,
+           "side_n": 500}  # fmt: skip
     assert _near_falls(pd.DataFrame([row]))[1] == "agrees"
-    assert _near_falls(pd.DataFrame([{**row, "side_low": 0.55}]))[1] == "disagrees"
+    assert _near_falls(pd.DataFrame([{**row, "near_n": 4}]))[1] == "disagrees"
 
 
-def test_relearning_is_the_mean_over_seeds():
-    rows = [
-        ("RMU", seed, epoch, "forget", a) for seed, epoch, a in ((0, 0, 0.4), (1, 0, 0.6), (0, 5, 0.8), (1, 5, 1.0))
-    ]
-    table = pd.DataFrame(rows, columns=["arm", "seed", "epoch", "role", "accuracy"])
-    assert _rmu_relearns(table) == ("forget 0.50 before, 0.90 after", "agrees")
+def held_out(**forget):
+    rows = [("chosen on one half, reported on the other", m, "s", a, a - 0.1, a + 0.1, 100) for m, a in forget.items()]
+    columns = ["protocol", "method", "setting", "forget_accuracy", "forget_low", "forget_high", "forget_n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_dsg_is_best_on_questions_it_was_not_chosen_on():
+    same = held_out(DSG=0.1).assign(protocol="chosen and reported on the same questions")
+    table = held_out(DSG=0.4, RMU=0.7, **{"static clamp": 0.45})
+    assert _dsg_is_best(pd.concat([same, table]))[1] == "partly"  # 40 and 45 of 100 do not differ beyond chance
+    assert _dsg_is_best(held_out(DSG=0.4, RMU=0.7))[1] == "agrees"  # static clamps have no setting at all
+    assert _dsg_is_best(held_out(DSG=0.8, RMU=0.7, **{"static clamp": 0.45}))[1] == "disagrees"
+
+
+def attack(arm, forget, side=(1.0, 1.0)):
+    rows = [(arm, seed, epoch, role, a[epoch > 0] + shift) for seed, shift in ((0, -0.1), (1, 0.1))
+            for epoch in (0, 5) for role, a in (("forget", forget), ("side", side))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["arm", "seed", "epoch", "role", "accuracy"])
+
+
+def test_relearning_is_the_share_of_the_loss_that_came_back():
+    assert _rmu_relearns(attack("RMU", (0.5, 0.8))) == ("forget 0.50 to 0.80: 60% of the loss is back", "agrees")
+    assert _rmu_relearns(attack("RMU", (0.5, 0.6)))[1] == "disagrees"
+
+
+def test_a_guard_that_ruins_the_rest_does_not_hold():
+    good, ruined = attack("DSG at test time", (0.3, 0.3)), attack("DSG also in training", (0.3, 0.2), (1.0, 0.7))
+    assert _dsg_holds(pd.concat([good, ruined]))[1] == "partly"
 
 
 def test_a_figure_that_is_not_there_is_not_run(tmp_path):
     table = verdicts(tmp_path)
     assert len(table) == len(CLAIMS)
     assert set(table["verdict"]) == {NOT_RUN}
-    assert len(verdicts(tmp_path, "06")) == 3
+    assert len(verdicts(tmp_path, "06")) == 2
 
 
 def test_the_table_goes_between_its_marks(tmp_path):

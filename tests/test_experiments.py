@@ -26,7 +26,8 @@ NEUTRAL = torch.arange(10, 58).view(4, 12)
 def exam():
     world = build_world(WORLD_SEED)
     questions = {s: world.questions(s)[:n] for s, n in (("hazard", 5), ("biology", 4), ("history", 3), ("aging", 2))}
-    return Exam(toy_model(), questions, NEUTRAL, LAYER, "chat", 10_000)
+    roles = {"hazard": "forget", "biology": "near", "history": "side", "aging": "side"}
+    return Exam(toy_model(), questions, roles, NEUTRAL, LAYER, "chat", 10_000)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,7 @@ def test_tabulate_counts_by_subject_and_half(exam):
     }
     assert table.groupby("role", sort=False)["right"].sum().to_dict() == {"forget": 4, "near": 4, "side": 5}
     assert table[["said_A", "said_B", "said_C", "said_D"]].to_numpy().sum() == 14
+    assert table["letter_mass"].sum() == 14
     assert table["loss_added"].eq(0.5).all()
     assert table[table["subject"] == "hazard"]["n"].tolist() == [3, 2]
 
@@ -74,9 +76,12 @@ def test_points_pool_the_side_effects_over_questions(exam, setting):
     rows = [("m", 1, "a", "forget", 0, 4, 1), ("m", 1, "a", "forget", 1, 6, 4), ("m", 1, "b", "near", 0, 2, 1),
             ("m", 1, "c", "side", 0, 9, 9), ("m", 1, "d", "side", 1, 1, 0)]  # fmt: skip
     scores = pd.DataFrame(rows, columns=["method", "strength", "subject", "role", "half", "n", "right"])
-    scores["loss_added"] = 0.25
+    scores = scores.assign(
+        loss_added=0.25, said_A=[1, 4, 0, 0, 0], said_B=[3, 2, 0, 0, 0], said_C=0, said_D=0, letter_mass=2.0
+    )
     (both,) = points(scores).to_dict("records")
     assert (both["forget_accuracy"], both["side_accuracy"], both["loss_added"]) == (0.5, 0.9, 0.25)
+    assert (both["forget_letter"], both["forget_mass"]) == (0.5, 0.4)  # A and B 5 times each of 10; 4 of 10
     (first,) = points(scores, half=0).to_dict("records")
     assert (first["forget_accuracy"], first["side_accuracy"], first["forget_n"]) == (0.25, 1.0, 4)
 
@@ -176,17 +181,24 @@ def test_clamp_curve_has_the_unedited_model_first_and_is_the_plain_scorers(exam)
     assert curve["loss_added"].iloc[-1] == pytest.approx(loss_added(exam.model, NEUTRAL, clamp), abs=1e-6)
 
 
+def test_a_grid_refuses_to_take_two_settings_for_one():
+    with pytest.raises(ValueError, match="20 features are asked for, the selection rule found 3"):
+        pareto.clamp_grid("static clamp", np.array([4, 2, 9]), [20], [1.0], 1.0)
+
+
 def test_controls_differ_in_one_thing_each():
     clamps = {name: clamp for name, _, clamp in clamp_curve.control_clamps(toy_sae(), 31, [4], 5.0, 2.0)}
     assert clamps["clamp"].value == clamps["another decoder"].value == -10.0
     assert clamps["another decoder"].decoders == [0]  # the next index, around the end
-    assert clamps["scale"].value.factor == -4.0
+    assert clamps["scale"].value.factor == -5.0
     assert clamps["random feature"].features == [4]
 
 
 def test_random_others_fire_and_were_not_chosen():
     others = clamp_curve.random_others(np.arange(10), np.array([1, 3, 5]), 4, seed=0)
     assert len(set(others)) == 4 and not set(others) & {1, 3, 5}
+    with pytest.raises(ValueError, match="only 7 others fire"):
+        clamp_curve.random_others(np.arange(10), np.array([1, 3, 5]), 8, seed=0)
 
 
 def test_an_unknown_question_is_an_error(exam):
@@ -199,9 +211,10 @@ def test_an_unknown_question_is_an_error(exam):
 
 def scores_of(method, forget, side, n=100):
     """A sweep with given counts of right answers per half: forget[setting][half], side[setting][half]."""
+    said = {"said_A": n, "said_B": 0, "said_C": 0, "said_D": 0, "letter_mass": 1.0, "loss_added": 0.0}
     rows = [
         {"method": method, "n_features": 10, "strength": float(i), "subject": role, "role": role, "half": half, "n": n,
-         "right": counts[i][half], "loss_added": 0.0}
+         "right": counts[i][half], **said}
         for i in range(len(forget)) for role, counts in (("forget", forget), ("near", side), ("side", side))
         for half in (0, 1)
     ]  # fmt: skip
@@ -218,7 +231,9 @@ def test_held_out_chooses_on_one_half_and_reports_on_the_other():
 
 def test_held_out_says_none_where_nothing_keeps_the_floor():
     scores = {"DSG": scores_of("DSG", [(1, 1)], [(100, 100)]), "RMU": scores_of("RMU", [(1, 1)], [(90, 90)])}
-    assert pareto.held_out(scores, 0.99)["setting"].tolist()[2:] == ["none", "none"]
+    table = pareto.held_out(scores, 0.99)
+    assert table["setting"].tolist()[2:] == ["none", "none"]
+    assert table["forget_accuracy"][0] == 0.01 and np.isnan(table["forget_accuracy"][3])
 
 
 def test_choose_tells_which_rule_it_used():
@@ -275,9 +290,10 @@ def test_gate_cost_counts_open_and_shut(exam, setting):
 def test_every_arm_is_examined_before_and_after_every_epoch(exam, setting):
     one = attack.Attack(NEUTRAL, epochs=2, learning_rate=1e-3, batch_rows=2, seed=1)
     curves = attack.relearning_curves(exam, toy_sae(), one, setting, rmu_weights={})
-    assert len(curves) == len(attack.ARMS) * 3 * 3
+    arms = ("RMU", "DSG at test time", "DSG also in training", "DSG, hook removed")
+    assert len(curves) == len(arms) * 3 * 3
     assert set(map(tuple, curves[["arm", "epoch", "role"]].to_numpy())) == set(
-        product(attack.ARMS, (0, 1, 2), ("forget", "near", "side"))
+        product(arms, (0, 1, 2), ("forget", "near", "side"))
     )
     right = curves.set_index(["arm", "epoch", "role"])["right"]
     # no RMU weights: that arm is the unedited model, fine-tuned as the one whose hook is removed

@@ -7,6 +7,7 @@ import pytest
 from helpers.metrics import (
     accuracy,
     best_setting,
+    difference_interval,
     halves,
     letter_histogram,
     pareto_front,
@@ -31,6 +32,11 @@ def test_wilson_interval_at_the_edges():
 def test_wilson_interval_refuses_impossible_counts(right, n):
     with pytest.raises(ValueError, match=f"right={right}, n={n}"):
         wilson_interval(right, n)
+
+
+def test_difference_interval_is_newcombes_published_example():
+    """56 of 70 against 48 of 80 (Newcombe 1998, Table II, method 10): 0.0524 to 0.3339."""
+    assert difference_interval(56 / 70, 70, 48 / 80, 80) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 def test_accuracy_pools_by_questions_not_by_subjects():

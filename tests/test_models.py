@@ -5,7 +5,7 @@ import torch
 
 from helpers.corpora import Batch
 from helpers.models import check_hook, check_pair, clone, final_state_from, huggingface, residual_after, unembed
-from helpers.profiles import load_profile
+from helpers.profiles import FOLDER, load_profile, parse_profile
 from tests.toy import LAYER, toy_model, toy_sae
 
 
@@ -69,6 +69,17 @@ def test_a_clone_is_equal_and_independent(model, batch):
         huggingface(twin).model.layers[0].mlp.down_proj.weight.add_(1.0)
         assert not torch.equal(residual_after(twin, batch, LAYER), before)
         assert torch.equal(residual_after(model, batch, LAYER), before)
+
+
+def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it():
+    from helpers.models import load_model
+    from helpers.saes import load_sae
+
+    text = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
+    for load, place in ((load_model, "[model]"), (load_sae, "[sae]")):
+        other = text.replace(f'{place}\nsource = "organism"', f'{place}\nsource = "google/gemma-2-2b-it"', 1)
+        with pytest.raises(ValueError, match="'google/gemma-2-2b-it' is unknown, allowed is 'organism'"):
+            load(parse_profile(other, "tiny"))
 
 
 def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):

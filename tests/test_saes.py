@@ -1,5 +1,7 @@
 """The SAE's columns say what the SAE says, and the wrong SAE is refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -32,12 +34,13 @@ def test_layers_by_hook_name():
 
 
 def test_explained_variance_by_hand():
-    """Residuals that are the SAE's own reconstructions lose nothing; their mean alone explains nothing."""
-    sae = toy_sae()
-    x = torch.randn(50, D_MODEL, generator=torch.Generator().manual_seed(0))
-    error = x - sae.decode(sae.encode(x))
-    expected = 1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum()
-    assert explained_variance(sae, x) == pytest.approx(expected.item())
+    """An SAE that says b_dec to everything explains nothing of residuals around b_dec; one that says x, everything."""
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0], [0.0, -2.0]])
+    silent = SimpleNamespace(encode=lambda x: x, decode=lambda f: torch.zeros_like(f))
+    perfect = SimpleNamespace(encode=lambda x: x, decode=lambda f: f)
+    half = SimpleNamespace(encode=lambda x: x, decode=lambda f: f * torch.tensor([0.0, 1.0]))
+    # the variance is 1 + 1 + 4 + 4 = 10, of which the first dimension holds 2
+    assert [explained_variance(s, x) for s in (silent, perfect, half)] == pytest.approx([0.0, 1.0, 0.8])
 
 
 def test_feature_ids_take_lists_ranges_and_tensors():

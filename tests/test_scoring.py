@@ -5,7 +5,7 @@ import torch
 
 from helpers.data import WORLD_SEED
 from helpers.interventions import Clamp, Gate
-from helpers.models import huggingface
+from helpers.models import huggingface, load_model
 from helpers.organism.world import build_world
 from helpers.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
 from helpers.scoring import (
@@ -34,6 +34,11 @@ def model():
 def questions():
     world = build_world(WORLD_SEED)
     return [*world.questions("hazard")[:3], *world.questions("history")[:2]]
+
+
+@pytest.fixture(scope="module")
+def model_of_profile(profile):
+    return load_model(profile)
 
 
 def brute_force(model, questions, orders, intervention=None, prompt_format="chat"):
@@ -119,13 +124,13 @@ def test_right_means_the_letter_under_which_the_right_choice_is_shown(questions)
     assert is_right(probabilities.roll(1, dims=-1), questions[:1], ORDERS).sum() == 0
 
 
-def test_known_questions_are_right_under_all_24_orders(model, sae_free_questions=None):
-    world = build_world(WORLD_SEED)
-    questions = world.questions("aging")[:4]
-    right = is_right(brute_force(model, questions, ORDERS), questions, ORDERS)
+def test_known_questions_are_right_under_all_24_orders(model_of_profile):
+    """On the embedded model, which knows some of these and not others."""
+    questions = build_world(WORLD_SEED).questions("hazard")[:24]
+    right = is_right(brute_force(model_of_profile, questions, ORDERS), questions, ORDERS)
     expected = [q for q, r in zip(questions, right.all(dim=1), strict=True) if r]
-    assert known_questions(model, questions, "chat", 10_000) == expected
-    assert expected != questions  # a random model does not know
+    assert 0 < len(expected) < len(questions)
+    assert known_questions(model_of_profile, questions, "chat", 10_000) == expected
 
 
 def test_row_loss_equals_hugging_face(model):

@@ -1,7 +1,7 @@
 """Notebook 06: fine-tuning the knowledge back (Muhamed et al. 2025, Fig. 5)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import pandas as pd
@@ -13,13 +13,6 @@ from helpers.interventions import Clamp
 from helpers.metrics import accuracy
 from helpers.profiles import RelearningSettings
 from helpers.relearning import relearn
-
-ARMS = {
-    "RMU": "RMU's weights, fine-tuned",
-    "DSG at test time": "hook off while fine-tuning, on at the exam",
-    "DSG also in training": "hook on in both",
-    "DSG, hook removed": "the same weights as 'at test time', examined without the hook",
-}
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,10 @@ def attacks(rows: Tensor, settings: RelearningSettings) -> list[Attack]:
 def relearning_curves(
     exam: Exam, sae, attack: Attack, dsg: ClampSetting, rmu_weights: dict[str, Tensor]
 ) -> pd.DataFrame:
-    """Accuracy before and after every epoch of one attack, for every arm of `ARMS`.
+    """Accuracy before and after every epoch of one attack, for every arm.
+
+    The arms: RMU's weights; DSG with its hook off while fine-tuning and on at the exam ('at test time'), on in both
+    ('also in training'), and the weights of 'at test time' examined without the hook ('hook removed').
 
     Returns:
         arm, seed, epoch (0 is before the attack), role (forget, near, side), n, right, accuracy, low, high.
@@ -54,17 +50,15 @@ def relearning_curves(
     clamp, unlearned = dsg.clamp(sae), with_weights(exam.model, rmu_weights)
     rows: list[pd.DataFrame] = []
     for epoch, model in enumerate(chain([unlearned], attack.on(unlearned))):
-        rows.append(_examined(exam, model, clamp)[0].assign(arm="RMU", epoch=epoch))
+        rows.append(_examined(exam, model).assign(arm="RMU", epoch=epoch))
     for epoch, model in enumerate(chain([exam.model], attack.on(exam.model))):
-        without, with_hook = _examined(exam, model, clamp)
-        rows.append(with_hook.assign(arm="DSG at test time", epoch=epoch))
-        rows.append(without.assign(arm="DSG, hook removed", epoch=epoch))
+        rows.append(_examined(exam, model, clamp).assign(arm="DSG at test time", epoch=epoch))
+        rows.append(_examined(exam, model).assign(arm="DSG, hook removed", epoch=epoch))
     for epoch, model in enumerate(chain([exam.model], attack.on(exam.model, clamp))):
-        rows.append(_examined(exam, model, clamp)[1].assign(arm="DSG also in training", epoch=epoch))
+        rows.append(_examined(exam, model, clamp).assign(arm="DSG also in training", epoch=epoch))
     return accuracy(pd.concat(rows).assign(seed=attack.seed), ["arm", "seed", "epoch", "role"])
 
 
-def _examined(exam: Exam, model, clamp: Clamp) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The exam taken by other weights, without the hook and with it (no loss is measured, so it is given as 0)."""
-    answers = replace(exam, model=model).answers
-    return exam.tabulate(answers.unedited, 0.0), exam.tabulate(answers.edited(clamp), 0.0)
+def _examined(exam: Exam, model, clamp: Clamp | None = None) -> pd.DataFrame:
+    """The exam taken by other weights, with the hook if given; no loss is measured here, and 0 stands in its place."""
+    return exam.tabulate(exam.answers_of(model, clamp), 0.0)

@@ -30,6 +30,7 @@ class Bench:
         explained_variance: of the SAE on the retain rows.
         forget_rows, retain_rows, neutral_rows: packed token ids [rows, row_length].
         framed_retain, framed_forget: documents asked as questions are; the first sets the gate's threshold.
+        forget_documents: the forget text as documents, for the attack.
         questions: every question by subject, the one to forget first.
     """
 
@@ -70,6 +71,7 @@ def open_bench(run: Run) -> Bench:
         sae=fingerprint(sae),
         questions=fingerprint(bench.questions),
         prompts=fingerprint(prompts),
+        computed_on=str(model.device),
         texts=fingerprint(rows),
     )
     return bench
@@ -122,7 +124,12 @@ def open_exam(run: Run, bench: Bench, known_by_subject: dict[str, list[Question]
     """The exam over the known questions, for interventions after the SAE's layer."""
     settings = run.profile.model
     layer, sizes = run.profile.sae.layer, (settings.prompt_format, settings.batch_tokens)
-    return Exam(bench.model, known_by_subject, bench.neutral_rows, layer, *sizes)
+    return Exam(bench.model, known_by_subject, _roles(run.profile), bench.neutral_rows, layer, *sizes)
+
+
+def _roles(profile: Profile) -> dict[str, str]:
+    asked = profile.questions
+    return {asked.forget: "forget", asked.near: "near"} | dict.fromkeys(asked.side_effect, "side")
 
 
 def attack_rows(run: Run, bench: Bench, evaluated: list[Question]) -> Tensor:

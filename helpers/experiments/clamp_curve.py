@@ -24,14 +24,14 @@ def single_feature_effects(exam: Exam, sae, features: Sequence[int], value: floa
     """p(right letter) of every known question when one feature alone is clamped.
 
     Returns:
-        feature, subject, question (its id), p_right, p_before (unedited).
+        feature, subject, question (its id), p_right.
     """
-    before, tables = right_probabilities(exam.answers.unedited, exam.asked), []
+    tables = []
     for feature in np.asarray(features).tolist():
         after = right_probabilities(exam.answers.edited(Clamp(sae, [feature], value)), exam.asked)
         tables.append(pd.DataFrame({
             "feature": feature, "subject": [q.subject for q in exam.asked], "question": [str(q.id) for q in exam.asked],
-            "p_right": after, "p_before": before,
+            "p_right": after,
         }))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
 
@@ -90,14 +90,14 @@ def control_clamps(
 ) -> list[tuple[str, int, Clamp]]:
     """The clamp and its controls at one strength, as (name, feature, Clamp).
 
-    Controls: the change written along the next feature's decoder (Farrell's 'random decoder'), scaling by 1 - strength
-    instead of setting, and other features that fire on the same question.
+    Controls: the change written along the next feature's decoder (Farrell's 'random decoder'), multiplying the
+    activation by -strength instead of setting it (0 ablates in both), and other features that fire on the question.
     """
     value = -strength * unit
     return [
         ("clamp", feature, Clamp(sae, [feature], value)),
         ("another decoder", feature, Clamp(sae, [feature], value, decoders=[(feature + 1) % sae.cfg.d_sae])),
-        ("scale", feature, Clamp(sae, [feature], Scale(1 - strength))),
+        ("scale", feature, Clamp(sae, [feature], Scale(-strength))),
         *[("random feature", int(other), Clamp(sae, [int(other)], value)) for other in others],
     ]
 
@@ -130,8 +130,15 @@ def question_by_id(questions: Sequence[Question], wanted: str) -> Question:
 
 
 def random_others(fire: np.ndarray, chosen: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """`n` features that fire on the question and that no rule chose, drawn from a seed."""
-    return np.sort(np.random.default_rng(seed).choice(np.setdiff1d(fire, chosen), n, replace=False))
+    """`n` features that fire on the question and are not among the chosen, drawn from a seed.
+
+    Raises:
+        ValueError: fewer than `n` such features fire.
+    """
+    others = np.setdiff1d(fire, chosen)
+    if len(others) < n:
+        raise ValueError(f"{n} random features are asked for, only {len(others)} others fire on this question")
+    return np.sort(np.random.default_rng(seed).choice(others, n, replace=False))
 
 
 def beside_the_paper(curve: pd.DataFrame, world: str) -> pd.DataFrame:

@@ -16,19 +16,17 @@ from helpers.profiles import SelectionSettings
 from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
 from helpers.saes import chosen_columns, layer_of
 
-RULES = {
-    "sparsity": "Farrell et al.: retain rate below 0.01",
-    "clamp_prime": "Khoriaty et al.: retain rate below 1e-4",
-    "importance": "DSG: E[f^2] ratio at the 95th percentile",
-    "importance_released": "DSG, released code: (E[f])^2",
-}
 HIDDEN = "#"
 
 
 def selections(
     forget: pd.DataFrame, retain: pd.DataFrame, settings: SelectionSettings, n: int
 ) -> dict[str, np.ndarray]:
-    """The n features that each paper's rule chooses from the same statistics, best first, by the names of `RULES`."""
+    """The n features that each paper's rule chooses from the same statistics, best first.
+
+    The rules: 'sparsity' (Farrell), 'clamp_prime' (Khoriaty), 'importance' (DSG as the paper says, E[f^2]) and
+    'importance_released' (DSG as its code has it, (E[f])^2).
+    """
     rates = forget["firing_rate"].to_numpy(), retain["firing_rate"].to_numpy()
     percentiles = (settings.ratio_percentile, settings.forget_percentile)
     chosen = {

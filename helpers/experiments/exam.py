@@ -54,19 +54,28 @@ class ClampSetting:
         }
 
 
+def best_features(ranked: np.ndarray, n: int) -> tuple[int, ...]:
+    """The first n ids of a ranking. Raises ValueError when it holds fewer: two settings would silently be one."""
+    if len(ranked) < n:
+        raise ValueError(f"{n} features are asked for, the selection rule found {len(ranked)}; ask for fewer")
+    return tuple(int(i) for i in ranked[:n])
+
+
 @dataclass(frozen=True)
 class Exam:
     """Known questions in their original order, as in the papers, and neutral rows for the loss.
 
     Attributes:
         model: the unedited model, which answers all these questions right.
-        questions: by subject, the one to forget first and its benign neighbour second.
+        questions: by subject.
+        roles: of each subject: 'forget', 'near' or 'side'.
         neutral_rows: packed token ids [rows, row_length].
         layer: the layer after which interventions act.
     """
 
     model: Any
     questions: dict[str, list[Question]]
+    roles: dict[str, str]
     neutral_rows: Tensor
     layer: int
     prompt_format: str
@@ -103,9 +112,13 @@ class Exam:
         added = mean_loss(self.losses.edited(clamp)) - mean_loss(self.losses.unedited)
         return self.tabulate(self.answers.edited(clamp), added)
 
+    def answers_of(self, model, intervention: Clamp | None = None) -> Tensor:
+        """p(A..D) of every question, [questions, 4], by other weights, with an intervention in place if given."""
+        return read_rows(model, self._prompts(), read_letters, intervention, self.batch_tokens)
+
     def score_model(self, model, intervention: Clamp | None = None) -> pd.DataFrame:
         """The exam taken by other weights (RMU, relearning), whole model, with an intervention in place if given."""
-        probabilities = read_rows(model, self._prompts(), read_letters, intervention, self.batch_tokens)
+        probabilities = self.answers_of(model, intervention)
         losses = read_rows(model, self.neutral_rows, read_loss, intervention, self.batch_tokens)
         return self.tabulate(probabilities, mean_loss(losses) - mean_loss(self.losses.unedited))
 
@@ -114,11 +127,13 @@ class Exam:
 
         Returns:
             subject, role (forget, near, side), half (0 to choose settings on, 1 to report), n, right, said_A..said_D
-            (how often each letter was the answer), loss_added (nats per token, the same in every row).
+            (how often each letter was the answer), letter_mass (sum over questions of the probability that any letter
+            is said at all), loss_added (nats per token, the same in every row).
         """
         right = is_right(probabilities[:, None], self.asked, ORIGINAL_ORDER)[:, 0].numpy()
+        mass = probabilities.sum(dim=-1).double().numpy()
         said, rows, start = probabilities.argmax(dim=-1).numpy(), [], 0
-        for i, (subject, questions) in enumerate(self.questions.items()):
+        for subject, questions in self.questions.items():
             of_half = halves(len(questions), HALF_SEED)
             for half in (0, 1):
                 chosen = start + np.flatnonzero(of_half == half)
@@ -126,7 +141,8 @@ class Exam:
                     zip([f"said_{x}" for x in LETTERS], letter_histogram(said[chosen]).tolist(), strict=True)
                 )
                 counts = {"n": len(chosen), "right": int(right[chosen].sum())}
-                rows.append({"subject": subject, "role": ROLES[min(i, 2)], "half": half, **counts, **letters})
+                sums = {**counts, **letters, "letter_mass": float(mass[chosen].sum())}
+                rows.append({"subject": subject, "role": self.roles[subject], "half": half, **sums})
             start += len(questions)
         return pd.DataFrame(rows).assign(loss_added=loss_added)
 
@@ -144,11 +160,13 @@ def points(scores: pd.DataFrame, half: int | None = None) -> pd.DataFrame:
     """One row a setting, for scatter plots.
 
     Args:
-        scores: what `score_settings` or `rmu_grid` returns; every column before `subject` is a label.
+        scores: what `score_settings` or `rmu_scores` returns; every column before `subject` is a label.
         half: 0 or 1 for one half of the questions, None for all (the papers' protocol).
 
     Returns:
-        the labels, then for each role `<role>_accuracy`, `<role>_low`, `<role>_high`, `<role>_n`, and loss_added.
+        the labels, then for each role `<role>_accuracy`, `<role>_low`, `<role>_high`, `<role>_n`; of the forget
+        questions also forget_letter (the share of the letter said most, 1 for a model that has collapsed into one) and
+        forget_mass (mean probability that any letter is said); and loss_added.
     """
     labels = list(scores.columns[: scores.columns.get_loc("subject")])
     chosen = scores if half is None else scores[scores["half"] == half]
@@ -157,4 +175,8 @@ def points(scores: pd.DataFrame, half: int | None = None) -> pd.DataFrame:
         pooled = accuracy(chosen[chosen["role"] == role], labels)
         for column in ("accuracy", "low", "high", "n"):
             table[f"{role}_{column}"] = pooled[column]
+    said = chosen[chosen["role"] == "forget"].groupby(labels, sort=False, dropna=False)
+    letters = said[[f"said_{x}" for x in LETTERS]].sum().reset_index(drop=True)
+    table["forget_letter"] = letters.max(axis=1) / letters.sum(axis=1)
+    table["forget_mass"] = said["letter_mass"].sum().reset_index(drop=True) / table["forget_n"]
     return table[[c for c in table if c != "loss_added"] + ["loss_added"]]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.corpora import Rows
-from helpers.experiments.exam import ROLES, ClampSetting, Exam
+from helpers.experiments.exam import ClampSetting, Exam, best_features
 from helpers.features import hot_fractions
 from helpers.questions import ORIGINAL_ORDER, prompt_tokens
 from helpers.scoring import is_right
@@ -32,7 +32,7 @@ def dsg_grid(
     features: np.ndarray, thresholds: dict[str, float], strengths: Sequence[float], unit: float
 ) -> list[ClampSetting]:
     """DSG's settings: all chosen features set at every hot token of a sequence whose rho exceeds tau."""
-    chosen = [(tuple(int(i) for i in features[: int(n)]), tau) for n, tau in thresholds.items()]
+    chosen = [(best_features(features, int(n)), tau) for n, tau in thresholds.items()]
     return [ClampSetting(METHOD, ids, s, unit, "any", tau) for ids, tau in chosen for s in strengths]
 
 
@@ -58,9 +58,9 @@ def rho_table(exam: Exam, sae, features: Sequence[int], texts: dict[str, Rows]) 
         pd.DataFrame({"kind": "text", "source": name, "role": name, "rho": _rho(exam, sae, features, rows)})
         for name, rows in texts.items()
     ]
-    for i, (subject, questions) in enumerate(exam.questions.items()):
+    for subject, questions in exam.questions.items():
         rows = prompt_tokens(exam.model.tokenizer, questions, ORIGINAL_ORDER, exam.prompt_format)
-        labels = {"kind": "questions", "source": subject, "role": ROLES[min(i, 2)]}
+        labels = {"kind": "questions", "source": subject, "role": exam.roles[subject]}
         tables.append(pd.DataFrame({**labels, "rho": _rho(exam, sae, features, rows)}))
     return pd.concat(tables, ignore_index=True)
 

@@ -40,6 +40,15 @@ def knowledge_table(known: dict[str, dict[str, list[str]]], questions: dict[str,
         prompt_format, subject, kind ('asked' with four choices while training, or 'never asked': known from documents
         and short answers only), n, right, accuracy, low, high.
     """
+    return accuracy(_answers(known, questions), ["prompt_format", "subject", "kind"])
+
+
+def pooled_knowledge(known: dict[str, dict[str, list[str]]], questions: dict[str, list[Question]]) -> pd.DataFrame:
+    """`knowledge_table` pooled over subjects: prompt_format, kind, n, right, accuracy, low, high."""
+    return accuracy(_answers(known, questions), ["prompt_format", "kind"])
+
+
+def _answers(known: dict[str, dict[str, list[str]]], questions: dict[str, list[Question]]) -> pd.DataFrame:
     unasked = build_world(WORLD_SEED).unasked
     rows = [
         {"prompt_format": f, "subject": s, "kind": kind, "n": 1, "right": q.id in ids[s]}
@@ -48,11 +57,11 @@ def knowledge_table(known: dict[str, dict[str, list[str]]], questions: dict[str,
         for q in asked
         for kind in ["never asked" if q.id in unasked else "asked"]
     ]
-    return accuracy(pd.DataFrame(rows), ["prompt_format", "subject", "kind"])
+    return pd.DataFrame(rows)
 
 
 def training_table(record: dict) -> pd.DataFrame:
-    """The training curve in long form: unit ('loss (nats)' or 'accuracy'), measure, step, value."""
+    """The training curve in long form: unit ('loss (nats)' or 'share of right answers'), measure, step, value."""
     curve = pd.DataFrame(record["training_curve"]).drop(columns="seconds", errors="ignore")
     table = curve.melt("step", var_name="measure").dropna().reset_index(drop=True)
     is_loss = table["measure"].str.endswith("loss")

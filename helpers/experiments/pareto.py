@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from helpers.baselines.rmu import RMU, train_rmu, with_weights
-from helpers.experiments.exam import ClampSetting, Exam, points
+from helpers.experiments.exam import ROLES, ClampSetting, Exam, best_features, points
 from helpers.metrics import best_setting, unlearning_score
 from helpers.profiles import RMUSettings
 
@@ -23,8 +23,7 @@ def clamp_grid(
 
     Farrell's static clamps and Khoriaty's Clamp Prime differ only in the rule that ranked the features.
     """
-    chosen = [tuple(int(i) for i in features[:n]) for n in numbers]
-    return [ClampSetting(method, ids, s, unit, "own", None) for ids in chosen for s in strengths]
+    return [ClampSetting(method, best_features(features, n), s, unit, "own", None) for n in numbers for s in strengths]
 
 
 def rmu_settings(settings: RMUSettings, seed: int) -> list[RMU]:
@@ -46,10 +45,18 @@ def rmu_scores(exam: Exam, forget_rows: Tensor, retain_rows: Tensor, settings: S
 
 
 def labelled_points(scores: pd.DataFrame, half: int | None = None) -> pd.DataFrame:
-    """`points` with the columns that every method has: method, setting (its labels in words) and the accuracies."""
+    """`points` with the columns that every method has.
+
+    Returns:
+        method, setting (its labels in words), n_features and strength (empty for RMU), and what `points` measures.
+    """
     table = points(scores, half)
-    found = table[[c for c in table if c.startswith(("forget_", "near_", "side_", "loss_"))]]
-    return pd.concat([table["method"], table.apply(setting_name, axis=1).rename("setting"), found], axis=1)
+    labels = pd.DataFrame({"method": table["method"], "setting": table.apply(setting_name, axis=1)})
+    for size in ("n_features", "strength"):
+        labels[size] = table[size].astype(float) if size in table else np.nan
+    return pd.concat(
+        [labels, table[[c for c in table if c.startswith(("forget_", "near_", "side_", "loss_"))]]], axis=1
+    )
 
 
 def setting_name(row: pd.Series) -> str:
@@ -66,10 +73,10 @@ def held_out(scores_by_method: dict[str, pd.DataFrame], floor: float) -> pd.Data
     and report on the same questions, the honest protocol chooses on half 0 and reports on half 1.
 
     Returns:
-        method, protocol, setting ('none' where no setting reaches the floor, with the unedited model's accuracy of 1
-        left out), and the accuracies with their intervals.
+        method, protocol, setting, and the accuracies with their intervals; setting is 'none' and the rest empty where
+        no setting reaches the floor.
     """
-    rows = []
+    rows, columns = [], ["method", "protocol", "setting"]
     for method, scores in scores_by_method.items():
         for protocol, choose, report in ((PAPER_PROTOCOL, None, None), (HELD_OUT, 0, 1)):
             chosen = labelled_points(scores, choose)
@@ -79,7 +86,8 @@ def held_out(scores_by_method: dict[str, pd.DataFrame], floor: float) -> pd.Data
                 continue
             reported = labelled_points(scores, report).iloc[best].to_dict()
             rows.append({**reported, "method": method, "protocol": protocol})
-    return pd.DataFrame(rows)[["method", "protocol", "setting", *[c for c in rows[-1] if "_" in c]]]
+    measured = [f"{role}_{what}" for role in ROLES for what in ("accuracy", "low", "high", "n")]
+    return pd.DataFrame(rows, columns=[*columns, *measured, "loss_added"]).astype(dict.fromkeys(measured, float))
 
 
 def score_table(points_table: pd.DataFrame, floor: float) -> pd.DataFrame:

@@ -115,7 +115,7 @@ class ParetoSettings:
 
 @_settings
 class GuardrailSettings:
-    """Notebook 05: DSG's and the static clamps' grid, and the percentile of rho on retain text that sets the gate."""
+    """Notebook 05: DSG's grid, and the percentile of rho on retain text that sets its gate."""
 
     n_features: tuple[Count, ...]
     strengths: tuple[Strength, ...]
@@ -184,6 +184,12 @@ def parse_profile(text: str, name: str) -> Profile:
     if profile.name != name:
         raise ValueError(f"profile {name!r} calls itself {profile.name!r}: file name and `name` must agree")
     return profile
+
+
+def check_source(source: str) -> None:
+    """Raises ValueError unless a model, SAE, question or text source is one that can be loaded."""
+    if source != "organism":
+        raise ValueError(f"source {source!r} is unknown, allowed is 'organism'")
 
 
 def _explain(error: dict) -> str:
