@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 
 from helpers.metrics import CHANCE, SIDE_EFFECT_FLOOR, pareto_front
 
-BLUE, SKY, ORANGE, GREEN, RED, PURPLE, YELLOW, BLACK, GREY = (
-    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000", "#8C8C8C",
-)  # fmt: skip
+BLUE, SKY, ORANGE, GREEN = "#0072B2", "#56B4E9", "#E69F00", "#009E73"
+RED, PURPLE, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
 # method -> colour, marker
 STYLE = {
     "static clamp": (BLUE, "o"),
@@ -347,7 +346,7 @@ def gate_cost(table: pd.DataFrame) -> Figure:
     for place, n in zip(places, found["n"], strict=True):
         axes[1].annotate(f"n = {n}", (place, 0.02), ha="center", fontsize=7)
     axes[1].set(ylabel="accuracy where it opened (before: 1)", ylim=(-0.03, 1.05), xticks=range(len(subjects)))
-    axes[1].set_xticklabels(subjects)
+    axes[1].set(xlim=axes[0].get_xlim(), xticklabels=subjects)
     _chance(axes[1])
     for ax in axes:
         ax.tick_params(axis="x", rotation=30)

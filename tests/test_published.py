@@ -32,6 +32,24 @@ def test_farrells_points_give_the_scores_that_the_claims_quote():
     assert scores == pytest.approx({"RMU": 0.5594, "static clamp": 0.1820}, abs=1e-4)
 
 
+def test_the_numbers_that_the_claims_quote_are_the_tables():
+    curve = load_published("farrell2024_fig4").set_index("strength")
+    quoted = {0: (0.995, 0.0), 15: (0.21, 0.78), 16: (0.027, 0.97), 200: (0.0012, 0.997)}
+    for strength, (p_a, p_c) in quoted.items():
+        assert curve.loc[strength, ["p_A", "p_C"]].tolist() == pytest.approx([p_a, p_c], abs=5e-3)
+    assert curve.loc[15, "loss_added"] == pytest.approx(5.3e-6, abs=5e-8)
+    points = load_published("farrell2024_fig5").query("layer == 3 and method == 'static clamp'")
+    at_50 = points[points["strength"] == 50].sort_values("n_features")
+    assert at_50["forget_accuracy"].round(2).tolist() == [0.58, 0.48, 0.42]
+    assert at_50["side_accuracy"].round(2).tolist() == [0.96, 0.92, 0.86]
+    (strongest,) = points.query("n_features == 50 and strength == 100").itertuples()
+    found = strongest.near_accuracy, strongest.side_accuracy, strongest.forget_accuracy
+    assert [round(x, 2) for x in found] == [0.30, 0.65, 0.32]
+    table = load_published("dsg2025_tables").query("benchmark == 'wmdp-bio'").set_index("method")
+    assert table.loc["DSG", ["forget_accuracy", "side_accuracy"]].tolist() == pytest.approx([0.296, 0.993], abs=5e-4)
+    assert table.loc[["DSG", "RMU", "static clamp"], "forget_accuracy"].round(2).tolist() == [0.30, 0.50, 0.59]
+
+
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this checkout")
 def test_points_equal_the_released_data():
     theirs = pd.read_csv(PUBLISHED / "farrell2024_gemma-2-2b-it_points.csv")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.data import WORLD_SEED
-from helpers.interventions import Clamp, Gate
+from helpers.interventions import Clamp, Gate, hot_fraction
 from helpers.models import huggingface, load_model
 from helpers.organism.world import build_world
 from helpers.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
@@ -93,8 +93,6 @@ def test_sweep_runs_only_the_rows_that_change(model, questions, monkeypatch):
     sweep = Sweep(model, rows, LAYER, read_letters, 10_000)
     (batch, residual), *_ = sweep._kept
     clamp = Clamp(toy_sae(), FEATURES, -20.0, "any")
-    from helpers.interventions import hot_fraction
-
     rho = hot_fraction(clamp.activations(residual), batch.mask)[batch.rows.argsort()]
     gate = Gate(float(rho.sort().values[2]))
     ran = []
