@@ -136,5 +136,5 @@ def hot_fractions(model, sae: SAE, features: Sequence[int], rows: Rows, batch_to
     columns, found = chosen_columns(sae, features), np.empty(len(rows))
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
         activations = columns.encode(residual_after(model, batch, layer_of(sae)))
-        found[batch.rows.numpy()] = hot_fraction(activations, batch.mask).cpu().numpy()
+        found[batch.rows.numpy()] = hot_fraction((activations > 0).any(dim=-1), batch.mask).cpu().numpy()
     return found

@@ -5,8 +5,8 @@ With residual x after layer L and feature activations f = encode(x),
     x' = x + sum over chosen i of  m_i(x) * (v_i - f_i) * W_dec[i]
 
 which equals decode(edited f) + (x - decode(f)), the error-preserving form of all three papers, at the price of the
-chosen columns alone. Three independent choices name every published method: *where* m_i is 1 (`own` or `any`), *when* a
-sequence is touched (`gate`) and *what* a feature becomes (`value`).
+chosen columns alone. Three independent choices name every published method: *where* m_i is 1 (`where`, `triggers`),
+*when* a sequence is touched (`gate`) and *what* a feature becomes (`value`).
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,13 @@ class Scale:
     factor: float
 
 
+@dataclass(frozen=True)
+class Add:
+    """A value that depends on the feature itself: f becomes f + amount, one number or one per feature (steering)."""
+
+    amount: float | Sequence[float]
+
+
 def after_bos(mask: Tensor) -> Tensor:
     """Real tokens without the first one of each row, which is BOS whether the padding is left or right.
 
@@ -40,20 +47,19 @@ def after_bos(mask: Tensor) -> Tensor:
     return real & (real.cumsum(dim=1) > 1)
 
 
-def hot_fraction(activations: Tensor, mask: Tensor) -> Tensor:
+def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
     """DSG's rho(x): the share of real tokens at which any chosen feature fires, with BOS in neither count.
 
     Args:
-        activations: [batch, seq, features] of the chosen features, before any edit.
+        hot: [batch, seq] bool, true at tokens where any chosen feature fires.
         mask: [batch, seq], true at real tokens (padding on either side).
 
     Returns:
         [batch] float64 in [0, 1]; 0 for a row with no token after BOS.
     """
     counted = after_bos(mask)
-    hot = (activations > 0).any(dim=-1) & counted
     # float64: 2 hot tokens of 4 are exactly 0.5, so that a gate at its threshold is a matter of counting
-    return hot.sum(dim=1).double() / counted.sum(dim=1).clamp(min=1).double()
+    return (hot & counted).sum(dim=1).double() / counted.sum(dim=1).clamp(min=1).double()
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,9 @@ class Gate:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"a gate's threshold is a fraction of tokens from 0 to 1, got {self.threshold!r}")
 
-    def opens(self, activations: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: which sequences are touched, from activations [batch, seq, features] and mask [batch, seq]."""
-        return hot_fraction(activations, mask) > self.threshold
+    def opens(self, hot: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: which sequences are touched, from hot tokens [batch, seq] and mask [batch, seq]."""
+        return hot_fraction(hot, mask) > self.threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,32 +85,44 @@ class Clamp:
         sae: a sae-lens SAE on the residual stream.
         features: ids of the chosen features, without repeats; none is allowed and changes nothing.
         value: what each feature is set to: one number (-20.0 for the papers' c = 20, 0.0 for zero ablation), one number
-            per feature, or a `Scale`.
+            per feature (Khoriaty's 'proportional'), a `Scale` or an `Add`.
         where: 'own': a feature is set where it fires itself (Farrell, Clamp Prime). 'any': at a token where any chosen
-            feature fires, all of them are set (DSG).
+            feature fires, all of them are set (DSG). 'always': at every token (unconditional steering).
         gate: touch a sequence only if this opens (DSG); None touches every sequence.
         decoders: ids of the features whose decoder vectors carry the change; None means the features' own. Farrell's
             'random decoder' control writes along another feature's vector.
+        triggers: ids of the features whose firing decides in place of the chosen ones, which are then set wherever any
+            trigger fires (Refusal Clamp: harmful features trigger, the refusal feature is set); needs where='any'.
+        fires_above: a feature fires where its activation is larger than this (Refusal Clamp: 0.05).
 
     Raises:
         ValueError: a feature id outside the SAE or repeated, a value that is not finite or of the wrong length, an
-            unknown `where`, or `decoders` of another length than `features`.
+            unknown `where`, `decoders` of another length than `features`, `triggers` without where='any', or
+            `fires_above` below 0.
     """
 
     sae: torch.nn.Module
     features: Sequence[int] | Tensor
-    value: float | Sequence[float] | Tensor | Scale
-    where: Literal["own", "any"] = "own"
+    value: float | Sequence[float] | Tensor | Scale | Add
+    where: Literal["own", "any", "always"] = "own"
     gate: Gate | None = None
     decoders: Sequence[int] | Tensor | None = None
+    triggers: Sequence[int] | Tensor | None = None
+    fires_above: float = 0.0
 
     def __post_init__(self) -> None:
         ids = feature_ids(self.sae, self.features)
-        if self.where not in ("own", "any"):
-            raise ValueError(f"where={self.where!r} is unknown, allowed are 'own' and 'any'")
+        if self.where not in ("own", "any", "always"):
+            raise ValueError(f"where={self.where!r} is unknown, allowed are 'own', 'any' and 'always'")
         if self.decoders is not None and len(feature_ids(self.sae, self.decoders, unique=False)) != len(ids):
             raise ValueError(f"{len(ids)} features need as many decoders, got {len(self.decoders)}")
-        numbers = torch.as_tensor(self.value.factor if isinstance(self.value, Scale) else self.value)
+        if self.triggers is not None and (self.where != "any" or not len(feature_ids(self.sae, self.triggers))):
+            raise ValueError(
+                f"triggers need where='any' and at least one id, got where={self.where!r} and {self.triggers!r}"
+            )
+        if not 0 <= self.fires_above < float("inf"):
+            raise ValueError(f"fires_above is an activation, at least 0, got {self.fires_above!r}")
+        numbers = torch.as_tensor(_numbers(self.value))
         if numbers.ndim > 1 or (numbers.ndim == 1 and len(numbers) != len(ids)):
             raise ValueError(
                 f"value needs one number or one per feature ({len(ids)}), got shape {tuple(numbers.shape)}"
@@ -122,23 +140,43 @@ class Clamp:
         """The SAE's encoder and decoder columns of the chosen features."""
         return chosen_columns(self.sae, self.features, self.decoders)
 
-    def activations(self, residual: Tensor) -> Tensor:
-        """The chosen features' activations [batch, seq, features] on residual [batch, seq, d_model]."""
-        return self.columns.encode(residual)
+    @cached_property
+    def _trigger_columns(self) -> Columns:
+        return self.columns if self.triggers is None else chosen_columns(self.sae, self.triggers)
 
-    def _target(self, activations: Tensor) -> Tensor:
+    def hot(self, residual: Tensor) -> Tensor:
+        """[batch, seq] bool: the tokens of residual [batch, seq, d_model] at which any deciding feature fires."""
+        return (self._trigger_columns.encode(residual) > self.fires_above).any(dim=-1)
+
+    def opened(self, hot: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: the sequences that are touched, from hot tokens [batch, seq]; all of them without a gate."""
+        if self.gate is None:
+            return torch.ones(len(hot), dtype=torch.bool, device=hot.device)
+        return self.gate.opens(hot, mask)
+
+    def set_at(self, hot: Tensor) -> Tensor:
+        """[batch, seq] bool: the tokens at which something is set, from hot tokens, gate and BOS aside."""
+        return torch.ones_like(hot) if self.where == "always" else hot
+
+    def edit(self, residual: Tensor, touchable: Tensor) -> Tensor:
+        """The residual [batch, seq, d_model] edited at the tokens where `touchable` [batch, seq] allows it.
+
+        The gate is not asked: `touchable` leaves out the sequences at which it is shut.
+        """
+        activations = self.columns.encode(residual)
+        places = activations > self.fires_above
+        if self.where != "own":
+            hot = places.any(dim=-1) if self.triggers is None else self.hot(residual)
+            places = self.set_at(hot)[..., None].expand_as(activations)
+        change = torch.where(places & touchable[..., None], self._step(activations), 0.0)
+        return residual + self.columns.decode(change).to(residual.dtype)
+
+    def _step(self, activations: Tensor) -> Tensor:
+        """v_i - f_i, or what must be added to f_i to get there."""
+        numbers = torch.as_tensor(_numbers(self.value), dtype=activations.dtype, device=activations.device)
         if isinstance(self.value, Scale):
-            return self.value.factor * activations
-        return torch.as_tensor(self.value, dtype=activations.dtype, device=activations.device).expand_as(activations)
-
-    def _places(self, activations: Tensor, mask: Tensor) -> Tensor:
-        fires = activations > 0
-        if self.where == "any":
-            fires = fires.any(dim=-1, keepdim=True).expand_as(activations)
-        places = fires & after_bos(mask)[..., None]
-        if self.gate is not None:
-            places = places & self.gate.opens(activations, mask)[:, None, None]
-        return places
+            return (numbers - 1) * activations
+        return numbers.expand_as(activations) if isinstance(self.value, Add) else numbers - activations
 
     def __call__(self, residual: Tensor, mask: Tensor) -> Tensor:
         """The edited residual.
@@ -150,7 +188,41 @@ class Clamp:
         Returns:
             [batch, seq, d_model] in the residual's dtype; bit-equal to `residual` wherever nothing is set.
         """
-        activations = self.activations(residual)
-        places = self._places(activations, mask.to(residual.device))
-        change = torch.where(places, self._target(activations) - activations, 0.0)
-        return residual + self.columns.decode(change).to(residual.dtype)
+        mask = mask.to(residual.device)
+        touchable = after_bos(mask)
+        if self.gate is not None:
+            touchable = touchable & self.opened(self.hot(residual), mask)[:, None]
+        return self.edit(residual, touchable)
+
+
+class Held:
+    """An intervention through generation with a KV cache: what the gate says of the prompts holds until the end.
+
+    Call it with the residual of the prompts, then with that of each new token. (The released DSG code gates every
+    forward pass by itself, and so never acts on generated tokens.)
+
+    Args:
+        clamp: the intervention.
+        mask: [batch, seq], true at the prompts' real tokens, padded on either side.
+        generated: whether new tokens are edited too, in the sequences whose gate has opened.
+    """
+
+    def __init__(self, clamp: Clamp, mask: Tensor, generated: bool) -> None:
+        self._clamp, self._mask, self._generated = clamp, mask, generated
+        self._opened: Tensor | None = None
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        """The edited residual [batch, seq, d_model] of the prompts at the first call, of new tokens at later ones."""
+        if self._opened is None:
+            mask = self._mask.to(residual.device)
+            self._opened = self._clamp.opened(self._clamp.hot(residual), mask)
+            return self._clamp.edit(residual, after_bos(mask) & self._opened[:, None])
+        if not self._generated:
+            return residual
+        return self._clamp.edit(residual, self._opened[:, None].expand(residual.shape[:2]))
+
+
+def _numbers(value: float | Sequence[float] | Tensor | Scale | Add) -> float | Sequence[float] | Tensor:
+    if isinstance(value, Scale):
+        return value.factor
+    return value.amount if isinstance(value, Add) else value

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.interventions import Clamp, Gate, Scale, after_bos, hot_fraction
+from helpers.interventions import Add, Clamp, Gate, Held, Scale, after_bos, hot_fraction
 from tests.toy import D_MODEL, D_SAE, brute_force_clamp, toy_sae
 
 FEATURES = [3, 5, 8, 13, 21]
@@ -29,19 +29,21 @@ def padded(residual, side, n=4):
 
 def test_hot_fraction_counts_neither_bos_nor_padding():
     # four real tokens after BOS, features fire at two of them, at BOS and at padding: 2 / 4
-    activations = torch.zeros(1, 7, 2)
-    activations[0, [0, 1, 3, 6], [0, 1, 0, 1]] = 1.0
+    hot = torch.zeros(1, 7, dtype=torch.bool)
+    hot[0, [0, 1, 3, 6]] = True
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]]).bool()
-    assert hot_fraction(activations, mask).tolist() == [0.5]
-
-
-def test_hot_fraction_counts_a_token_once_however_many_features_fire():
-    activations = torch.tensor([[[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]])
-    assert hot_fraction(activations, torch.ones(1, 3)).tolist() == [0.5]
+    assert hot_fraction(hot, mask).tolist() == [0.5]
 
 
 def test_hot_fraction_of_a_row_with_bos_only_is_zero():
-    assert hot_fraction(torch.ones(1, 2, 1), torch.tensor([[0, 1]])).tolist() == [0.0]
+    assert hot_fraction(torch.ones(1, 2).bool(), torch.tensor([[0, 1]])).tolist() == [0.0]
+
+
+def test_a_token_is_hot_where_any_chosen_feature_fires_however_many(residual):
+    sae = toy_sae()
+    fires = [[any(sae.encode(x)[i] > 0 for i in FEATURES) for x in row] for row in residual]
+    assert Clamp(sae, FEATURES, 0.0).hot(residual).tolist() == fires
+    assert 0 < sum(map(sum, fires)) < 30
 
 
 def test_after_bos_finds_bos_on_either_side():
@@ -50,10 +52,10 @@ def test_after_bos_finds_bos_on_either_side():
 
 
 def test_a_gate_exactly_at_its_threshold_stays_shut():
-    activations, mask = torch.zeros(1, 11, 1), torch.ones(1, 11)
-    activations[0, 1:4] = 1.0
-    assert not Gate(0.3).opens(activations, mask).item()
-    assert Gate(0.29).opens(activations, mask).item()
+    hot, mask = torch.zeros(1, 11, dtype=torch.bool), torch.ones(1, 11)
+    hot[0, 1:4] = True
+    assert not Gate(0.3).opens(hot, mask).item()
+    assert Gate(0.29).opens(hot, mask).item()
 
 
 @pytest.mark.parametrize("where", ["own", "any"])
@@ -97,6 +99,28 @@ def test_one_value_per_feature(residual):
     together = Clamp(sae, [3, 5], [-2.0, -9.0])(residual, mask)
     apart = Clamp(sae, [3], -2.0)(residual, mask) + Clamp(sae, [5], -9.0)(residual, mask) - residual
     torch.testing.assert_close(together, apart, atol=1e-5, rtol=0)
+
+
+def test_refusal_clamp_sets_one_feature_where_any_harmful_one_fires_above_the_threshold(residual):
+    """Token by token: the harmful features keep their activations, the refusal feature is set to 4."""
+    sae, refusal = toy_sae(), 21
+    expected = residual.clone()
+    for b, t in torch.cartesian_prod(torch.arange(3), torch.arange(1, 10)):
+        f = sae.encode(residual[b, t])
+        if (f[[3, 5, 8]] > 2.5).any():
+            expected[b, t] += (4.0 - f[refusal]) * sae.W_dec[refusal]
+    clamp = Clamp(sae, [refusal], 4.0, "any", triggers=[3, 5, 8], fires_above=2.5)
+    torch.testing.assert_close(clamp(residual, full(residual)), expected, atol=1e-5, rtol=0)
+    softer = Clamp(sae, [refusal], 4.0, "any", triggers=[3, 5, 8], fires_above=0.3)
+    assert (softer.hot(residual).sum() > clamp.hot(residual).sum()) and clamp.hot(residual).any()
+
+
+def test_adding_always_moves_every_token_after_bos_by_the_same_vector(residual):
+    sae, mask = toy_sae(), full(residual)
+    mask[0, 8:] = False
+    change = Clamp(sae, [3, 5], Add([-2.0, 0.5]), "always")(residual, mask) - residual
+    expected = after_bos(mask)[..., None] * (-2.0 * sae.W_dec[3] + 0.5 * sae.W_dec[5])
+    torch.testing.assert_close(change, expected, atol=1e-5, rtol=0)
 
 
 def test_another_decoder_moves_along_it_only(residual):
@@ -150,8 +174,13 @@ def test_the_clamp_knows_its_layer():
         (dict(features=[0.5], value=-1.0), "whole numbers"),
         (dict(features=[1], value=float("nan")), "finite"),
         (dict(features=[1, 2], value=[-1.0]), "one number or one per feature"),
-        (dict(features=[1], value=-1.0, where="all"), "allowed are 'own' and 'any'"),
+        (dict(features=[1], value=-1.0, where="all"), "allowed are 'own', 'any' and 'always'"),
         (dict(features=[1, 2], value=-1.0, decoders=[3]), "as many decoders"),
+        (dict(features=[1], value=-1.0, triggers=[2]), "triggers need where='any'"),
+        (dict(features=[1], value=-1.0, where="any", triggers=[]), "at least one id"),
+        (dict(features=[1], value=-1.0, where="any", triggers=[D_SAE]), "outside this SAE"),
+        (dict(features=[1], value=-1.0, fires_above=-0.1), "at least 0"),
+        (dict(features=[1], value=Add([1.0, 2.0])), "one number or one per feature"),
     ],
 )
 def test_bad_input_is_named(arguments, message):
@@ -163,3 +192,22 @@ def test_bad_input_is_named(arguments, message):
 def test_a_threshold_that_is_no_fraction_is_refused(threshold):
     with pytest.raises(ValueError, match="fraction"):
         Gate(threshold)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("generated", [True, False])
+def test_through_generation_the_gates_verdict_on_the_prompt_is_kept(residual, side, generated):
+    """Prompts of 6 tokens, of whose gates one stays shut at least, then 4 tokens one by one."""
+    sae = toy_sae()
+    rho = hot_fraction(Clamp(sae, FEATURES, 0.0).hot(residual[:, :6]), torch.ones(3, 6))
+    clamp = Clamp(sae, FEATURES, -7.0, "any", Gate(float(rho.min())))
+    rows, mask = padded(residual[:, :6], side)
+    held = Held(clamp, mask, generated)
+    prompt, steps = held(rows), torch.cat([held(residual[:, [t]]) for t in range(6, 10)], dim=1)
+    assert torch.equal(prompt, clamp(rows, mask))
+    opened = rho > rho.min()
+    assert 0 < opened.sum() < 3
+    ungated = Clamp(sae, FEATURES, -7.0, "any")(residual, full(residual))[:, 6:]
+    assert not torch.equal(ungated[opened], residual[opened, 6:])
+    torch.testing.assert_close(steps[opened], (ungated if generated else residual[:, 6:])[opened])
+    assert torch.equal(steps[~opened], residual[~opened, 6:])

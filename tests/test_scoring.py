@@ -93,7 +93,7 @@ def test_sweep_runs_only_the_rows_that_change(model, questions, monkeypatch):
     sweep = Sweep(model, rows, LAYER, read_letters, 10_000)
     (batch, residual), *_ = sweep._kept
     clamp = Clamp(toy_sae(), FEATURES, -20.0, "any")
-    rho = hot_fraction(clamp.activations(residual), batch.mask)[batch.rows.argsort()]
+    rho = hot_fraction(clamp.hot(residual), batch.mask)[batch.rows.argsort()]
     gate = Gate(float(rho.sort().values[2]))
     ran = []
     monkeypatch.setattr(
