@@ -199,6 +199,7 @@ def test_a_threshold_that_is_no_fraction_is_refused(threshold):
 def test_through_generation_the_gates_verdict_on_the_prompt_is_kept(residual, side, generated):
     """Prompts of 6 tokens, of whose gates one stays shut at least, then 4 tokens one by one."""
     sae = toy_sae()
+    residual = residual.roll(1, dims=1)  # so that the prompts differ in their hot fractions
     rho = hot_fraction(Clamp(sae, FEATURES, 0.0).hot(residual[:, :6]), torch.ones(3, 6))
     clamp = Clamp(sae, FEATURES, -7.0, "any", Gate(float(rho.min())))
     rows, mask = padded(residual[:, :6], side)
