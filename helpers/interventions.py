@@ -211,6 +211,11 @@ class Held:
         self._clamp, self._mask, self._generated = clamp, mask, generated
         self._opened: Tensor | None = None
 
+    @property
+    def layer(self) -> int:
+        """The layer after which the residual is edited."""
+        return self._clamp.layer
+
     def __call__(self, residual: Tensor) -> Tensor:
         """The edited residual [batch, seq, d_model] of the prompts at the first call, of new tokens at later ones."""
         if self._opened is None:

@@ -26,7 +26,7 @@ ROOMS = (
     ("interventions",),
     ("models",),
     ("residuals",),
-    ("features", "scoring"),
+    ("features", "scoring", "generation"),
     ("baselines", "relearning"),
     ("experiments",),
     ("reproduce",),
