@@ -15,6 +15,9 @@ from helpers.saes import chosen_columns, layer_of
 # DSG's guard against a retain importance of zero, small enough never to change an order
 EPSILON = 1e-21
 
+# So many activations are held at once, whatever the batch and the width: 256 tokens of an SAE of 16,384 features.
+CHUNK_ACTIVATIONS = 1 << 22
+
 
 @torch.no_grad()
 def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.DataFrame:
@@ -38,10 +41,10 @@ def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.Dat
     tokens = 0
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
         kept = batch.mask & ~torch.isin(batch.ids, special)
-        acts = sae.encode(residual_after(model, batch, layer_of(sae))[kept].float())
-        sums += torch.stack(
-            [(acts > 0).sum(dim=0), acts.sum(dim=0, dtype=torch.float64), acts.double().square().sum(0)]
-        )
+        residual = residual_after(model, batch, layer_of(sae))[kept].float()
+        for part in residual.split(max(1, CHUNK_ACTIVATIONS // sae.cfg.d_sae)):
+            acts = sae.encode(part).double()
+            sums += torch.stack([(acts > 0).sum(dim=0), acts.sum(dim=0), acts.square().sum(dim=0)])
         tokens += int(kept.sum())
     if tokens == 0:
         raise ValueError("the corpus is empty: it holds special tokens only")

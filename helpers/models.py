@@ -55,9 +55,13 @@ def load_model(profile: Profile) -> nnsight.TransformersModel:
     return model
 
 
+def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]:
+    return batch.inputs(huggingface(model).dtype)
+
+
 def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -> Tensor:
     """The residual stream after a layer, [batch, seq, d_model]; the layers above it do not run."""
-    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
         residual = model.model.layers[layer].output.save()
         tracer.stop()
     return residual
@@ -65,7 +69,7 @@ def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -
 
 def final_state(model: nnsight.TransformersModel, batch: Batch, intervention: Clamp | None = None) -> Tensor:
     """What the unembedding reads, [batch, seq, d_model]: the whole model, with the intervention in place if given."""
-    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
         if intervention is not None:
             block = model.model.layers[intervention.layer]
             block.output = intervention(block.output, batch.mask)
@@ -74,18 +78,9 @@ def final_state(model: nnsight.TransformersModel, batch: Batch, intervention: Cl
     return state
 
 
-def residual_and_final_state(model: nnsight.TransformersModel, batch: Batch, layer: int) -> tuple[Tensor, Tensor]:
-    """The residual after a layer and the unedited final state, both [batch, seq, d_model], from one pass."""
-    with model.trace(**batch.inputs(), use_cache=False) as tracer:
-        residual = model.model.layers[layer].output.save()
-        state = model.model.norm.output.save()
-        tracer.stop()
-    return residual, state
-
-
 def final_state_from(model: nnsight.TransformersModel, batch: Batch, layer: int, residual: Tensor) -> Tensor:
     """The final state [batch, seq, d_model] when `residual` stands after a layer; only the layers above it run."""
-    with model.trace(**batch.inputs(), use_cache=False) as tracer:
+    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
         for block in model.model.layers[: layer + 1]:
             block.skip(residual)
         state = model.model.norm.output.save()
@@ -93,10 +88,21 @@ def final_state_from(model: nnsight.TransformersModel, batch: Batch, layer: int,
     return state
 
 
-def unembed(model: nnsight.TransformersModel, state: Tensor) -> Tensor:
-    """Logits [..., vocabulary] of final states [..., d_model], soft-capped as Gemma-2's: equal to the model's own."""
+def unembed(model: nnsight.TransformersModel, state: Tensor, words: Tensor | None = None) -> Tensor:
+    """Logits of final states [..., d_model], soft-capped as Gemma-2's: equal to the model's own.
+
+    Args:
+        words: token ids [n] to give the logits of; None gives those of the whole vocabulary.
+
+    Returns:
+        [..., n] float32.
+    """
     hf_model = huggingface(model)
-    logits = hf_model.lm_head(state)
+    head = hf_model.lm_head
+    if words is None:
+        logits = head(state)
+    else:
+        logits = torch.nn.functional.linear(state, head.weight[words], None if head.bias is None else head.bias[words])
     cap = getattr(hf_model.config, "final_logit_softcapping", None)
     return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
 
@@ -116,7 +122,7 @@ def check_hook(model: nnsight.TransformersModel, layer: int) -> None:
     ids = torch.arange(8)[None] % hf_model.config.vocab_size
     batch = Batch(ids.to(hf_model.device), torch.ones_like(ids, dtype=torch.bool).to(hf_model.device), torch.arange(1))
     plain = hf_model(**batch.inputs(), output_hidden_states=True, use_cache=False)
-    residual, state = residual_and_final_state(model, batch, layer)
+    residual, state = residual_after(model, batch, layer), final_state(model, batch)
     if layer + 1 < n_layers and not torch.equal(residual, plain.hidden_states[layer + 1]):
         raise RuntimeError(f"the hook after layer {layer} does not read the residual stream")
     logits = unembed(model, state)

@@ -1,19 +1,25 @@
 """What the model answers and how well it predicts text, with and without an intervention."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from helpers.corpora import Batch, Rows, batches
-from helpers.interventions import Clamp
-from helpers.models import final_state, final_state_from, residual_and_final_state, unembed
+from helpers.interventions import Clamp, after_bos
+from helpers.models import final_state, final_state_from, huggingface, unembed
+from helpers.profiles import CacheSettings
 from helpers.questions import LETTERS, ORDERS, Order, Question, prompt_tokens, right_letters
+from helpers.residuals import Residuals
+from helpers.trees import tree_batches
 
-# What a final state is read as: (model, final state [batch, seq, d_model], batch) -> one result a row, [batch, ...]
+# What a final state is read as: (model, state [batch, seq, d_model], batch) -> one result a prompt, [prompts, ...]
 Readout = Callable[..., Tensor]
 
-CHUNK_POSITIONS = 4096
+# Logits of so many words are held at once: 512 positions of a vocabulary of 32,768, 65 of Gemma's 256,000.
+CHUNK_LOGITS = 1 << 24
+
+NOTHING_KEPT = CacheSettings(memory_mb=0, disk_mb=0)
 
 
 def letter_ids(tokenizer) -> Tensor:
@@ -29,20 +35,27 @@ def letter_ids(tokenizer) -> Tensor:
 
 
 def read_letters(model, state: Tensor, batch: Batch) -> Tensor:
-    """p(A..D) at the last token, [batch, 4]: shares of the whole vocabulary, the larger of 'A' and ' A'."""
-    last = state[torch.arange(len(state), device=state.device), batch.last()]
-    probabilities = unembed(model, last).softmax(dim=-1)
+    """p(A..D) after each prompt, [prompts, 4]: shares of the whole vocabulary, the larger of 'A' and ' A'."""
+    probabilities = unembed(model, state[batch.owner(), batch.last()]).softmax(dim=-1)
     return probabilities[:, letter_ids(model.tokenizer).to(state.device)].amax(dim=1)
+
+
+def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
+    """Logits of A..D after each prompt, [prompts, 4]: enough to know what is said, at the price of eight words."""
+    words = letter_ids(model.tokenizer).to(state.device)
+    logits = unembed(model, state[batch.owner(), batch.last()], words.flatten())
+    return logits.unflatten(-1, words.shape).amax(dim=1)
 
 
 def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
     """Next-token loss of each row, [batch, 2]: the sum of nats over its predicted tokens, and how many those are."""
     predicted = batch.mask[:, 1:]
     states, targets = state[:, :-1][predicted], batch.ids[:, 1:][predicted]
-    # in chunks, for the logits of a whole batch over Gemma's 256,000 words would not fit
+    # in chunks, for the logits of even one row over Gemma's 256,000 words are more than all its residuals
+    chunk = max(1, CHUNK_LOGITS // huggingface(model).config.vocab_size)
     losses = [
         torch.nn.functional.cross_entropy(unembed(model, s), t, reduction="none")
-        for s, t in zip(states.split(CHUNK_POSITIONS), targets.split(CHUNK_POSITIONS), strict=True)
+        for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)
     ]
     per_token = torch.zeros(predicted.shape, dtype=torch.float64, device=state.device)
     per_token[predicted] = torch.cat(losses).double()
@@ -50,55 +63,127 @@ def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
+def read_batches(model, batched: Iterable[Batch], read: Readout, intervention: Clamp | None = None) -> Tensor:
+    """`read` by the plain way: the whole model, with the intervention in place. [prompts, ...] on the CPU."""
+    found = [(batch, read(model, final_state(model, batch, intervention), batch).cpu()) for batch in batched]
+    return _in_callers_order(*zip(*found, strict=True))
+
+
+def _in_callers_order(batched: Sequence[Batch], found: Sequence[Tensor], dim: int = 0) -> Tensor:
+    return torch.cat(list(found), dim).index_select(dim, torch.cat([batch.rows for batch in batched]).argsort())
+
+
 def read_rows(model, rows: Rows, read: Readout, intervention: Clamp | None, batch_tokens: int) -> Tensor:
-    """`read` on every row by the plain way: the whole model, with the intervention in place. [rows, ...] on the CPU."""
-    found, places = [], []
-    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
-        found.append(read(model, final_state(model, batch, intervention), batch).cpu())
-        places.append(batch.rows)
-    return torch.cat(found)[torch.cat(places).argsort()]
+    """`read_batches` of token rows."""
+    return read_batches(model, row_batches(model, rows, batch_tokens), read, intervention)
+
+
+def row_batches(model, rows: Rows, batch_tokens: int) -> Iterator[Batch]:
+    """Token rows as batches for a model (see `batches`)."""
+    return batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device)
+
+
+def question_batches(
+    model, questions: Sequence[Question], orders: Sequence[Order], prompt_format: str, batch_tokens: int
+) -> Iterator[Batch]:
+    """Questions in several orders as batches; the orders of one question are merged into a tree.
+
+    Prompts longer than the model's sliding window, of which a tree's mask knows nothing, stay rows of their own.
+
+    Raises:
+        ValueError: there are no questions.
+    """
+    if not questions:
+        raise ValueError("there are no questions to ask")
+    rows = prompt_tokens(model.tokenizer, questions, orders, prompt_format)
+    window = getattr(huggingface(model).config, "sliding_window", None)
+    if len(orders) == 1 or (window is not None and max(map(len, rows)) > window):
+        return row_batches(model, rows, batch_tokens)
+    groups = [rows[i : i + len(orders)] for i in range(0, len(rows), len(orders))]
+    return tree_batches(groups, batch_tokens, model.tokenizer.pad_token_id, model.device)
 
 
 class Sweep:
-    """The same rows under many interventions, for the price of what each one changes.
+    """The same prompts under many interventions, for the price of what each one changes.
 
-    The residual after the layer is computed once. An intervention then runs the layers above it, and only for the rows
-    it changes; a row in which nothing is set *is* the unedited model's row and is never run again.
+    The residual after the layer is computed once. An intervention then runs the layers above it, and only for prompts
+    that it changes: one in which nothing is set, or whose gate stays shut, *is* the unedited prompt and takes its
+    answer. In a tree, a prompt's answer depends on its own path alone, so each prompt's gate is asked about its path,
+    and where it is shut the answer is not read from the edited tree.
 
-    Attributes:
-        unedited: `read` of the unedited model, [rows, ...].
-        layer: the layer after which the residual is kept.
+    Args:
+        model: the unedited model.
+        batched: the prompts (`row_batches`, `question_batches`).
+        layer: the layer after which interventions act.
+        read: what is measured (`read_letters`, `read_letter_logits`, or for rows `read_loss`).
+        bounds: how much of the residuals is kept.
     """
 
-    @torch.no_grad()
-    def __init__(self, model, rows: Rows, layer: int, read: Readout, batch_tokens: int) -> None:
+    def __init__(self, model, batched: Iterable[Batch], layer: int, read: Readout, bounds: CacheSettings) -> None:
         self.layer, self._model, self._read = layer, model, read
-        self._kept: list[tuple[Batch, Tensor]] = []
-        found = []
-        for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
-            residual, state = residual_and_final_state(model, batch, layer)
-            found.append(read(model, state, batch).cpu())
-            self._kept.append((batch, residual))
-        self.unedited = torch.cat(found)[torch.cat([batch.rows for batch, _ in self._kept]).argsort()]
+        self._residuals = Residuals(model, batched, layer, bounds)
+        self._answers: dict[int, Tensor] = {}
+
+    @property
+    @torch.no_grad()
+    def unedited(self) -> Tensor:
+        """`read` of the unedited model, [prompts, ...]."""
+        batched = self._residuals.batches
+        return _in_callers_order(batched, [self._unedited(i) for i in range(len(batched))])
+
+    def edited(self, intervention: Clamp) -> Tensor:
+        """`read` under one intervention, [prompts, ...] (see `edited_by_each`)."""
+        return self.edited_by_each([intervention])[0]
 
     @torch.no_grad()
-    def edited(self, intervention: Clamp) -> Tensor:
-        """`read` under the intervention, [rows, ...]; exactly `unedited` at the rows that it does not change.
+    def edited_by_each(self, interventions: Sequence[Clamp]) -> Tensor:
+        """`read` under each intervention, [interventions, prompts, ...]; exactly `unedited` where it changes nothing.
 
         Raises:
-            ValueError: the intervention acts after another layer.
+            ValueError: there are none, or one acts after another layer.
         """
-        if intervention.layer != self.layer:
-            raise ValueError(f"the intervention acts after layer {intervention.layer}, this sweep keeps {self.layer}")
-        result = self.unedited.clone()
-        for batch, residual in self._kept:
-            changed = intervention(residual, batch.mask)
-            touched = (changed != residual).flatten(start_dim=1).any(dim=1)
-            if touched.any():
-                part = batch.select(touched)
-                state = final_state_from(self._model, part, self.layer, changed[touched])
-                result[part.rows] = self._read(self._model, state, part).cpu()
+        if not interventions:
+            raise ValueError("there are no interventions to sweep over")
+        if wrong := {clamp.layer for clamp in interventions} - {self.layer}:
+            raise ValueError(f"the intervention acts after layer {wrong.pop()}, this sweep keeps {self.layer}")
+        # settings inside: a residual that had to be read from disk, or computed, serves all of them
+        batched = self._residuals.batches
+        found = [self._edited_batch(i, interventions) for i in range(len(batched))]
+        return _in_callers_order(batched, found, dim=1)
+
+    def _edited_batch(self, i: int, interventions: Sequence[Clamp]) -> Tensor:
+        residual = self._residuals[i]
+        return torch.stack([self._edited(i, residual, clamp) for clamp in interventions])
+
+    def _edited(self, i: int, residual: Tensor, clamp: Clamp) -> Tensor:
+        batch = self._residuals.batches[i]
+        touched, owner = touched_prompts(clamp, residual, batch), batch.owner()
+        if not touched.any():
+            return self._unedited(i)
+        chosen = torch.zeros(len(residual), dtype=torch.bool, device=residual.device)
+        chosen[owner[touched]] = True
+        part = batch.select(chosen)
+        edited = clamp.edit(residual[chosen], after_bos(part.mask))
+        found = self._read(self._model, final_state_from(self._model, part, self.layer, edited), part).cpu()
+        if touched.all():
+            return found
+        result = self._unedited(i).clone()
+        result[touched.cpu()] = found[touched[chosen[owner]].cpu()]
         return result
+
+    def _unedited(self, i: int) -> Tensor:
+        if i not in self._answers:
+            batch = self._residuals.batches[i]
+            state = final_state_from(self._model, batch, self.layer, self._residuals[i])
+            self._answers[i] = self._read(self._model, state, batch).cpu()
+        return self._answers[i]
+
+
+def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
+    """[prompts] bool: where an intervention sets anything, and the gate, asked about that prompt alone, is open."""
+    hot, paths, owner = clamp.hot(residual), batch.paths(), batch.owner()
+    anything = (clamp.set_at(hot)[owner] & after_bos(paths)).any(dim=1)
+    return anything & clamp.opened(hot[owner], paths)
 
 
 def answer_probabilities(
@@ -120,22 +205,24 @@ def answer_probabilities(
         [questions, orders, 4]: probability over the whole vocabulary of each letter as it was shown; the right one of
         question i in order j is `right_letters(questions, orders)[i][j]`.
     """
-    if not questions:
-        raise ValueError("there are no questions to ask")
-    rows = prompt_tokens(model.tokenizer, questions, orders, prompt_format)
-    return read_rows(model, rows, read_letters, intervention, batch_tokens).view(len(questions), len(orders), 4)
+    batched = question_batches(model, questions, orders, prompt_format, batch_tokens)
+    if intervention is None:
+        found = read_batches(model, batched, read_letters)
+    else:
+        found = Sweep(model, batched, intervention.layer, read_letters, NOTHING_KEPT).edited(intervention)
+    return found.view(len(questions), len(orders), 4)
 
 
-def is_right(probabilities: Tensor, questions: Sequence[Question], orders: Sequence[Order]) -> Tensor:
-    """[questions, orders] bool: the right letter has the largest of the four probabilities [questions, orders, 4]."""
-    return probabilities.argmax(dim=-1) == torch.tensor(right_letters(questions, orders))
+def is_right(letters: Tensor, questions: Sequence[Question], orders: Sequence[Order]) -> Tensor:
+    """[questions, orders] bool: the right letter has the largest probability, or logit, of [questions, orders, 4]."""
+    return letters.argmax(dim=-1) == torch.tensor(right_letters(questions, orders))
 
 
 def known_questions(model, questions: Sequence[Question], prompt_format: str, batch_tokens: int) -> list[Question]:
     """The questions that the model answers right under all 24 orders of their choices: what it can be said to know."""
-    right = is_right(
-        answer_probabilities(model, questions, None, ORDERS, prompt_format, batch_tokens), questions, ORDERS
-    )
+    batched = question_batches(model, questions, ORDERS, prompt_format, batch_tokens)
+    logits = read_batches(model, batched, read_letter_logits).view(len(questions), len(ORDERS), 4)
+    right = is_right(logits, questions, ORDERS)
     return [q for q, knows in zip(questions, right.all(dim=1).tolist(), strict=True) if knows]
 
 
@@ -147,5 +234,5 @@ def mean_loss(row_losses: Tensor) -> float:
 
 def loss_added(model, rows: Rows, intervention: Clamp, batch_tokens: int = 16384) -> float:
     """Nats per token that an intervention adds to the next-token loss on text (Farrell et al., 'loss added')."""
-    sweep = Sweep(model, rows, intervention.layer, read_loss, batch_tokens)
+    sweep = Sweep(model, row_batches(model, rows, batch_tokens), intervention.layer, read_loss, NOTHING_KEPT)
     return mean_loss(sweep.edited(intervention)) - mean_loss(sweep.unedited)

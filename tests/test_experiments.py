@@ -13,7 +13,7 @@ from helpers.experiments.exam import ClampSetting, Exam, points, score_settings
 from helpers.features import hot_fractions
 from helpers.interventions import Clamp
 from helpers.organism.world import build_world
-from helpers.profiles import load_profile
+from helpers.profiles import CacheSettings, load_profile
 from helpers.questions import ORIGINAL_ORDER
 from helpers.scoring import answer_probabilities, loss_added
 from tests.toy import LAYER, toy_model, toy_sae
@@ -27,7 +27,7 @@ def exam():
     world = build_world(WORLD_SEED)
     questions = {s: world.questions(s)[:n] for s, n in (("hazard", 5), ("biology", 4), ("history", 3), ("aging", 2))}
     roles = {"hazard": "forget", "biology": "near", "history": "side", "aging": "side"}
-    return Exam(toy_model(), questions, roles, NEUTRAL, LAYER, "chat", 10_000)
+    return Exam(toy_model(), questions, roles, NEUTRAL, LAYER, "chat", 10_000, CacheSettings(1, 0))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_exam_scores_as_the_plain_scorer_does(exam, setting):
     clamp = setting.clamp(sae)
     plain = answer_probabilities(exam.model, exam.asked, clamp, ORIGINAL_ORDER)[:, 0]
     expected = exam.tabulate(plain, loss_added(exam.model, NEUTRAL, clamp))
-    pd.testing.assert_frame_equal(exam.score(clamp), expected, atol=1e-6)
+    pd.testing.assert_frame_equal(exam.score([clamp])[0], expected, atol=1e-6)
     pd.testing.assert_frame_equal(exam.score_model(exam.model, clamp), expected, atol=1e-6)
 
 

@@ -47,6 +47,16 @@ def test_statistics_equal_a_loop_over_tokens_without_special_ones(model):
         np.testing.assert_allclose(found["mean_square"], (acts**2).mean(axis=0), atol=1e-5)
 
 
+def test_statistics_do_not_depend_on_the_chunk_and_hold_one_chunk_at_a_time(model, monkeypatch):
+    sae, held = toy_sae(), []
+    whole = feature_statistics(model, sae, ROWS, 1000)
+    monkeypatch.setattr("helpers.features.CHUNK_ACTIVATIONS", 3 * sae.cfg.d_sae)
+    encode = sae.encode
+    monkeypatch.setattr(sae, "encode", lambda x: held.append(len(x)) or encode(x))
+    pd.testing.assert_frame_equal(feature_statistics(model, sae, ROWS, 1000), whole, atol=1e-12)
+    assert max(held) == 3 and sum(held) == 13
+
+
 def test_statistics_of_special_tokens_only_is_an_error(model):
     with pytest.raises(ValueError, match="empty"):
         feature_statistics(model, toy_sae(), [[2, 1, 4]], 100)

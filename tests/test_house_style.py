@@ -21,7 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ROOMS = (
     ("profiles", "sources", "questions", "metrics", "published", "highlight"),
     ("provenance", "corpora", "plots"),
-    ("store", "organism"),
+    ("store", "organism", "trees"),
     ("run", "claims", "data", "saes"),
     ("interventions",),
     ("models",),

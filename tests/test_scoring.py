@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from helpers.data import WORLD_SEED
-from helpers.interventions import Clamp, Gate, hot_fraction
-from helpers.models import huggingface, load_model
+from helpers.interventions import Add, Clamp, Gate, hot_fraction
+from helpers.models import huggingface, load_model, residual_after
 from helpers.organism.world import build_world
+from helpers.profiles import CacheSettings
 from helpers.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
 from helpers.scoring import (
+    NOTHING_KEPT,
     Sweep,
     answer_probabilities,
     is_right,
@@ -16,18 +18,25 @@ from helpers.scoring import (
     letter_ids,
     loss_added,
     mean_loss,
+    question_batches,
+    read_batches,
+    read_letter_logits,
     read_letters,
     read_loss,
     read_rows,
+    row_batches,
 )
-from tests.toy import LAYER, toy_model, toy_sae
+from helpers.trees import Trees
+from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
 FEATURES = [3, 5, 8, 13]
+KEPT = CacheSettings(memory_mb=16, disk_mb=0)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return toy_model()
+@pytest.fixture(scope="module", params=[8, 512], ids=["window of 8", "wide window"])
+def model(request):
+    """Prompts of 40 to 60 tokens are longer than the first window, and shorter than the second."""
+    return toy_model(sliding_window=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +73,80 @@ def test_scorer_equals_brute_force(model, questions, prompt_format, batch_tokens
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("gate", [None, Gate(0.3), Gate(1.0)])
-@pytest.mark.parametrize("where", ["own", "any"])
-def test_intervened_scorer_and_sweep_equal_brute_force(model, questions, where, gate):
-    clamp = Clamp(toy_sae(), FEATURES, -20.0, where, gate)
-    theirs = brute_force(model, questions, ORDERS[:2], clamp)
-    plain = answer_probabilities(model, questions, clamp, ORDERS[:2])
-    rows = prompt_tokens(model.tokenizer, questions, ORDERS[:2], "chat")
-    swept = Sweep(model, rows, LAYER, read_letters, 150).edited(clamp).view_as(plain)
+def sweep_over(model, questions, orders, batch_tokens=1000, layer=LAYER, kept=KEPT):
+    """(The batches, a sweep over them.) Two orders and more are trees, but where prompts are longer than the window."""
+    batched = list(question_batches(model, questions, orders, "chat", batch_tokens))
+    return batched, Sweep(model, batched, layer, read_letters, kept)
+
+
+@pytest.mark.parametrize(
+    "clamp",
+    [
+        Clamp(toy_sae(), FEATURES, -20.0),
+        Clamp(toy_sae(), FEATURES, -20.0, "any"),
+        Clamp(toy_sae(), FEATURES, -20.0, "any", Gate(0.3)),
+        Clamp(toy_sae(), FEATURES, -20.0, "any", Gate(1.0)),
+        Clamp(toy_sae(), range(D_SAE), 0.0),
+        Clamp(toy_sae(), [1], 30.0, "any", triggers=FEATURES, fires_above=1.5),
+        Clamp(toy_sae(), FEATURES, Add(-3.0), "always"),
+    ],
+    ids=["own", "any", "gate", "shut", "all features", "refusal", "add"],
+)
+@pytest.mark.parametrize("orders", [ORIGINAL_ORDER, ORDERS[:6]], ids=["rows", "trees"])
+def test_scorer_and_sweep_equal_brute_force(model, questions, orders, clamp):
+    theirs = brute_force(model, questions, orders, clamp)
+    plain = answer_probabilities(model, questions, clamp, orders)
+    batched, sweep = sweep_over(model, questions, orders, 150)
+    swept = sweep.edited(clamp).view_as(plain)
     torch.testing.assert_close(plain, theirs, atol=1e-5, rtol=0)
     torch.testing.assert_close(swept, theirs, atol=1e-5, rtol=0)
+    assert isinstance(batched[0], Trees) == (len(orders) > 1 and huggingface(model).config.sliding_window > 60)
+
+
+def rho_of_prompts(model, questions, orders, clamp):
+    """Hot fraction of every prompt, each run alone."""
+    rows = prompt_tokens(model.tokenizer, questions, orders, "chat")
+    hot = [clamp.hot(residual_after(model, next(row_batches(model, [row], 1)), LAYER)) for row in rows]
+    return torch.cat([hot_fraction(h, torch.ones_like(h)) for h in hot])
+
+
+def test_a_gate_that_opens_for_some_orders_of_a_question_only(model, questions):
+    """The orders of one question have different hot fractions: the gate is at one of them, and at an edge."""
+    ungated = Clamp(toy_sae(), FEATURES, -20.0, "any")
+    rho = rho_of_prompts(model, questions, ORDERS, ungated).view(len(questions), -1)
+    torn = int((rho.max(dim=1).values - rho.min(dim=1).values).argmax())
+    edge = float(rho[torn].min())
+    assert edge < rho[torn].max()
+    clamp = Clamp(toy_sae(), FEATURES, -20.0, "any", Gate(edge))
+    _, sweep = sweep_over(model, questions, ORDERS)
+    edited, opened = sweep.edited(clamp), (rho > edge).flatten()
+    torch.testing.assert_close(edited.view(len(questions), 24, 4), brute_force(model, questions, ORDERS, clamp))
+    assert torch.equal(edited[~opened], sweep.unedited[~opened])
+    assert not torch.equal(edited[opened], sweep.unedited[opened])
+
+
+@pytest.mark.parametrize("kept", [KEPT, NOTHING_KEPT, CacheSettings(memory_mb=0, disk_mb=1)])
+def test_many_interventions_at_once_equal_each_alone_wherever_residuals_are_kept(model, questions, kept):
+    clamps = [Clamp(toy_sae(), FEATURES[:k], -20.0) for k in (0, 1, 4)]
+    _, sweep = sweep_over(model, questions, ORDERS[:2], 150, kept=kept)
+    together = sweep.edited_by_each(clamps)
+    for clamp, found in zip(clamps, together, strict=True):
+        assert torch.equal(sweep_over(model, questions, ORDERS[:2], 150)[1].edited(clamp), found)
+    assert torch.equal(together[0], sweep.unedited)
+    assert torch.equal(sweep.edited_by_each(clamps), together)
+
+
+def test_letter_logits_say_what_letter_probabilities_say(model, questions):
+    """Both from all logits by hand: the larger of 'A' and ' A', before and after the softmax."""
+    rows = prompt_tokens(model.tokenizer, questions, ORDERS[:4], "chat")
+    batched = list(question_batches(model, questions, ORDERS[:4], "chat", 300))
+    logits, probabilities = (read_batches(model, batched, read) for read in (read_letter_logits, read_letters))
+    with torch.no_grad():
+        theirs = [huggingface(model)(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1] for row in rows]
+    ids = letter_ids(model.tokenizer)
+    torch.testing.assert_close(logits, torch.stack([z[ids].amax(dim=0) for z in theirs]))
+    torch.testing.assert_close(probabilities, torch.stack([z.softmax(-1)[ids].amax(dim=0) for z in theirs]))
+    assert torch.equal(logits.argmax(dim=-1), probabilities.argmax(dim=-1))
 
 
 def test_the_clamp_matters_here(model, questions):
@@ -89,26 +162,27 @@ def test_no_features_leave_the_answers_bit_equal(model, questions):
 
 def test_sweep_runs_only_the_rows_that_change(model, questions, monkeypatch):
     """With a gate between the rows' hot fractions, only those above it are run; the others stay bit-equal."""
-    rows = prompt_tokens(model.tokenizer, questions, ORIGINAL_ORDER, "chat")
-    sweep = Sweep(model, rows, LAYER, read_letters, 10_000)
-    (batch, residual), *_ = sweep._kept
-    clamp = Clamp(toy_sae(), FEATURES, -20.0, "any")
-    rho = hot_fraction(clamp.hot(residual), batch.mask)[batch.rows.argsort()]
+    _, sweep = sweep_over(model, questions, ORIGINAL_ORDER, 10_000)
+    rho = rho_of_prompts(model, questions, ORIGINAL_ORDER, Clamp(toy_sae(), FEATURES, -20.0, "any"))
     gate = Gate(float(rho.sort().values[2]))
     ran = []
     monkeypatch.setattr(
         sweep, "_read", lambda model, state, part: ran.extend(part.rows.tolist()) or read_letters(model, state, part)
     )
+    before = sweep.unedited
+    ran.clear()
     edited = sweep.edited(Clamp(toy_sae(), FEATURES, -20.0, "any", gate))
     expected = [i for i, r in enumerate(rho) if r > gate.threshold]
-    assert 0 < len(expected) < len(rows)
+    assert 0 < len(expected) < len(questions)
     assert sorted(ran) == expected
-    untouched = [i for i in range(len(rows)) if i not in expected]
-    assert torch.equal(edited[untouched], sweep.unedited[untouched])
+    untouched = [i for i in range(len(questions)) if i not in expected]
+    assert torch.equal(edited[untouched], before[untouched])
 
 
-def test_a_sweep_refuses_another_layer(model, questions):
-    sweep = Sweep(model, prompt_tokens(model.tokenizer, questions, ORIGINAL_ORDER, "chat"), 2, read_letters, 1000)
+def test_a_sweep_refuses_another_layer_and_an_empty_list(model, questions):
+    _, sweep = sweep_over(model, questions, ORIGINAL_ORDER, layer=2)
+    with pytest.raises(ValueError, match="no interventions"):
+        sweep.edited_by_each([])
     with pytest.raises(ValueError, match="acts after layer 1, this sweep keeps 2"):
         sweep.edited(Clamp(toy_sae(), FEATURES, -20.0))
 
@@ -139,6 +213,13 @@ def test_row_loss_equals_hugging_face(model):
         ids = torch.tensor([row])
         theirs = huggingface(model)(input_ids=ids, labels=ids, use_cache=False).loss
         assert total / n == pytest.approx(theirs.item(), abs=1e-5)
+
+
+def test_row_loss_does_not_depend_on_the_chunk(model, monkeypatch):
+    rows = [[2, *range(10, 40)], [2, *range(50, 70)]]
+    whole = read_rows(model, rows, read_loss, None, 1000)
+    monkeypatch.setattr("helpers.scoring.CHUNK_LOGITS", 3 * huggingface(model).config.vocab_size)
+    torch.testing.assert_close(read_rows(model, rows, read_loss, None, 1000), whole, atol=1e-5, rtol=0)
 
 
 def test_mean_loss_weighs_by_tokens():

@@ -123,8 +123,8 @@ def clamp_unit(profile: Profile, statistics_of_forget: pd.DataFrame, features: n
 def open_exam(run: Run, bench: Bench, known_by_subject: dict[str, list[Question]]) -> Exam:
     """The exam over the known questions, for interventions after the SAE's layer."""
     settings = run.profile.model
-    layer, sizes = run.profile.sae.layer, (settings.prompt_format, settings.batch_tokens)
-    return Exam(bench.model, known_by_subject, _roles(run.profile), bench.neutral_rows, layer, *sizes)
+    how = (run.profile.sae.layer, settings.prompt_format, settings.batch_tokens, run.profile.cache)
+    return Exam(bench.model, known_by_subject, _roles(run.profile), bench.neutral_rows, *how)
 
 
 def _roles(profile: Profile) -> dict[str, str]:

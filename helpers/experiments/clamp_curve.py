@@ -11,7 +11,7 @@ from helpers.experiments.exam import Exam
 from helpers.interventions import Clamp, Scale
 from helpers.published import load_published
 from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
-from helpers.scoring import Sweep, mean_loss, read_letters
+from helpers.scoring import Sweep, question_batches, read_letters
 
 
 def right_probabilities(probabilities: Tensor, questions: Sequence[Question]) -> np.ndarray:
@@ -26,9 +26,10 @@ def single_feature_effects(exam: Exam, sae, features: Sequence[int], value: floa
     Returns:
         feature, subject, question (its id), p_right.
     """
-    tables = []
-    for feature in np.asarray(features).tolist():
-        after = right_probabilities(exam.answers.edited(Clamp(sae, [feature], value)), exam.asked)
+    tables, features = [], np.asarray(features).tolist()
+    edited = exam.answers.edited_by_each([Clamp(sae, [feature], value) for feature in features])
+    for feature, probabilities in zip(features, edited, strict=True):
+        after = right_probabilities(probabilities, exam.asked)
         tables.append(pd.DataFrame({
             "feature": feature, "subject": [q.subject for q in exam.asked], "question": [str(q.id) for q in exam.asked],
             "p_right": after,
@@ -54,8 +55,8 @@ def strongest_pair(effects: pd.DataFrame, forget: str) -> tuple[int, str]:
 
 def one_question(exam: Exam, question: Question) -> Sweep:
     """A sweep over one question in its original order."""
-    row = prompt_tokens(exam.model.tokenizer, [question], ORIGINAL_ORDER, exam.prompt_format)
-    return Sweep(exam.model, row, exam.layer, read_letters, exam.batch_tokens)
+    batched = question_batches(exam.model, [question], ORIGINAL_ORDER, exam.prompt_format, exam.batch_tokens)
+    return Sweep(exam.model, batched, exam.layer, read_letters, exam.cache)
 
 
 def clamp_curve(
@@ -70,10 +71,10 @@ def clamp_curve(
     sweep, right = one_question(exam, question), right_letters([question], ORIGINAL_ORDER)[0][0]
     rows = [(-1.0, np.nan, letter, i == right, p, 0.0)
             for i, (letter, p) in enumerate(zip(LETTERS, sweep.unedited[0].tolist(), strict=True))]  # fmt: skip
-    for strength in strengths:
-        clamp = Clamp(sae, [feature], -strength * unit)
-        added = mean_loss(exam.losses.edited(clamp)) - mean_loss(exam.losses.unedited)
-        for i, (letter, p) in enumerate(zip(LETTERS, sweep.edited(clamp)[0].tolist(), strict=True)):
+    clamps = [Clamp(sae, [feature], -strength * unit) for strength in strengths]
+    found = zip(strengths, sweep.edited_by_each(clamps), exam.losses_added(clamps), strict=True)
+    for strength, probabilities, added in found:
+        for i, (letter, p) in enumerate(zip(LETTERS, probabilities[0].tolist(), strict=True)):
             rows.append((strength, -strength * unit, letter, i == right, p, added))
     return pd.DataFrame(rows, columns=["strength", "value", "letter", "right", "probability", "loss_added"])
 
@@ -112,12 +113,15 @@ def control_curves(
     unit: float,
 ) -> pd.DataFrame:
     """p(right letter) of one question and loss added, for the clamp and every control."""
-    sweep, rows = one_question(exam, question), []
-    for strength in strengths:
-        for name, used, clamp in control_clamps(sae, feature, others, strength, unit):
-            p = right_probabilities(sweep.edited(clamp), [question])[0]
-            added = mean_loss(exam.losses.edited(clamp)) - mean_loss(exam.losses.unedited)
-            rows.append((name, used, strength, float(p), added))
+    controls = [(s, *control) for s in strengths for control in control_clamps(sae, feature, others, s, unit)]
+    clamps = [clamp for *_, clamp in controls]
+    edited = one_question(exam, question).edited_by_each(clamps)
+    rows = [
+        (name, used, strength, float(right_probabilities(probabilities, [question])[0]), added)
+        for (strength, name, used, _), probabilities, added in zip(
+            controls, edited, exam.losses_added(clamps), strict=True
+        )
+    ]
     return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right", "loss_added"])
 
 

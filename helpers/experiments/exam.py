@@ -1,6 +1,6 @@
 """The exam: known questions of every subject and neutral text, scored under many settings at little cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from helpers.corpora import Batch, Rows
 from helpers.interventions import Clamp, Gate
 from helpers.metrics import accuracy, halves, letter_histogram
+from helpers.profiles import CacheSettings
 from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
-from helpers.scoring import Sweep, is_right, mean_loss, read_letters, read_loss, read_rows
+from helpers.scoring import Sweep, is_right, mean_loss, read_letters, read_loss, read_rows, row_batches
 
 ROLES = ("forget", "near", "side")
 HALF_SEED = 0
@@ -71,6 +73,7 @@ class Exam:
         roles: of each subject: 'forget', 'near' or 'side'.
         neutral_rows: packed token ids [rows, row_length].
         layer: the layer after which interventions act.
+        cache: how much of the residuals each of the two sweeps keeps.
     """
 
     model: Any
@@ -80,6 +83,7 @@ class Exam:
     layer: int
     prompt_format: str
     batch_tokens: int
+    cache: CacheSettings
 
     @cached_property
     def asked(self) -> list[Question]:
@@ -89,12 +93,15 @@ class Exam:
     @cached_property
     def answers(self) -> Sweep:
         """p(A..D) of every question with the residual kept."""
-        return Sweep(self.model, self._prompts(), self.layer, read_letters, self.batch_tokens)
+        return Sweep(self.model, self._batched(self._prompts()), self.layer, read_letters, self.cache)
 
     @cached_property
     def losses(self) -> Sweep:
         """Next-token loss of every neutral row with the residual kept."""
-        return Sweep(self.model, self.neutral_rows, self.layer, read_loss, self.batch_tokens)
+        return Sweep(self.model, self._batched(self.neutral_rows), self.layer, read_loss, self.cache)
+
+    def _batched(self, rows: Rows) -> Iterator[Batch]:
+        return row_batches(self.model, rows, self.batch_tokens)
 
     def _prompts(self) -> list[list[int]]:
         return prompt_tokens(self.model.tokenizer, self.asked, ORIGINAL_ORDER, self.prompt_format)
@@ -107,10 +114,15 @@ class Exam:
         }
         return replace(self, questions=kept)
 
-    def score(self, clamp: Clamp) -> pd.DataFrame:
-        """The exam under an intervention: a row per subject and half (see `tabulate`)."""
-        added = mean_loss(self.losses.edited(clamp)) - mean_loss(self.losses.unedited)
-        return self.tabulate(self.answers.edited(clamp), added)
+    def score(self, clamps: Sequence[Clamp]) -> list[pd.DataFrame]:
+        """The exam under each intervention: a row per subject and half (see `tabulate`)."""
+        answers = self.answers.edited_by_each(clamps)
+        return [self.tabulate(p, added) for p, added in zip(answers, self.losses_added(clamps), strict=True)]
+
+    def losses_added(self, clamps: Sequence[Clamp]) -> list[float]:
+        """Nats per token that each intervention adds to the next-token loss on the neutral rows."""
+        before = mean_loss(self.losses.unedited)
+        return [mean_loss(losses) - before for losses in self.losses.edited_by_each(clamps)]
 
     def answers_of(self, model, intervention: Clamp | None = None) -> Tensor:
         """p(A..D) of every question, [questions, 4], by other weights, with an intervention in place if given."""
@@ -149,7 +161,8 @@ class Exam:
 
 def score_settings(exam: Exam, sae, settings: Sequence[ClampSetting]) -> pd.DataFrame:
     """The exam under every setting: its table with the setting's labels in front."""
-    return pd.concat([_labelled(s.labels(), exam.score(s.clamp(sae))) for s in settings], ignore_index=True)
+    tables = exam.score([setting.clamp(sae) for setting in settings])
+    return pd.concat([_labelled(s.labels(), t) for s, t in zip(settings, tables, strict=True)], ignore_index=True)
 
 
 def _labelled(labels: dict[str, Any], table: pd.DataFrame) -> pd.DataFrame:

@@ -35,6 +35,14 @@ class ModelSettings:
 
 
 @_settings
+class CacheSettings:
+    """How much of the residuals a sweep keeps, in megabytes (2^20): in memory, then in temporary files."""
+
+    memory_mb: Annotated[int, Field(ge=0)]
+    disk_mb: Annotated[int, Field(ge=0)]
+
+
+@_settings
 class SAESettings:
     """The SAE: where it comes from, and the layer, width and explained variance that are checked when it is loaded."""
 
@@ -142,6 +150,7 @@ class Profile:
     title: str
     clamp_unit: Literal["absolute", "mean activation"]
     model: ModelSettings
+    cache: CacheSettings
     sae: SAESettings
     questions: QuestionSettings
     texts: TextSettings
