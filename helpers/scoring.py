@@ -19,6 +19,9 @@ Readout = Callable[..., Tensor]
 # Logits of so many words are held at once: 512 positions of a vocabulary of 32,768, 65 of Gemma's 256,000.
 CHUNK_LOGITS = 1 << 24
 
+# Scaling, soft-cap, mask and softmax of one attention weight take as long as so many multiply-adds (measured on a CPU).
+PAIR_OVERHEAD = 400
+
 NOTHING_KEPT = CacheSettings(memory_mb=0, disk_mb=0)
 
 
@@ -100,7 +103,15 @@ def question_batches(
     if len(orders) == 1 or (window is not None and max(map(len, rows)) > window):
         return row_batches(model, rows, batch_tokens)
     groups = [rows[i : i + len(orders)] for i in range(0, len(rows), len(orders))]
-    return tree_batches(groups, batch_tokens, model.tokenizer.pad_token_id, model.device)
+    return tree_batches(groups, tree_cost(model), batch_tokens, model.tokenizer.pad_token_id, model.device)
+
+
+def tree_cost(model) -> Callable[[int], float]:
+    """What a tree of so many nodes costs this model: multiply-adds of a layer, whose attention looks at every pair."""
+    config, block = huggingface(model).config, huggingface(model).model.layers[0]
+    weights = sum(p.numel() for p in block.parameters())
+    pair = config.num_attention_heads * (2 * config.head_dim + PAIR_OVERHEAD)
+    return lambda nodes: nodes * weights + nodes**2 * pair
 
 
 class Sweep:

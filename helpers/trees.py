@@ -4,9 +4,9 @@ The 24 orders of a question share its stem, and pairs of them much of the choice
 walk through the tree, where every token sees its ancestors and nothing else, they give what 24 rows give.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import accumulate, pairwise, takewhile
 
 import torch
 from torch import Tensor
@@ -37,26 +37,65 @@ def merge(prompts: Sequence[Sequence[int]]) -> Tree:
     Raises:
         ValueError: there are no prompts, one is empty, or they do not all begin with the same token (BOS).
     """
-    if not prompts or not all(len(p) for p in prompts) or len({p[0] for p in prompts}) > 1:
-        raise ValueError(f"a tree needs prompts that begin with the same token, got {len(prompts)} prompts")
+    _check(prompts)
     ids: list[int] = []
     depths: list[int] = []
     ends: list[int] = []
-    leaves, path, previous = [0] * len(prompts), [], ()
-    # in lexicographic order neighbours share most, and a node is left for good when its last descendant is written
-    for i in sorted(range(len(prompts)), key=lambda i: tuple(prompts[i])):
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(previous, prompts[i], strict=False)))
-        for node in path[shared:]:
+    leaves, path = [0] * len(prompts), []
+    order, shared = _neighbours(prompts)
+    # a node is left for good when its last descendant is written
+    for i, n in zip(order, shared, strict=True):
+        for node in path[n:]:
             ends[node] = len(ids)
-        new = range(len(ids), len(ids) + len(prompts[i]) - shared)
-        path = [*path[:shared], *new]
-        ids += prompts[i][shared:]
-        depths += range(shared, len(prompts[i]))
+        new = range(len(ids), len(ids) + len(prompts[i]) - n)
+        path = [*path[:n], *new]
+        ids += prompts[i][n:]
+        depths += range(n, len(prompts[i]))
         ends += new
-        leaves[i], previous = path[-1], prompts[i]
+        leaves[i] = path[-1]
     for node in path:
         ends[node] = len(ids)
     return Tree(ids, depths, ends, leaves)
+
+
+def split(prompts: Sequence[Sequence[int]], cost: Callable[[int], float]) -> list[list[int]]:
+    """Prompts parted into the trees that cost least together, as indices of the prompts in each.
+
+    One large tree repeats no token; several small ones leave out most of the pairs of nodes that do not see each other.
+
+    Args:
+        cost: of a tree of so many nodes, in any unit.
+
+    Raises:
+        ValueError: as `merge`.
+    """
+    _check(prompts)
+    order, shared = _neighbours(prompts)
+    # the first prompt of a tree is there in full, of each other one what it does not share with the one before
+    new = [0, *accumulate(len(prompts[i]) - n for i, n in zip(order, shared, strict=True))]
+    best = [(0.0, 0)]  # of the first so many prompts: what they cost, and where their last tree begins
+    for end in range(1, len(order) + 1):
+        best.append(min((best[i][0] + cost(len(prompts[order[i]]) + new[end] - new[i + 1]), i) for i in range(end)))
+    parts, end = [], len(order)
+    while end:
+        parts.append(order[best[end][1] : end])
+        end = best[end][1]
+    return parts
+
+
+def _check(prompts: Sequence[Sequence[int]]) -> None:
+    if not prompts or not all(len(p) for p in prompts) or len({p[0] for p in prompts}) > 1:
+        raise ValueError(f"a tree needs prompts that begin with the same token, got {len(prompts)} prompts")
+
+
+def _neighbours(prompts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Indices in lexicographic order, where neighbours share most, and how many tokens each shares with the last."""
+    order = sorted(range(len(prompts)), key=lambda i: tuple(prompts[i]))
+    shared = [0]
+    for one, two in pairwise(order):
+        pairs = zip(prompts[one], prompts[two], strict=False)
+        shared.append(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)))
+    return order, shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +148,30 @@ class Trees(Batch):
 
 
 def tree_batches(
-    groups: Sequence[Sequence[Sequence[int]]], batch_tokens: int, pad_id: int, device: torch.device | str = "cpu"
+    groups: Sequence[Sequence[Sequence[int]]],
+    cost: Callable[[int], float],
+    batch_tokens: int,
+    pad_id: int,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Trees]:
-    """One tree a group of prompts, sorted by size into batches of at most `batch_tokens` padded nodes, largest first.
+    """Groups of prompts as trees (`split`), sorted by size into batches of at most `batch_tokens` nodes, largest first.
 
     `rows` counts the prompts through all groups, in the caller's order.
 
     Raises:
-        ValueError: there are no groups, or one cannot be merged.
+        ValueError: a group cannot be merged.
     """
-    trees = [merge(group) for group in groups]
-    starts = torch.tensor([0, *(len(group) for group in groups)]).cumsum(dim=0).tolist()
+    trees, rows, start = [], [], 0
+    for group in groups:
+        for indices in split(group, cost):
+            trees.append(merge([group[i] for i in indices]))
+            rows.append([start + i for i in indices])
+        start += len(group)
     for taken in by_length([len(tree.ids) for tree in trees], batch_tokens):
-        yield _padded([trees[i] for i in taken], [starts[i] for i in taken], pad_id, device)
+        yield _padded([trees[i] for i in taken], [rows[i] for i in taken], pad_id, device)
 
 
-def _padded(trees: Sequence[Tree], starts: Sequence[int], pad_id: int, device: torch.device | str) -> Trees:
+def _padded(trees: Sequence[Tree], rows: Sequence[list[int]], pad_id: int, device: torch.device | str) -> Trees:
     shape = (len(trees), max(len(tree.ids) for tree in trees))
     ids, depths = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long)
     mask, ends = torch.zeros(shape, dtype=torch.bool), torch.arange(1, shape[1] + 1).repeat(len(trees), 1)
@@ -132,8 +179,7 @@ def _padded(trees: Sequence[Tree], starts: Sequence[int], pad_id: int, device: t
         n = len(tree.ids)
         ids[b, :n], depths[b, :n], ends[b, :n] = map(torch.tensor, (tree.ids, tree.depths, tree.ends))
         mask[b, :n] = True
-    rows = torch.tensor([start + i for start, tree in zip(starts, trees, strict=True) for i in range(len(tree.leaves))])
     owners = torch.tensor([b for b, tree in enumerate(trees) for _ in tree.leaves])
     leaves = torch.tensor([leaf for tree in trees for leaf in tree.leaves])
     ids, mask, depths, ends, owners, leaves = (x.to(device) for x in (ids, mask, depths, ends, owners, leaves))
-    return Trees(ids, mask, rows, depths, ends, owners, leaves)
+    return Trees(ids, mask, torch.tensor([row for of in rows for row in of]), depths, ends, owners, leaves)

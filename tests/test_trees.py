@@ -1,16 +1,21 @@
 """A tree holds every prompt once and nothing else, and a model that reads it says what it says of each prompt alone."""
 
-from itertools import permutations
+from itertools import combinations, pairwise, permutations
 
 import pytest
 import torch
 
 from helpers.models import final_state, huggingface
-from helpers.trees import merge, tree_batches
+from helpers.trees import merge, split, tree_batches
 from tests.toy import toy_model
 
 # BOS, a stem, and three choices of one or two tokens in every order, with the same word at the end
 PROMPTS = [[2, 30, 31, *a, *b, *c, 40] for a, b, c in permutations([[50], [60, 61], [70]])]
+
+
+def COST(nodes):  # noqa: N802
+    """Few nodes are all that counts: prompts of one group are one tree."""
+    return nodes
 
 
 def ancestors(tree, node):
@@ -45,6 +50,31 @@ def test_what_is_no_tree_is_refused(prompts, message):
         merge(prompts)
 
 
+def parted(prompts, cost):
+    return sorted(sorted(part) for part in split(prompts, cost))
+
+
+def test_prompts_are_parted_where_small_trees_cost_less():
+    """Six orders of three choices: by hand, 3 first tokens, and what the orders share behind them."""
+    firsts = sorted(sorted(i for i, p in enumerate(PROMPTS) if p[3] == first) for first in (50, 60, 70))
+    assert parted(PROMPTS, lambda nodes: nodes) == [list(range(6))]
+    assert parted(PROMPTS, lambda nodes: nodes**6) == [[i] for i in range(6)]
+    pairs = {len(merge([PROMPTS[i] for i in part]).ids) for part in firsts}
+    assert parted(PROMPTS, lambda nodes: 30 if nodes in pairs else 20 if nodes == 8 else 100) == firsts
+
+
+def test_a_split_costs_no_more_than_any_split_into_neighbours():
+    """Brute force over all ways to cut the sorted prompts in pieces, for a cost between the extremes."""
+    prompts, cost = sorted(PROMPTS), lambda nodes: 60 * nodes + nodes**2
+    pieces = [
+        sum(cost(len(merge(prompts[a:b]).ids)) for a, b in pairwise([0, *cuts, len(prompts)]))
+        for n in range(len(prompts))
+        for cuts in combinations(range(1, len(prompts)), n)
+    ]
+    found = sum(cost(len(merge([prompts[i] for i in part]).ids)) for part in split(prompts, cost))
+    assert found == min(pieces)
+
+
 @pytest.fixture(scope="module")
 def groups():
     """Three questions of different lengths, so that a batch of trees is padded."""
@@ -52,11 +82,12 @@ def groups():
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 50, 1000])
+@pytest.mark.parametrize("cost", [COST, lambda nodes: 60 * nodes + nodes**2, lambda nodes: nodes**6])
 @torch.no_grad()
-def test_the_state_at_a_leaf_is_the_state_at_the_end_of_its_prompt(groups, batch_tokens):
+def test_the_state_at_a_leaf_is_the_state_at_the_end_of_its_prompt(groups, batch_tokens, cost):
     model, rows = toy_model(sliding_window=64), [row for group in groups for row in group]
     seen = []
-    for batch in tree_batches(groups, batch_tokens, 0):
+    for batch in tree_batches(groups, cost, batch_tokens, 0):
         states = final_state(model, batch)[batch.owner(), batch.last()]
         for row, state in zip(batch.rows.tolist(), states, strict=True):
             alone = huggingface(model).model(input_ids=torch.tensor([rows[row]]), use_cache=False).last_hidden_state
@@ -68,13 +99,13 @@ def test_the_state_at_a_leaf_is_the_state_at_the_end_of_its_prompt(groups, batch
 
 def test_paths_hold_the_prompts_tokens(groups):
     rows = [row for group in groups for row in group]
-    (batch,) = tree_batches(groups, 1000, 0)
+    (batch,) = tree_batches(groups, COST, 1000, 0)
     for row, owner, path in zip(batch.rows.tolist(), batch.owner(), batch.paths(), strict=True):
         assert batch.ids[owner][path].tolist() == rows[row]
 
 
 def test_select_keeps_whole_trees_with_their_prompts(groups):
-    (batch,) = tree_batches(groups, 1000, 0)
+    (batch,) = tree_batches(groups, COST, 1000, 0)
     part = batch.select(torch.tensor([True, False, True]))
     kept = batch.owner() != 1
     assert torch.equal(part.rows, batch.rows[kept])
