@@ -21,6 +21,9 @@ RED, PURPLE, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
 STYLE = {
     "static clamp": (BLUE, "o"),
     "Clamp Prime": (SKY, "s"),
+    "Clamp Prime, proportional": (BLUE, "P"),
+    "Refusal Clamp": (RED, "X"),
+    "unconditional add": (GREY, "v"),
     "DSG": (ORANGE, "^"),
     "RMU": (BLACK, "D"),
     "target": (GREY, "*"),
@@ -367,4 +370,114 @@ def relearning(table: pd.DataFrame) -> Figure:
         ax.set(title=f"{ROLE_STYLE[role][1]}", xlabel="epoch of fine-tuning on forget text", ylim=(-0.03, 1.03))
     axes[0].set_ylabel("accuracy (mean; band: range over seeds)")
     axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def conditional_sweeps(table: pd.DataFrame) -> Figure:
+    """Notebook 04: accuracy on forget and on side-effect questions against the strength, a panel a method."""
+    methods = list(dict.fromkeys(table["method"]))
+    figure, axes = _panels(len(methods), width=3.9, sharey=True)
+    colours = dict(zip(sorted(table["n_features"].unique()), (SKY, BLUE, ORANGE, RED), strict=False))
+    for ax, method in zip(axes, methods, strict=True):
+        for n, rows in table[table["method"] == method].groupby("n_features"):
+            for role, line, marker in (("forget", "-", "o"), ("side", "--", "s")):
+                ax.errorbar(rows["strength"], rows[f"{role}_accuracy"], _error(rows, role), color=colours[n], ls=line,
+                            marker=marker, ms=4, lw=1.2, elinewidth=0.6, label=f"{n:g} features, {role}")  # fmt: skip
+        _strengths(ax, table["strength"])
+        _chance(ax)
+        ax.set(title=method, ylim=(-0.03, 1.03))
+    ns = f"forget n = {table['forget_n'].iloc[0]}, side effects n = {table['side_n'].iloc[0]}"
+    axes[0].set_ylabel(f"accuracy on known questions\n({ns})")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def retention_tradeoff(table: pd.DataFrame) -> Figure:
+    """Notebook 04: retention of what should be forgotten against that of the rest, with lines of equal alignment."""
+    worlds = list(dict.fromkeys(table["world"]))
+    figure, axes = _panels(len(worlds), width=5.2, height=4.8, sharex=True, sharey=True)
+    grid = np.linspace(0, 1.04, 105)
+    for ax, world in zip(axes, worlds, strict=True):
+        lines = ax.contour(grid, grid, grid[None, :] * (1 - grid[:, None]), levels=[0.2, 0.4, 0.6, 0.8],
+                           colors=GREY, linewidths=0.6, linestyles=":")  # fmt: skip
+        ax.clabel(lines, fmt="alignment %.1f", fontsize=6)
+        of = table[table["world"] == world]
+        for method, rows in of.groupby("method", sort=False):
+            colour, marker = STYLE[method]
+            ax.scatter(rows["good_retention"], rows["bad_retention"], color=colour, marker=marker, s=28, alpha=0.75,
+                       linewidths=0, label=method)  # fmt: skip
+        best = of.loc[of["alignment"].idxmax()]
+        ax.annotate(f"{best['method']}, {best['setting']}: {best['alignment']:.2f}", (0.02, 0.02), fontsize=7)
+        ax.scatter(best["good_retention"], best["bad_retention"], s=130, facecolors="none", edgecolors=BLACK, lw=0.8)
+        ax.set(title=world, xlabel="R_good: retention of side-effect subjects\n(higher is better)")
+        ax.set(xlim=(-0.03, 1.04), ylim=(-0.03, 1.04))
+    axes[0].set_ylabel("R_bad: retention of the forget subject\n(lower is better)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def alignments(table: pd.DataFrame) -> Figure:
+    """Notebook 04: alignment and both retentions of each method's best setting, with bootstrap intervals."""
+    figure, axes = _panels(3, width=4.2, height=1.4 + 0.42 * len(table), sharey=True)
+    names = [f"{m}\n{p.split(',')[0]}" for m, p in zip(table["method"], table["protocol"], strict=True)]
+    columns = {"alignment": BLACK, "good_retention": GREEN, "bad_retention": RED}
+    for ax, (column, colour) in zip(axes, columns.items(), strict=True):
+        _interval_dots(ax, table, column, colour)
+        ax.set_yticks(range(len(names)), names, fontsize=7)
+    for ax, words in zip(
+        axes, ("alignment: R_good * (1 - R_bad)", "R_good: kept", "R_bad: not forgotten"), strict=True
+    ):
+        ax.set(xlim=(-0.02, 1.02), xlabel=f"{words} (95 % interval)")
+    for i, setting in enumerate(table["setting"]):
+        axes[0].annotate(setting, (0.0, i), fontsize=6.5, xytext=(0, 6), textcoords="offset points")
+    axes[0].invert_yaxis()
+    return figure
+
+
+def _interval_dots(ax: Axes, table: pd.DataFrame, column: str, colour: str) -> None:
+    """A value a row with its interval, from `column`, `column_low` and `column_high`."""
+    middle = table[column]
+    ends = np.stack([middle - table[f"{column}_low"], table[f"{column}_high"] - middle]).clip(min=0)
+    ax.errorbar(middle, range(len(table)), xerr=ends, fmt="o", ms=5, color=colour, capsize=3)
+
+
+def letters(table: pd.DataFrame) -> Figure:
+    """Notebook 04: which letters are said under each edit, beside its accuracy and the mass on letters."""
+    names = list(dict.fromkeys(table["name"]))
+    figure, axes = _panels(2, width=5.4, height=1.2 + 0.42 * len(names), sharey=True)
+    for ax, (role, of) in zip(axes, table.groupby("role", sort=False), strict=True):
+        start = np.zeros(len(names))
+        for letter, colour in zip("ABCD", (BLUE, ORANGE, GREEN, PURPLE), strict=True):
+            shares = of[of["letter"] == letter].set_index("name").loc[names, "share"].to_numpy()
+            ax.barh(range(len(names)), shares, left=start, color=colour, alpha=0.8, label=letter)
+            start += shares
+        for i, row in enumerate(of.drop_duplicates("name").set_index("name").loc[names].itertuples()):
+            ax.annotate(f"accuracy {row.accuracy:.2f}, mass {row.mass:.2f}", (1.02, i), fontsize=7, va="center")
+        ax.set(xlim=(0, 1.6), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel="share of answers")
+        ax.set_title(f"{ROLE_STYLE[role][1]} (n = {of['n'].iloc[0]})")
+        ax.grid(False)
+    axes[0].set_yticks(range(len(names)), names, fontsize=7)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=4)
+    return figure
+
+
+def protocols(table: pd.DataFrame) -> Figure:
+    """Notebook 04: the same edits under several protocols: accuracies before and after, and alignment."""
+    figure, axes = _panels(3, width=4.4, height=1.4 + 0.36 * len(table), sharey=True)
+    for ax, role in zip(axes, ("forget", "side"), strict=False):
+        colour = ROLE_STYLE[role][0]
+        ax.hlines(range(len(table)), table[f"{role}_after"], table[f"{role}_before"], color=colour, lw=1, alpha=0.5)
+        for when, fill in (("before", "none"), ("after", colour)):
+            ax.scatter(table[f"{role}_{when}"], range(len(table)), s=32, facecolors=fill, edgecolors=colour, label=when)
+        for i, n in enumerate(table[f"{role}_n"]):
+            ax.annotate(f"n = {n}", (0.01, i), fontsize=6.5, va="center")
+        _chance(ax, "vertical")
+        ax.set(xlim=(0, 1.03), xlabel=f"{ROLE_STYLE[role][1]} accuracy")
+        ax.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0.1, 1.0), ncols=2)
+    _interval_dots(axes[2], table, "alignment", BLACK)
+    axes[2].set(xlim=(-0.02, 1.02), xlabel="alignment (95 % interval)")
+    rows = zip(table["method"], table["setting"], table["protocol"], strict=True)
+    axes[0].set_yticks(range(len(table)), [f"{m}, {s}\n{p}" for m, s, p in rows], fontsize=7)
+    axes[0].invert_yaxis()
     return figure

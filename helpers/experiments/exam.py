@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from helpers.corpora import Batch, Rows
-from helpers.interventions import Clamp, Gate
+from helpers.interventions import Add, Clamp, Gate
 from helpers.metrics import accuracy, halves, letter_histogram
 from helpers.profiles import CacheSettings
 from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
@@ -27,23 +27,36 @@ class ClampSetting:
     Attributes:
         method: the method's name, as figures show it.
         features: ids of the chosen features, best first.
-        strength: c in clamp units; the features are set to -strength * unit.
+        strength: c in clamp units; the features are set to -strength * unit, or, where='always', moved by that much.
         unit: what a strength of 1 is in units of activation.
-        where: 'own' or 'any', as in `Clamp`.
+        where: as in `Clamp`.
         threshold: of the gate; None for no gate.
+        weights: a factor of the strength for each feature (Khoriaty's 'proportional'); None for the same strength.
+        refusal: the feature that is set in place of the chosen ones, wherever any of these fires (Refusal Clamp, with
+            where='any'); None sets the chosen ones.
+        fires_above: the activation above which a feature fires.
     """
 
     method: str
     features: tuple[int, ...]
     strength: float
     unit: float
-    where: Literal["own", "any"]
+    where: Literal["own", "any", "always"]
     threshold: float | None
+    weights: tuple[float, ...] | None = None
+    refusal: int | None = None
+    fires_above: float = 0.0
 
     def clamp(self, sae) -> Clamp:
-        """The intervention itself."""
+        """The intervention itself. Raises ValueError for choices that `Clamp` does not allow together."""
         gate = None if self.threshold is None else Gate(self.threshold)
-        return Clamp(sae, self.features, -self.strength * self.unit, self.where, gate)
+        features, triggers = (self.features, None) if self.refusal is None else ((self.refusal,), self.features)
+        return Clamp(sae, features, self._value(), self.where, gate, triggers=triggers, fires_above=self.fires_above)
+
+    def _value(self) -> float | tuple[float, ...] | Add:
+        value = -self.strength * self.unit
+        values = value if self.weights is None else tuple(value * w for w in self.weights)
+        return Add(values) if self.where == "always" else values
 
     def labels(self) -> dict[str, Any]:
         """The columns that tell this setting's rows from others."""

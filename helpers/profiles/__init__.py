@@ -131,6 +131,32 @@ class GuardrailSettings:
 
 
 @_settings
+class ConditionalSettings:
+    """Notebook 04: grids of Clamp Prime, the refusal clamp and unconditional addition, and what is asked beside them.
+
+    Attributes:
+        n_features: how many of the ranked features are set, or trigger the refusal feature.
+        strengths, refusal_strengths, add_strengths: how far below zero features are set, or lowered, in clamp units.
+        fires_above: the activation above which a feature triggers the refusal feature.
+        control_features: how many other features take the refusal feature's place as a control.
+        resamples: of the bootstrap over questions.
+        ordered_questions: how many questions of a subject are asked in all 24 orders.
+        told_questions, new_tokens: how many questions are answered in free text, and how long an answer may be.
+    """
+
+    n_features: tuple[Count, ...]
+    strengths: tuple[Strength, ...]
+    refusal_strengths: tuple[Strength, ...]
+    add_strengths: tuple[Strength, ...]
+    fires_above: Strength
+    control_features: Count
+    resamples: Count
+    ordered_questions: Count
+    told_questions: Count
+    new_tokens: Count
+
+
+@_settings
 class RelearningSettings:
     """Notebook 06: the fine-tuning attack, and the side-effect accuracy that the attacked settings must keep."""
 
@@ -158,6 +184,7 @@ class Profile:
     clamp_curve: ClampCurveSettings
     pareto: ParetoSettings
     rmu: RMUSettings
+    conditional: ConditionalSettings
     guardrail: GuardrailSettings
     relearning: RelearningSettings
 

@@ -5,6 +5,17 @@ from pathlib import Path
 import pandas as pd
 
 FOLDER = Path(__file__).parent
+# numbers that a table may leave empty; anywhere else an empty cell is empty text
+OPTIONAL = (
+    "loss_added",
+    "strength",
+    "high_school_us_history",
+    "high_school_geography",
+    "human_aging",
+    "college_computer_science",
+    "college_biology",
+    "alignment",
+)
 
 
 def available_tables() -> tuple[str, ...]:
@@ -20,4 +31,4 @@ def load_published(name: str) -> pd.DataFrame:
     """
     if name not in available_tables():
         raise ValueError(f"published table {name!r} is unknown, the known ones are: {', '.join(available_tables())}")
-    return pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False, na_values={"loss_added": [""], "strength": [""]})
+    return pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False, na_values={column: [""] for column in OPTIONAL})
