@@ -198,6 +198,42 @@ def _dsg_is_best(table: pd.DataFrame) -> tuple[str, str]:
     return f"forget, held out: {ours}", _verdict(*beaten)
 
 
+def _retentions(row: pd.Series) -> str:
+    return f"R_bad {row['bad_retention']:.2f}, R_good {row['good_retention']:.2f}"
+
+
+def _alignment(row: pd.Series) -> str:
+    return f"{row['alignment']:.2f} [{row['alignment_low']:.2f}, {row['alignment_high']:.2f}]"
+
+
+def _clamp_prime_forgets(table: pd.DataFrame) -> tuple[str, str]:
+    row = _reported(table).loc["Clamp Prime"]
+    ours = f"{_retentions(row)}, held out"
+    return ours, _verdict(row["bad_retention_high"] < 0.5, row["good_retention_low"] > 0.8)
+
+
+def _refusal_is_best(table: pd.DataFrame) -> tuple[str, str]:
+    rows = _reported(table)
+    ours = "; ".join(f"{method} {_alignment(rows.loc[method])}" for method in ("Refusal Clamp", "Clamp Prime", "RMU"))
+    best = rows.loc["Refusal Clamp", "alignment"]
+    return f"held out: {ours}", _verdict(*(best > rows.loc[other, "alignment"] for other in ("Clamp Prime", "RMU")))
+
+
+def _clamps_near_rmu(table: pd.DataFrame) -> tuple[str, str]:
+    rows = _reported(table)
+    clamp, rmu = rows.loc["Clamp Prime"], rows.loc["RMU"]
+    # near: not below RMU by more than the two intervals allow
+    ours = f"held out: Clamp Prime {_alignment(clamp)}, RMU {_alignment(rmu)}"
+    return ours, _verdict(clamp["alignment_high"] >= rmu["alignment_low"])
+
+
+def _condition_is_needed(table: pd.DataFrame) -> tuple[str, str]:
+    rows = _reported(table)
+    add, clamp = rows.loc["unconditional add"], rows.loc["Clamp Prime"]
+    ours = f"best alignment {_alignment(add)} without, {_alignment(clamp)} with the condition, held out"
+    return ours, _verdict(add["alignment_high"] < clamp["alignment_low"])
+
+
 def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
     asked = table[table["kind"] == "questions"]
     opened = (asked["rho"] > asked["tau"]).groupby(asked["role"]).mean()
@@ -248,6 +284,14 @@ CLAIMS = (
           "near 0.30, side 0.65 at forget 0.32", "03_pareto", _near_falls),
     Claim("At side effects of 0.99 RMU forgets more than static clamps", "Farrell, Fig. 5 data, layer 3",
           "forget: clamps 0.82, RMU 0.44", "03_held_out", _rmu_beats_clamps),
+    Claim("Clamp Prime forgets and keeps most of the rest", "Khoriaty, released runs, top 10, c = 100, proportional",
+          "R_bad 0.13, R_good 0.91", "04_alignment", _clamp_prime_forgets),
+    Claim("The refusal clamp has the highest alignment", "Khoriaty, second hand, and released runs",
+          "refusal clamp 0.82; best of the others: RMU 0.81, Clamp Prime 0.79", "04_alignment", _refusal_is_best),
+    Claim("Conditional clamps come near RMU in alignment", "Khoriaty, released runs",
+          "best of 48 Clamp Prime 0.79, best of 15 RMU 0.81", "04_alignment", _clamps_near_rmu),
+    Claim("Without the condition the same features ruin the rest as well", "Khoriaty, released runs, layer 20",
+          "best alignment 0.18", "04_alignment", _condition_is_needed),
     Claim("rho tells forget questions from benign ones", "DSG, Fig. 2", "no number given", "05_rho", _gate_separates),
     Claim("DSG forgets while side effects stay at 0.99", "DSG, Table 1",
           "forget 0.296 at side 0.993", "05_held_out", _dsg_forgets),

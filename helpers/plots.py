@@ -376,7 +376,7 @@ def relearning(table: pd.DataFrame) -> Figure:
 def conditional_sweeps(table: pd.DataFrame) -> Figure:
     """Notebook 04: accuracy on forget and on side-effect questions against the strength, a panel a method."""
     methods = list(dict.fromkeys(table["method"]))
-    figure, axes = _panels(len(methods), width=3.9, sharey=True)
+    figure, axes = _panels(len(methods), width=3.9, sharex=True, sharey=True)
     colours = dict(zip(sorted(table["n_features"].unique()), (SKY, BLUE, ORANGE, RED), strict=False))
     for ax, method in zip(axes, methods, strict=True):
         for n, rows in table[table["method"] == method].groupby("n_features"):
@@ -385,7 +385,7 @@ def conditional_sweeps(table: pd.DataFrame) -> Figure:
                             marker=marker, ms=4, lw=1.2, elinewidth=0.6, label=f"{n:g} features, {role}")  # fmt: skip
         _strengths(ax, table["strength"])
         _chance(ax)
-        ax.set(title=method, ylim=(-0.03, 1.03))
+        ax.set(title=method, ylim=(-0.03, 1.03), xlabel="strength c in clamp units")
     ns = f"forget n = {table['forget_n'].iloc[0]}, side effects n = {table['side_n'].iloc[0]}"
     axes[0].set_ylabel(f"accuracy on known questions\n({ns})")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
@@ -407,12 +407,14 @@ def retention_tradeoff(table: pd.DataFrame) -> Figure:
             ax.scatter(rows["good_retention"], rows["bad_retention"], color=colour, marker=marker, s=28, alpha=0.75,
                        linewidths=0, label=method)  # fmt: skip
         best = of.loc[of["alignment"].idxmax()]
-        ax.annotate(f"{best['method']}, {best['setting']}: {best['alignment']:.2f}", (0.02, 0.02), fontsize=7)
+        words = f"highest alignment, {best['alignment']:.2f}:\n{best['method']}, {best['setting']}"
+        ax.annotate(words, (0.0, 0.95), fontsize=7)
         ax.scatter(best["good_retention"], best["bad_retention"], s=130, facecolors="none", edgecolors=BLACK, lw=0.8)
         ax.set(title=world, xlabel="R_good: retention of side-effect subjects\n(higher is better)")
         ax.set(xlim=(-0.03, 1.04), ylim=(-0.03, 1.04))
     axes[0].set_ylabel("R_bad: retention of the forget subject\n(lower is better)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    shown = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside right center", frameon=False, fontsize=8)
     return figure
 
 

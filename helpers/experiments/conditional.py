@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-
 from torch import Tensor
 
 from helpers.experiments.discovery import HIDDEN, token_activations
@@ -329,7 +328,8 @@ def protocols(
         for edit, found in zip(edits, sweep.edited_by_each(clamps), strict=True):
             labels = {"method": edit.method, "setting": _size(edit), "protocol": protocol}
             rows.append(labels | _reading(of, before, found, orders, settings.resamples))
-    return pd.DataFrame(rows)
+    # edit by edit, so that the protocols of one stand together
+    return pd.DataFrame([row for i in range(len(edits)) for row in rows[i :: len(edits)]])
 
 
 def _judged(exam: Exam) -> Exam:
