@@ -8,9 +8,13 @@ from helpers.claims import (
     NOT_RUN,
     README,
     _clamp_of_one,
+    _clamp_prime_forgets,
+    _clamps_near_rmu,
+    _condition_is_needed,
     _dsg_holds,
     _dsg_is_best,
     _near_falls,
+    _refusal_is_best,
     _rmu_relearns,
     _saturation,
     markdown,
@@ -59,6 +63,29 @@ def test_dsg_is_best_on_questions_it_was_not_chosen_on():
     assert _dsg_is_best(pd.concat([same, table]))[1] == "partly"  # 40 and 45 of 100 do not differ beyond chance
     assert _dsg_is_best(held_out(DSG=0.4, RMU=0.7))[1] == "agrees"  # static clamps have no setting at all
     assert _dsg_is_best(held_out(DSG=0.8, RMU=0.7, **{"static clamp": 0.45}))[1] == "disagrees"
+
+
+def aligned(**found):
+    """Rows of the alignment table: method -> (alignment, R_good, R_bad), each with an interval of +-0.1."""
+    rows = []
+    for method, values in found.items():
+        row = {"protocol": "chosen on one half, reported on the other", "method": method.replace("_", " ")}
+        for name, x in zip(("alignment", "good_retention", "bad_retention"), values, strict=True):
+            row |= {name: x, f"{name}_low": x - 0.1, f"{name}_high": x + 0.1}
+        rows.append(row | {"setting": "s"})
+    return pd.DataFrame(rows)
+
+
+def test_conditional_clamps_are_judged_by_their_intervals():
+    table = aligned(Clamp_Prime=(0.6, 0.95, 0.37), RMU=(0.7, 0.9, 0.2), unconditional_add=(0.3, 0.4, 0.3),
+                    Refusal_Clamp=(0.65, 0.9, 0.3))  # fmt: skip
+    assert _clamp_prime_forgets(table) == ("R_bad 0.37, R_good 0.95, held out", "agrees")
+    assert _refusal_is_best(table)[1] == "partly"  # better than Clamp Prime, not than RMU
+    assert _clamps_near_rmu(table)[1] == "agrees"  # 0.6 + 0.1 reaches 0.7 - 0.1
+    assert _condition_is_needed(table)[1] == "agrees"
+    other = aligned(Clamp_Prime=(0.35, 0.85, 0.6), RMU=(0.7, 0.9, 0.2), unconditional_add=(0.3, 0.4, 0.3))
+    assert _clamp_prime_forgets(other)[1] == "disagrees"
+    assert _clamps_near_rmu(other)[1] == _condition_is_needed(other)[1] == "disagrees"
 
 
 def attack(arm, forget, side=(1.0, 1.0)):

@@ -6,11 +6,15 @@ import pytest
 
 from helpers.metrics import (
     accuracy,
+    aligned,
+    alignment,
     best_setting,
+    bootstrapped_accuracy,
     difference_interval,
     halves,
     letter_histogram,
     pareto_front,
+    retention,
     unlearning_score,
     wilson_interval,
 )
@@ -67,3 +71,59 @@ def test_letter_histogram_counts_every_letter():
 def test_halves_are_even_disjoint_and_from_the_seed():
     assert sorted(halves(7, 0).tolist()) == [0, 0, 0, 0, 1, 1, 1]
     assert halves(50, 0).tolist() == halves(50, 0).tolist() != halves(50, 1).tolist()
+
+
+def test_retention_is_the_share_above_chance_that_is_left():
+    assert retention(0.5, 0.75) == pytest.approx(0.5)  # 1/4 of 1/2
+    assert retention(0.2718, 0.5860) == pytest.approx(0.0218 / 0.3360)
+    assert retention([0.9, 0.25, 0.1], 0.75).tolist() == pytest.approx([1.0, 2e-8, 2e-8])  # better, at and below chance
+    assert retention([0.2, 0.9], 0.2).tolist() == [1.0, 1.0]  # at chance before: nothing to lose
+
+
+def test_alignment_by_hand():
+    # good: half of what lay above chance is left; bad: a fifth
+    assert alignment(0.5, 0.75, 0.35, 0.75) == pytest.approx(0.5 * 0.8)
+    assert alignment(0.6, 0.6, 0.25, 0.6) == pytest.approx(1.0)
+    assert alignment(0.6, 0.6, 0.6, 0.6) == 0.0
+
+
+def test_bootstrap_draws_a_question_with_all_its_conditions():
+    right = np.array([[1, 0], [0, 1], [1, 0], [1, 0]])  # one or the other: paired, the two always sum to 1
+    drawn = bootstrapped_accuracy(right, 2000, np.random.default_rng(0))
+    assert drawn.shape == (2000, 2)
+    np.testing.assert_allclose(drawn.sum(axis=1), 1.0)
+    # 4 draws with probability 3/4: standard error sqrt(3/4 * 1/4 / 4)
+    assert drawn[:, 0].mean() == pytest.approx(0.75, abs=0.02)
+    assert drawn[:, 0].std() == pytest.approx((0.75 * 0.25 / 4) ** 0.5, abs=0.01)
+    assert set(np.unique(drawn * 4)) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("right", [np.zeros((0, 2)), np.zeros(3)])
+def test_bootstrap_needs_questions(right):
+    with pytest.raises(ValueError, match="expected right or wrong of some questions"):
+        bootstrapped_accuracy(right, 10, np.random.default_rng(0))
+
+
+def test_aligned_has_no_interval_where_every_question_is_alike():
+    kept, lost = np.tile([True, True], (5, 1)), np.tile([True, False], (7, 1))
+    found = aligned(kept, lost, 50, seed=0)
+    for end in ("", "_low", "_high"):
+        assert found[f"good_retention{end}"] == 1.0
+        assert found[f"alignment{end}"] == pytest.approx(1.0)
+
+
+def test_aligned_intervals_are_the_binomials():
+    """300 of 400 kept: R_good = 2/3, standard error of the accuracy 0.02165 over 3/4."""
+    good = np.stack([np.ones(400), np.arange(400) < 300], axis=1)
+    bad = np.tile([True, False], (9, 1))
+    found, half = aligned(good, bad, 20_000, seed=0), 1.96 * (0.75 * 0.25 / 400) ** 0.5 / 0.75
+    ends = found["alignment"], found["alignment_low"], found["alignment_high"]
+    assert ends == pytest.approx((2 / 3, 2 / 3 - half, 2 / 3 + half), abs=4e-3)
+    assert aligned(good, bad, 20, seed=0) == aligned(good, bad, 20, seed=0) != aligned(good, bad, 20, seed=1)
+
+
+def test_pairing_narrows_the_interval():
+    """An edit that changes no answer keeps exactly everything, however few questions were right before it."""
+    same = np.repeat([[True, True], [False, False]], [60, 40], axis=0)
+    found = aligned(same, same, 500, seed=0)
+    assert (found["good_retention_low"], found["good_retention_high"], found["alignment_high"]) == (1.0, 1.0, 0.0)

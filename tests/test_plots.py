@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers import plots
+from helpers.experiments import conditional
 from helpers.provenance import ROOT
 from helpers.published import load_published
 
@@ -59,8 +60,32 @@ def test_pareto_draws_every_setting_and_joins_the_front():
 def test_every_published_method_has_a_style():
     for name in ("farrell2024_fig5", "dsg2025_tables"):
         assert set(load_published(name)["method"]) <= set(plots.STYLE)
+    assert set(conditional.published_points()["method"]) <= set(plots.STYLE)
 
 
 def test_styles_differ_in_shape_and_colour_where_they_meet():
-    met = ("static clamp", "Clamp Prime", "DSG", "RMU")
-    assert len({plots.STYLE[m][0] for m in met}) == len({plots.STYLE[m][1] for m in met}) == len(met)
+    conditional_clamps = ("Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "RMU")
+    for met in (("static clamp", "Clamp Prime", "DSG", "RMU"), conditional_clamps):
+        assert len({plots.STYLE[m][0] for m in met}) == len({plots.STYLE[m][1] for m in met}) == len(met)
+
+
+def test_the_point_of_highest_alignment_is_ringed_in_each_panel():
+    points = pd.DataFrame({
+        "world": ["ours", "ours", "theirs"], "method": ["Clamp Prime", "RMU", "RMU"], "setting": ["a", "b", "c"],
+        "good_retention": [0.9, 1.0, 0.8], "bad_retention": [0.5, 0.2, 0.1], "alignment": [0.45, 0.8, 0.72],
+    })  # fmt: skip
+    figure = plots.retention_tradeoff(points)
+    rings = [ax.collections[-1].get_offsets().tolist() for ax in figure.axes]
+    assert rings == [[[1.0, 0.2]], [[0.8, 0.1]]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Clamp Prime", "RMU"]
+
+
+def test_letters_are_stacked_to_one():
+    table = pd.DataFrame(
+        [(n, r, x, s, 0.5, 0.9, 8) for n in ("right answers", "e") for r in ("forget", "side")
+         for x, s in zip("ABCD", (0.5, 0.25, 0.25, 0.0), strict=True)],
+        columns=["name", "role", "letter", "share", "accuracy", "mass", "n"],
+    )  # fmt: skip
+    ax = plots.letters(table).axes[0]
+    assert [p.get_x() + p.get_width() for p in ax.patches] == [0.5, 0.5, 0.75, 0.75, 1, 1, 1, 1]
+    assert [t.get_text() for t in ax.texts] == ["accuracy 0.50, mass 0.90"] * 2

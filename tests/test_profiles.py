@@ -27,6 +27,7 @@ def test_an_unknown_profile_lists_the_known():
         ("learning_rate = 1e-2", "learning_rate = nan", "rmu.learning_rate = nan: input should be a finite number"),
         ("n_features = [10, 20, 50]", "n_features = [10, 20.5]", "pareto.n_features.1 = 20.5"),
         ("strengths = [0.0, 1.0, 2.0", "strengths = [-1.0, 1.0, 2.0", "clamp_curve.strengths.0 = -1.0"),
+        ("fires_above = 0.05", "fires_above = -0.05", "conditional.fires_above = -0.05"),
         ('dtype = "float32"', 'dtype = "float16"', "model.dtype = 'float16': input should be 'float32' or 'bfloat16'"),
         ('name = "tiny"', 'name = "small"', "calls itself 'small'"),
         ("[pareto]", "[pareto", "not valid TOML"),

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.metrics import unlearning_score
+from helpers.experiments import conditional
+from helpers.metrics import alignment, unlearning_score
 from helpers.published import available_tables, load_published
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
@@ -45,6 +46,14 @@ def test_the_numbers_that_the_claims_quote_are_the_tables():
     (strongest,) = points.query("n_features == 50 and strength == 100").itertuples()
     found = strongest.near_accuracy, strongest.side_accuracy, strongest.forget_accuracy
     assert [round(x, 2) for x in found] == [0.30, 0.65, 0.32]
+    runs = conditional.published_points()
+    best = runs.loc[runs.groupby("method")["alignment"].idxmax()].set_index("method")["alignment"].round(2)
+    clamps = ["Clamp Prime", "Clamp Prime, proportional"]
+    assert best[["Refusal Clamp", "RMU", "unconditional add"]].tolist() == [0.82, 0.81, 0.18]
+    assert best[clamps].tolist() == [0.61, 0.79]
+    assert runs["method"].isin(clamps).sum() == 48 and (runs["method"] == "RMU").sum() == 15
+    (prime,) = runs[(runs["method"] == clamps[1]) & (runs["setting"] == "10 features x100")].itertuples()
+    assert [round(prime.bad_retention, 2), round(prime.good_retention, 2)] == [0.13, 0.91]
     table = load_published("dsg2025_tables").query("benchmark == 'wmdp-bio'").set_index("method")
     assert table.loc["DSG", ["forget_accuracy", "side_accuracy"]].tolist() == pytest.approx([0.296, 0.993], abs=5e-4)
     assert table.loc[["DSG", "RMU", "static clamp"], "forget_accuracy"].round(2).tolist() == [0.30, 0.50, 0.59]
@@ -58,3 +67,38 @@ def test_points_equal_the_released_data():
     pairs = set(zip(theirs["wmdp_bio_acc"].round(6), theirs["mmlu_side_effect_acc"].round(6), strict=True))
     assert len(ours) == 48
     assert set(zip(ours["forget_accuracy"].round(6), ours["side_accuracy"].round(6), strict=True)) <= pairs
+
+
+def test_khoriatys_runs_pool_mmlu_by_questions():
+    """RMU s400 a300 layer 3: (204 * .6078 + 198 * .6263 + 223 * .5919 + 100 * .43) / 725 = .5834, alignment .8065."""
+    runs = conditional.published_points().set_index("setting")
+    rmu = runs.loc["layer 3, steering 400, alpha 300"]
+    assert rmu["alignment"] == pytest.approx(float(alignment(0.5834, 0.5738, 0.3150, 0.5860)), abs=5e-4)
+    assert rmu["alignment"] == pytest.approx(0.8065, abs=5e-4)
+    # the clamps' runs lack computer science, and so does the base that they are measured from
+    clamp = runs[runs["method"] == "Clamp Prime, proportional"].loc["10 features x100"]
+    assert clamp["good_retention"] == pytest.approx((0.5648 - 0.25) / (0.5968 - 0.25), abs=5e-4)
+    assert runs[runs["method"] == "Refusal Clamp"]["good_retention"].item() == pytest.approx(
+        0.8226 / (1 - 0.0649), abs=5e-4
+    )
+    second_hand = load_published("khoriaty2025_lm_eval")["source"].str.contains("second hand")
+    assert second_hand.sum() == 1
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this checkout")
+def test_khoriatys_runs_equal_the_released_ones():
+    theirs = pd.read_csv(PUBLISHED / "khoriaty2025_gemma-2-2b_lm_eval.csv")
+    ours = load_published("khoriaty2025_lm_eval")
+    released = ours[~ours["source"].str.contains("second hand|rounded")]
+    columns = ["wmdp_bio", "high_school_us_history", "high_school_geography", "human_aging", "college_computer_science",
+               "college_biology"]  # fmt: skip
+    assert len(released) == len(theirs) == 67
+    kinds = {
+        "base": "base",
+        "rmu": "RMU",
+        "clamp_layer7_none": "Clamp Prime",
+        "clamp_layer7_proportional": "Clamp Prime",
+    }
+    pairs = (sorted(zip(kind, *(t[c].fillna(-1) for c in columns), strict=True))
+             for kind, t in ((theirs["method"].map(kinds), theirs), (released["method"], released)))  # fmt: skip
+    assert next(pairs) == next(pairs)
