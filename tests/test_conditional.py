@@ -204,10 +204,11 @@ def test_every_protocol_reads_every_edit(exam):
     edits = [ClampSetting("Clamp Prime", FEATURES, 5.0, 2.0, "own", None),
              ClampSetting("unconditional add", FEATURES, 1.0, 2.0, "always", None)]  # fmt: skip
     table = conditional.protocols(exam, sae, questions, edits, ["plain"], SETTINGS)
-    assert table["method"].tolist() == ["Clamp Prime"] * 3 + ["unconditional add"] * 3
-    assert table["forget_n"].tolist() == [1, 4, 6] * 2  # one a subject in 24 orders, the known, all; no near domain
-    assert table["side_n"].tolist() == [2, 5, 9] * 2
-    assert table["forget_before"].tolist()[:2] == [1.0, 1.0]
+    assert table["method"].tolist() == ["Clamp Prime"] * 4 + ["unconditional add"] * 4
+    # one a subject in 24 orders and in one, the known, all; no near domain
+    assert table["forget_n"].tolist() == [1, 1, 4, 6] * 2
+    assert table["side_n"].tolist() == [2, 2, 5, 9] * 2
+    assert table["forget_before"].tolist()[:3] == [1.0, 1.0, 1.0]
 
     clamp = edits[0].clamp(sae)
     (one,) = exam.questions["hazard"][:1]
@@ -216,14 +217,14 @@ def test_every_protocol_reads_every_edit(exam):
     every = questions["hazard"]
     for when, edit in (("before", None), ("after", clamp)):
         right = is_right(answer_probabilities(exam.model, every, edit, ORIGINAL_ORDER, "plain"), every, ORIGINAL_ORDER)
-        assert table[f"forget_{when}"][2] == pytest.approx(right.double().mean().item())
+        assert table[f"forget_{when}"][3] == pytest.approx(right.double().mean().item())
 
 
 def test_one_order_of_known_questions_is_what_the_exam_counts(exam):
     edit = ClampSetting("Clamp Prime", FEATURES, 5.0, 2.0, "own", None)
     table = conditional.protocols(exam, toy_sae(), exam.questions, [edit], ["chat"], SETTINGS)
     (point,) = points(score_settings(exam, toy_sae(), [edit])).to_dict("records")
-    for protocol in ("known questions, one order", "all questions, one order, chat frame"):
+    for protocol in ("all known questions, one order", "all questions, one order, chat frame"):
         (row,) = table[table["protocol"] == protocol].to_dict("records")
         assert row["forget_after"] == pytest.approx(point["forget_accuracy"])
         assert row["side_after"] == pytest.approx(point["side_accuracy"])

@@ -309,7 +309,8 @@ def protocols(
         questions: all questions by subject, known or not.
         edits: the settings to compare.
         prompt_formats: frames in which all questions are asked once, in their original order.
-        settings: sizes; of the known questions `ordered_questions` a subject are asked in all 24 orders.
+        settings: sizes; of the known questions `ordered_questions` a subject are asked in all 24 orders, and the same
+            ones in one, so that orders and questions are not taken for one another.
 
     Returns:
         method, setting, protocol, n and accuracy before and after of both roles (`forget_n`, `forget_before`,
@@ -318,7 +319,11 @@ def protocols(
     """
     few = replace(exam, questions={s: qs[: settings.ordered_questions] for s, qs in exam.questions.items()})
     exam, few, everyone = (_judged(of) for of in (exam, few, replace(exam, questions=questions)))
-    asked = {"known questions, 24 orders": (few, ORDERS), "known questions, one order": (exam, ORIGINAL_ORDER)}
+    asked = {
+        "some known questions, 24 orders": (few, ORDERS),
+        "the same known questions, one order": (few, ORIGINAL_ORDER),
+        "all known questions, one order": (exam, ORIGINAL_ORDER),
+    }
     for frame in prompt_formats:
         asked[f"all questions, one order, {frame} frame"] = (replace(everyone, prompt_format=frame), ORIGINAL_ORDER)
     rows, clamps = [], [edit.clamp(sae) for edit in edits]
