@@ -215,6 +215,7 @@ def _clamp_prime_forgets(table: pd.DataFrame) -> tuple[str, str]:
 def _refusal_is_best(table: pd.DataFrame) -> tuple[str, str]:
     rows = _reported(table)
     ours = "; ".join(f"{method} {_alignment(rows.loc[method])}" for method in ("Refusal Clamp", "Clamp Prime", "RMU"))
+    # a ranking, as in the paper, whose differences lie within their intervals too
     best = rows.loc["Refusal Clamp", "alignment"]
     return f"held out: {ours}", _verdict(*(best > rows.loc[other, "alignment"] for other in ("Clamp Prime", "RMU")))
 

@@ -420,16 +420,17 @@ def retention_tradeoff(table: pd.DataFrame) -> Figure:
 
 def alignments(table: pd.DataFrame) -> Figure:
     """Notebook 04: alignment and both retentions of each method's best setting, with bootstrap intervals."""
-    figure, axes = _panels(3, width=4.2, height=1.4 + 0.42 * len(table), sharey=True)
-    names = [f"{m}\n{p.split(',')[0]}" for m, p in zip(table["method"], table["protocol"], strict=True)]
+    figure, axes = _panels(3, width=4.2, height=1.4 + 0.5 * len(table), sharey=True)
+    labels = table[["method", "protocol", "forget_n", "side_n"]].itertuples(index=False)
+    names = [f"{m}\n{p.split(',')[0]}\n(n = {int(forget)}, {int(side)})" for m, p, forget, side in labels]
     columns = {"alignment": BLACK, "good_retention": GREEN, "bad_retention": RED}
     for ax, (column, colour) in zip(axes, columns.items(), strict=True):
         _interval_dots(ax, table, column, colour)
         ax.set_yticks(range(len(names)), names, fontsize=7)
     for ax, words in zip(
-        axes, ("alignment: R_good * (1 - R_bad)", "R_good: kept", "R_bad: not forgotten"), strict=True
+        axes, ("alignment: R_good * (1 - R_bad)", "R_good: kept (0: chance)", "R_bad: left (0: chance)"), strict=True
     ):
-        ax.set(xlim=(-0.02, 1.02), xlabel=f"{words} (95 % interval)")
+        ax.set(xlim=(-0.02, 1.02), xlabel=words)
     for i, setting in enumerate(table["setting"]):
         axes[0].annotate(setting, (0.0, i), fontsize=6.5, xytext=(0, 6), textcoords="offset points")
     axes[0].invert_yaxis()
