@@ -109,6 +109,5 @@ def framed(tokenizer, documents: Sequence[Document], prompt_format: str) -> list
     Header and chat marks hold no hazard, so they dilute rho in every prompt alike; a threshold for prompts is taken on
     text in the same frame.
     """
-    return encode_texts(
-        tokenizer, [frame_text(tokenizer, header(d.subject) + d.text, prompt_format) for d in documents]
-    )
+    texts = [header(d.subject, prompt_format) + d.text for d in documents]
+    return encode_texts(tokenizer, [frame_text(tokenizer, text, prompt_format) for text in texts])

@@ -94,6 +94,8 @@ class Clamp:
         triggers: ids of the features whose firing decides in place of the chosen ones, which are then set wherever any
             trigger fires (Refusal Clamp: harmful features trigger, the refusal feature is set); needs where='any'.
         fires_above: a feature fires where its activation is larger than this (Refusal Clamp: 0.05).
+        bos: whether BOS may be touched too, as in the released code of Farrell and Khoriaty and in lm-eval's `steered`;
+            no hot fraction counts it even so.
 
     Raises:
         ValueError: a feature id outside the SAE or repeated, a value that is not finite or of the wrong length, an
@@ -109,6 +111,7 @@ class Clamp:
     decoders: Sequence[int] | Tensor | None = None
     triggers: Sequence[int] | Tensor | None = None
     fires_above: float = 0.0
+    bos: bool = False
 
     def __post_init__(self) -> None:
         ids = feature_ids(self.sae, self.features)
@@ -154,6 +157,10 @@ class Clamp:
             return torch.ones(len(hot), dtype=torch.bool, device=hot.device)
         return self.gate.opens(hot, mask)
 
+    def touchable(self, mask: Tensor) -> Tensor:
+        """[batch, seq] bool: the real tokens that may be touched, all but BOS if not otherwise said; gate aside."""
+        return mask.bool() if self.bos else after_bos(mask)
+
     def set_at(self, hot: Tensor) -> Tensor:
         """[batch, seq] bool: the tokens at which something is set, from hot tokens, gate and BOS aside."""
         return torch.ones_like(hot) if self.where == "always" else hot
@@ -189,7 +196,7 @@ class Clamp:
             [batch, seq, d_model] in the residual's dtype; bit-equal to `residual` wherever nothing is set.
         """
         mask = mask.to(residual.device)
-        touchable = after_bos(mask)
+        touchable = self.touchable(mask)
         if self.gate is not None:
             touchable = touchable & self.opened(self.hot(residual), mask)[:, None]
         return self.edit(residual, touchable)
@@ -221,7 +228,7 @@ class Held:
         if self._opened is None:
             mask = self._mask.to(residual.device)
             self._opened = self._clamp.opened(self._clamp.hot(residual), mask)
-            return self._clamp.edit(residual, after_bos(mask) & self._opened[:, None])
+            return self._clamp.edit(residual, self._clamp.touchable(mask) & self._opened[:, None])
         if not self._generated:
             return residual
         return self._clamp.edit(residual, self._opened[:, None].expand(residual.shape[:2]))

@@ -77,6 +77,10 @@ class Run:
         provenance.check_facts(facts)
         self._facts |= facts
 
+    def record(self) -> dict[str, Any]:
+        """What made this run's results so far: commit, versions, settings, facts noted, stages, machine."""
+        return provenance.record(self.profile, self._facts, self._stages)
+
     def save_figure(self, name: str, table: pd.DataFrame, draw: Draw) -> Figure:
         """Write the table as `<name>.csv`, draw it from that file alone, and write picture and record beside it.
 
@@ -96,7 +100,7 @@ class Run:
         path = self.figures / f"{name}.csv"
         write_atomically(path, lambda file: _write_csv(table, file))
         facts = {"notebook": self.notebook, "drawn_by": draw.__name__, "rows": len(table), "columns": kinds}
-        record = facts | provenance.record(self.profile, self._facts, self._stages)
+        record = facts | self.record()
         figure = _draw(path, kinds, draw)
         text = json.dumps(record, indent=1) + "\n"
         write_atomically(path.with_suffix(".json"), lambda file: file.write_text(text, encoding="utf-8"))

@@ -23,18 +23,21 @@ ROOMS = (
     ("provenance", "corpora", "plots"),
     ("store", "organism", "trees"),
     ("run", "claims", "data", "saes"),
-    ("interventions",),
-    ("models",),
-    ("residuals",),
+    ("interventions", "lm_eval_tasks"),
+    ("models", "steering"),
+    ("residuals", "lm_eval_adapter"),
     ("features", "scoring", "generation"),
     ("baselines", "relearning"),
     ("experiments",),
-    ("reproduce",),
+    ("reproduce", "evaluate"),
 )
 # Rooms that never see a model: figures and tables are made again where none can be loaded.
 MODEL_FREE = ("profiles", "metrics", "plots", "published", "provenance", "store", "run", "reproduce")
 # Objects of other packages whose type would be longer than it is worth; everything else is annotated.
 NAMES_ENOUGH = {"self", "cls", "model", "tokenizer", "sae"}
+# lm-eval's `steered` model takes tensors from a .pt file and from nothing else, so one of ours writes such a file, of
+# tensors, numbers and words only; nobody reads one.
+WRITES_FOR_OTHERS = {("helpers/steering.py", "torch.save")}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -170,7 +173,8 @@ def test_nothing_unpickles_trusts_remote_code_or_swallows_errors() -> None:
                 names = {alias.name.partition(".")[0] for alias in node.names} | {getattr(node, "module", None) or ""}
                 found += [f"{path}:{node.lineno} imports {name}" for name in names & banned]
             elif isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save"):
-                found.append(f"{path}:{node.lineno} {ast.unparse(node)}")
+                allowed = (path, ast.unparse(node)) in WRITES_FOR_OTHERS
+                found += [] if allowed else [f"{path}:{node.lineno} {ast.unparse(node)}"]
             elif isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "allow_pickle"):
                 found += [f"{path}:{node.lineno} {node.arg}"] if ast.unparse(node.value) != "False" else []
             elif isinstance(node, ast.ExceptHandler):
