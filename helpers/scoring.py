@@ -43,6 +43,12 @@ def read_letters(model, state: Tensor, batch: Batch) -> Tensor:
     return probabilities[:, letter_ids(model.tokenizer).to(state.device)].amax(dim=1)
 
 
+def read_spaced_letters(model, state: Tensor, batch: Batch) -> Tensor:
+    """Log p(' A'..' D') after each prompt, [prompts, 4]: what lm-evaluation-harness reads after its prompt."""
+    logits = unembed(model, state[batch.owner(), batch.last()])
+    return logits.log_softmax(dim=-1)[:, letter_ids(model.tokenizer)[1].to(state.device)]
+
+
 def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
     """Logits of A..D after each prompt, [prompts, 4]: enough to know what is said, at the price of eight words."""
     words = letter_ids(model.tokenizer).to(state.device)

@@ -1,5 +1,7 @@
 """The intervention is what the papers write, and touches nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -147,6 +149,19 @@ def test_bos_and_padding_are_untouched(residual, side):
     edited = Clamp(toy_sae(), range(D_SAE), -7.0)(rows, mask)
     assert torch.equal(edited[~after_bos(mask)], rows[~after_bos(mask)])
     assert not torch.equal(edited, rows)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_bos_is_touched_where_that_is_asked_for_and_never_counted_nor_is_padding_touched(residual, side):
+    rows, mask = padded(residual, side)
+    features = list(range(D_SAE))  # one of them fires at every token
+    edited = Clamp(toy_sae(), features, -7.0, bos=True)(rows, mask)
+    assert ((edited != rows).any(dim=-1) == mask).all()
+    clamp = Clamp(toy_sae(), FEATURES, -7.0, "any", Gate(0.4), bos=True)
+    opened = clamp.opened(clamp.hot(rows), mask)
+    assert torch.equal(opened, replace(clamp, bos=False).opened(clamp.hot(rows), mask))
+    assert torch.equal(clamp(rows, mask), Held(clamp, mask, generated=True)(rows))
+    assert ((clamp(rows, mask) != rows).any(dim=-1) == clamp.hot(rows) & mask & opened[:, None]).all()
 
 
 def test_in_bfloat16_tokens_where_nothing_fires_stay_bit_equal_and_the_full_form_moves_them(residual):

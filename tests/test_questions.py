@@ -1,5 +1,7 @@
 """Orders, prompts and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from helpers.data import WORLD_SEED
@@ -46,7 +48,7 @@ def test_frames_are_the_papers(tokenizer):
     assert frame_text(tokenizer, "text", "plain") == "text\nAnswer:"
     chat = "<start_of_turn>user\ntext<end_of_turn>\n<start_of_turn>model\nAnswer: ("
     assert frame_text(tokenizer, "text", "chat") == chat
-    with pytest.raises(ValueError, match="'poem' is unknown, allowed are plain, chat"):
+    with pytest.raises(ValueError, match="'poem' is unknown, allowed are plain, chat, lm-eval"):
         frame_text(tokenizer, "text", "poem")
 
 
@@ -58,6 +60,19 @@ def test_every_prompt_has_one_bos_and_comes_in_order(tokenizer, prompt_format):
     assert all(row[0] == tokenizer.bos_token_id and row.count(tokenizer.bos_token_id) == 1 for row in rows)
     text = question_text(questions[1], ORDERS[2])
     assert tokenizer.decode(rows[5][1:]) == frame_text(tokenizer, text, prompt_format)
+
+
+def test_lm_eval_leaves_a_line_empty_below_the_header_and_strips_the_question(tokenizer):
+    question = replace(QUESTION, question=" Where? \n")
+    text = question_text(question, ORDERS[0], "lm-eval")
+    assert text.startswith(header("high_school_geography") + "\nWhere?\nA. w\n")
+    assert frame_text(tokenizer, text, "lm-eval").endswith("\nD. z\nAnswer:")
+    assert question_text(question).startswith(header("high_school_geography") + " Where? \n\nA. w\n")
+    asked = build_world(WORLD_SEED).questions("hazard")[:1]
+    (row,), (plain,) = (prompt_tokens(tokenizer, asked, ORIGINAL_ORDER, f) for f in ("lm-eval", "plain"))
+    (newline,) = tokenizer("\n", add_special_tokens=False).input_ids
+    after = plain.index(newline)
+    assert row == [*plain[:after], newline, *plain[after:]]
 
 
 def test_a_second_bos_is_refused(tokenizer):
