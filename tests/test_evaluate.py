@@ -15,7 +15,7 @@ import yaml
 
 from helpers import evaluate
 from helpers.data import load_questions
-from helpers.experiments import bench, discovery, guardrail
+from helpers.experiments import bench, conditional, discovery, guardrail
 from helpers.experiments.exam import ClampSetting, score_settings
 from helpers.experiments.methods import METHODS, Settings, check_settings, clamp_facts, edited
 from helpers.experiments.pareto import choose
@@ -44,6 +44,13 @@ def small():
         selection=replace(tiny.selection, n_features=4),
         pareto=replace(tiny.pareto, n_features=(2, 4), strengths=(2.0, 8.0)),
         guardrail=replace(tiny.guardrail, n_features=(3, 5), strengths=(2.0, 8.0)),
+        conditional=replace(
+            tiny.conditional,
+            n_features=(2, 4),
+            strengths=(2.0, 8.0),
+            refusal_strengths=(2.0, 8.0),
+            add_strengths=(1.0,),
+        ),
         rmu=RMUSettings((2,), (10.0,), (3.0, 30.0), 2, 2, 1e-2),
     )
     few = {subject: questions[:N] for subject, questions in load_questions(tiny).items()}
@@ -111,6 +118,25 @@ def test_static_clamps_differ_in_the_rule_that_ranks_their_features(run, lab, ra
     assert found.value == pytest.approx(-8 * unit) and not found.bos
 
 
+def test_clamp_prime_is_the_setting_of_highest_alignment(run, lab, ranked, unit):
+    found = edited(run, lab, "clamp_prime", Settings())
+    exam = bench.open_exam(run, lab, bench.known(run, lab))
+    alignments = {}
+    for n, strength in ((2, 2.0), (2, 8.0), (4, 2.0), (4, 8.0)):
+        ids = tuple(ranked["clamp_prime"][:n].tolist())
+        scores = score_settings(exam, lab.sae, [ClampSetting("Clamp Prime", ids, strength, unit, "own", None)])
+        alignments[ids, -strength * unit] = conditional.aligned_points(scores, half=0)["alignment"][0]
+    best = max(alignments, key=alignments.get)
+    assert (found.intervention.features, found.intervention.value) == best
+    assert found.facts["chosen"] == "highest alignment"
+
+
+def test_proportional_strengths_follow_the_firing_rates(run, lab, ranked, unit):
+    clamp = edited(run, lab, "clamp_prime", Settings(n_features=2, strength=8.0, proportional=True)).intervention
+    rates = bench.statistics(run, lab)[0]["firing_rate"].to_numpy()[ranked["clamp_prime"][:2]]
+    assert list(clamp.value) == pytest.approx((-8 * unit * rates / rates.mean()).tolist())
+
+
 def test_a_grid_that_settings_narrow_is_chosen_from(run, lab, ranked, unit):
     found = edited(run, lab, "clamp", Settings(n_features=4, bos=True))
     assert list(found.intervention.features) == ranked["sparsity"][:4].tolist() and found.intervention.bos
@@ -121,6 +147,14 @@ def test_the_refusal_clamp_sets_its_feature_where_clamp_primes_fire(run, lab, ra
     clamp = edited(run, lab, "refusal", Settings(n_features=2, strength=8.0, refusal_feature=9)).intervention
     assert list(clamp.features) == [9] and list(clamp.triggers) == ranked["clamp_prime"][:2].tolist()
     assert (clamp.where, clamp.fires_above) == ("any", 0.05) and clamp.value == pytest.approx(-8 * unit)
+
+
+def test_the_refusal_feature_is_the_notebooks_stand_in(run, lab, ranked, unit):
+    clamp = edited(run, lab, "refusal", Settings(n_features=2, strength=8.0)).intervention
+    exam = bench.open_exam(run, lab, bench.known(run, lab))
+    retain = bench.statistics(run, lab)[1]["firing_rate"].to_numpy()
+    rates = conditional.answer_rates(exam, lab.sae)
+    assert list(clamp.features) == [conditional.stand_in(rates, retain, ranked["clamp_prime"][:4])]
 
 
 def test_settings_by_hand_need_no_statistics(run, lab, monkeypatch):
@@ -165,7 +199,7 @@ def test_facts_of_a_clamp_are_json():
         ("add", Settings(fires_above=0.1), "not 'fires_above'"),
         ("clamp", Settings(value=1.0, strength=2.0), "strength and value are both set"),
         ("clamp", Settings(features=(1,), n_features=2), "features and n_features are both set"),
-        ("refusal", Settings(), "needs a refusal_feature"),
+        ("clamp", Settings(proportional=True), "not 'proportional'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(method, settings, message):
@@ -252,7 +286,7 @@ CSV = "latent_idx,hook_action,steering_coefficient,sae_id,sae_release\n3,{},-4,l
         ("dsg", "s.csv", CSV.format("clamp", 1), "s.csv is of action 'clamp': use --method clamp or clamp_prime"),
         ("add", "s.csv", CSV.format("sing", 1), "row 1: hook_action 'sing' is unknown, the known ones are add, clamp"),
         ("clamp", "s.csv", CSV.format("clamp", 7), "row 1: .* is of layer 7, this SAE is of layer 1"),
-        ("refusal", "s.json", "{}", "needs a refusal_feature"),
+        ("refusal", "s.json", '{"refusal_feature": -1}', "refusal_feature = -1: input should be greater than or equal"),
     ],
 )
 def test_a_bad_settings_file_is_one_clear_line(command, tmp_path, method, name, text, message):

@@ -1,8 +1,8 @@
 """What a method's name means under a profile: one edited model, chosen as in the notebooks unless settings say it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,16 +12,15 @@ from torch import Tensor
 
 from helpers.baselines.rmu import train_rmu, with_weights
 from helpers.experiments.bench import Bench, clamp_unit, known, open_exam, statistics
+from helpers.experiments.conditional import add_grid, aligned_points, answer_rates, prime_grid, refusal_grid, stand_in
 from helpers.experiments.discovery import selections
-from helpers.experiments.exam import ClampSetting, score_settings
+from helpers.experiments.exam import ClampSetting, Exam, score_settings
 from helpers.experiments.guardrail import dsg_grid, gate_thresholds
 from helpers.experiments.pareto import choose, clamp_grid, rmu_scores, rmu_settings
 from helpers.interventions import Add, Clamp, Scale
 from helpers.metrics import SIDE_EFFECT_FLOOR
 from helpers.profiles import Count, Fraction, Positive, Strength
 from helpers.run import Run
-
-REFUSAL_FIRES_ABOVE = 0.05  # Khoriaty et al.
 
 Id = Annotated[int, Field(ge=0)]
 
@@ -37,6 +36,7 @@ class Settings:
         value: the same in units of activation, with its sign: one number, or one per feature.
         fires_above: a feature fires where its activation is larger than this.
         bos: whether BOS is touched too.
+        proportional: whether each feature gets its own share of the strength; None means the same for all.
         threshold: of DSG's gate.
         refusal_feature: the feature that Refusal Clamp sets.
         layer, steering, alpha: of RMU, as in `RMU`.
@@ -48,6 +48,7 @@ class Settings:
     value: float | tuple[float, ...] | None = None
     fires_above: Annotated[float, Field(ge=0)] | None = None
     bos: bool | None = None
+    proportional: bool | None = None
     threshold: Fraction | None = None
     refusal_feature: Id | None = None
     layer: Id | None = None
@@ -89,20 +90,22 @@ _OF_A_CLAMP = ("features", "n_features", "strength", "value", "fires_above", "bo
 METHODS: dict[str, tuple[str, ...]] = {
     "none": (),
     "clamp": _OF_A_CLAMP,
-    "clamp_prime": _OF_A_CLAMP,
+    "clamp_prime": (*_OF_A_CLAMP, "proportional"),
     "dsg": (*_OF_A_CLAMP, "threshold"),
     "refusal": (*_OF_A_CLAMP, "refusal_feature"),
     "add": tuple(name for name in _OF_A_CLAMP if name != "fires_above"),
     "rmu": ("layer", "steering", "alpha"),
 }
-# The name and the rule that selects features of each clamp in the notebooks; stages are shared with them by name.
+# Of each clamp: the rule that ranks its features, as `selections` names it, and the notebooks' stage of its grid.
 RULES = {
-    "clamp": ("static clamp", "sparsity"),
-    "clamp_prime": ("Clamp Prime", "clamp_prime"),
-    "dsg": ("DSG", "importance"),
-    "refusal": ("Refusal Clamp", "clamp_prime"),
-    "add": ("add", "clamp_prime"),
+    "clamp": ("sparsity", "static-clamp"),
+    "clamp_prime": ("clamp_prime", "conditional"),
+    "dsg": ("importance", "DSG"),
+    "refusal": ("clamp_prime", "refusal"),
+    "add": ("clamp_prime", "unconditional"),
 }
+KHORIATY = ("clamp_prime", "refusal", "add")  # chosen by alignment, as in notebook 04
+AS_SET = "as set"
 
 
 def check_names(method: str, names: Iterable[str]) -> None:
@@ -123,22 +126,21 @@ def check_settings(method: str, settings: Settings) -> None:
     """Make sure that a method takes these settings, and that they say one thing.
 
     Raises:
-        ValueError: see `check_names`; or two settings say the same, or the refusal feature is missing.
+        ValueError: see `check_names`; or two settings contradict each other.
     """
     given = settings.given()
     check_names(method, given)
-    for one, other in (("strength", "value"), ("features", "n_features")):
+    for one, other in (("strength", "value"), ("proportional", "value"), ("features", "n_features")):
         if one in given and other in given:
-            raise ValueError(f"{one} and {other} are both set, and say the same: give one of them")
-    if method == "refusal" and "refusal_feature" not in given:
-        raise ValueError("method 'refusal' needs a refusal_feature in its settings: no profile names one")
+            raise ValueError(f"{one} and {other} are both set, and each says what the other does: give one of them")
 
 
 def edited(run: Run, lab: Bench, method: str, settings: Settings) -> Edited:
     """The model under a method.
 
-    What is not set is chosen as in notebooks 03 and 05: features by the method's rule, unit and gate threshold from the
-    profile, and of the grid that is left the setting that `choose` takes on half of the known questions.
+    What is not set is chosen as in notebooks 03 to 05: features by the method's rule, clamp unit, gate threshold and
+    refusal feature from the profile, and of the profile's grid the setting that does best on half of the known
+    questions.
 
     Raises:
         ValueError: see `check_settings`; or the rule finds too few features.
@@ -153,47 +155,86 @@ def edited(run: Run, lab: Bench, method: str, settings: Settings) -> Edited:
 
 def _clamped(run: Run, lab: Bench, method: str, settings: Settings) -> Edited:
     candidates = _candidates(run, lab, method, settings)
-    if len(candidates) == 1:
-        chosen, rule = candidates[0], "as set"
-    else:
-        name = RULES[method][0].replace(" ", "-")
-        chosen, rule = _best(run, lab, name, lambda exam: (score_settings, exam, lab.sae, candidates), candidates)
+    chosen, rule = candidates[0], AS_SET
+    if len(candidates) > 1:
+        scores = run.stage(RULES[method][1], score_settings, _exam(run, lab), lab.sae, candidates)
+        best, rule = _most_aligned(scores) if method in KHORIATY else choose(scores, SIDE_EFFECT_FLOOR)
+        chosen = candidates[best]
     clamp = chosen.clamp(lab.sae)
     return Edited(lab.model, clamp, {"method": method, "chosen": rule, **clamp_facts(clamp)})
 
 
+def _exam(run: Run, lab: Bench) -> Exam:
+    return open_exam(run, lab, known(run, lab))
+
+
+def _most_aligned(scores: pd.DataFrame) -> tuple[int, str]:
+    return int(aligned_points(scores, half=0)["alignment"].idxmax()), "highest alignment"
+
+
 def _candidates(run: Run, lab: Bench, method: str, settings: Settings) -> Sequence[ClampSetting | Variant]:
+    """The profile's grid of a method, narrowed to what is set."""
     profile = run.profile
-    sizes = profile.guardrail if method == "dsg" else profile.pareto
-    by_hand = settings.features is not None
-    numbers = (len(settings.features),) if by_hand else _only(settings.n_features, sizes.n_features)
-    # a value set by hand replaces what a strength would make of it
-    strengths = _only(0.0 if settings.value is not None else settings.strength, sizes.strengths)
-    ranked, unit = _ranking(run, lab, method, settings, max(numbers))
-    if method == "dsg":
-        taus = _thresholds(run, lab, ranked, numbers, settings.threshold)
-        grid = dsg_grid(ranked, taus, strengths, unit)
-    else:
-        grid = clamp_grid(RULES[method][0], ranked, numbers, strengths, unit)
-    changes = [_changes(method, setting, settings) for setting in grid]
-    return [Variant(s, c) if c else s for s, c in zip(grid, changes, strict=True)]
+    sizes = {"clamp": profile.pareto, "dsg": profile.guardrail}.get(method, profile.conditional)
+    strengths = {"refusal": "refusal_strengths", "add": "add_strengths"}.get(method, "strengths")
+    numbers = _only(settings.n_features if settings.features is None else len(settings.features), sizes.n_features)
+    # a value set by hand takes the place of what a strength would make
+    strength = settings.strength if settings.value is None else 0.0
+    narrowed = {"n_features": numbers, strengths: _only(strength, getattr(sizes, strengths))}
+    grid = _grid(run, lab, method, settings, replace(sizes, **narrowed))
+    changes = {name: value for name, value in settings.given().items() if name in ("value", "fires_above", "bos")}
+    if method == "add" and settings.value is not None:
+        changes["value"] = Add(settings.value)
+    return [Variant(setting, changes) for setting in grid] if changes else grid
 
 
 def _only(value: Any, otherwise: tuple) -> tuple:
     return otherwise if value is None else (value,)
 
 
-def _ranking(run: Run, lab: Bench, method: str, settings: Settings, n: int) -> tuple[np.ndarray, float]:
-    """Features, best first, and the clamp unit; no statistics are taken where neither needs them."""
+def _grid(run: Run, lab: Bench, method: str, settings: Settings, sizes: Any) -> list[ClampSetting]:
+    by = _ranking(run, lab, method, settings, max(sizes.n_features))
+    match method:
+        case "clamp":
+            return clamp_grid("static clamp", by.features, sizes.n_features, sizes.strengths, by.unit)
+        case "clamp_prime":
+            grid = prime_grid(by.features, by.forget_rate, sizes, by.unit)
+            return [s for s in grid if (s.weights is not None) == bool(settings.proportional)]
+        case "add":
+            return add_grid(by.features, sizes, by.unit)
+        case "refusal":
+            return refusal_grid(by.features, _refusal_feature(run, lab, settings, by.features), sizes, by.unit)
+        case _:
+            taus = _thresholds(run, lab, by.features, sizes.n_features, settings.threshold)
+            return dsg_grid(by.features, taus, sizes.strengths, by.unit)
+
+
+class _Ranking(NamedTuple):
+    features: np.ndarray
+    unit: float
+    forget_rate: np.ndarray
+
+
+def _ranking(run: Run, lab: Bench, method: str, settings: Settings, n: int) -> _Ranking:
+    """Features, best first, the clamp unit, and firing rates; no statistics are taken where all is set by hand."""
     if settings.features is not None and settings.value is not None:
-        return np.array(settings.features), 1.0
+        return _Ranking(np.array(settings.features), 1.0, np.ones(lab.sae.cfg.d_sae))
     profile = run.profile
     forget, retain = statistics(run, lab)
     of_unit = selections(forget, retain, profile.selection, profile.selection.n_features)["sparsity"]
-    unit = clamp_unit(profile, forget, of_unit)
+    unit, rate = clamp_unit(profile, forget, of_unit), forget["firing_rate"].to_numpy()
     if settings.features is not None:
-        return np.array(settings.features), unit
-    return selections(forget, retain, profile.selection, n)[RULES[method][1]], unit
+        return _Ranking(np.array(settings.features), unit, rate)
+    return _Ranking(selections(forget, retain, profile.selection, n)[RULES[method][0]], unit, rate)
+
+
+def _refusal_feature(run: Run, lab: Bench, settings: Settings, harmful: np.ndarray) -> int:
+    if settings.refusal_feature is not None:
+        return settings.refusal_feature
+    forget, retain = statistics(run, lab)
+    n = max(run.profile.conditional.n_features)
+    forbidden = [*selections(forget, retain, run.profile.selection, n)["clamp_prime"], *harmful]
+    return stand_in(answer_rates(_exam(run, lab), lab.sae), retain["firing_rate"].to_numpy(), forbidden)
 
 
 def _thresholds(
@@ -201,40 +242,21 @@ def _thresholds(
 ) -> dict[str, float]:
     if threshold is not None:
         return {str(n): threshold for n in numbers}
-    percentile, tokens = run.profile.guardrail.gate_percentile, run.profile.model.batch_tokens
-    texts = (lab.framed_retain, percentile, tokens)
+    texts = (lab.framed_retain, run.profile.guardrail.gate_percentile, run.profile.model.batch_tokens)
     return run.stage("thresholds", gate_thresholds, lab.model, lab.sae, ranked, tuple(numbers), *texts)
 
 
-def _changes(method: str, setting: ClampSetting, settings: Settings) -> dict[str, Any]:
-    changes = {name: value for name, value in settings.given().items() if name in ("value", "fires_above", "bos")}
-    if method == "refusal":
-        firing = {"triggers": setting.features, "where": "any", "fires_above": REFUSAL_FIRES_ABOVE}
-        return {"features": (settings.refusal_feature,), **firing, **changes}
-    if method == "add":
-        amount = changes.get("value", -setting.strength * setting.unit)
-        return {**changes, "value": Add(amount), "where": "always"}
-    return changes
-
-
 def _unlearned(run: Run, lab: Bench, settings: Settings) -> Edited:
-    grid = run.profile.rmu
-    narrowed = {
-        plural: _only(value, getattr(grid, plural))
-        for plural, value in (("layers", settings.layer), ("steering", settings.steering), ("alphas", settings.alpha))
-    }
-    candidates, rows = rmu_settings(replace(grid, **narrowed), seed=0), (lab.forget_rows, lab.retain_rows)
-    chosen, rule = candidates[0], "as set"
+    grid, rows = run.profile.rmu, (lab.forget_rows, lab.retain_rows)
+    by_hand = (("layers", settings.layer), ("steering", settings.steering), ("alphas", settings.alpha))
+    narrowed = {name: _only(value, getattr(grid, name)) for name, value in by_hand}
+    candidates = rmu_settings(replace(grid, **narrowed), seed=0)
+    chosen, rule = candidates[0], AS_SET
     if len(candidates) > 1:
-        chosen, rule = _best(run, lab, "RMU", lambda exam: (rmu_scores, exam, *rows, candidates), candidates)
+        best, rule = choose(run.stage("RMU", rmu_scores, _exam(run, lab), *rows, candidates), SIDE_EFFECT_FLOOR)
+        chosen = candidates[best]
     weights = run.stage("RMU-weights", train_rmu, lab.model, *rows, chosen)
     return Edited(with_weights(lab.model, weights), None, {"method": "rmu", "chosen": rule, **asdict(chosen)})
-
-
-def _best(run: Run, lab: Bench, name: str, call: Callable[..., tuple], candidates: Sequence) -> tuple[Any, str]:
-    scores: pd.DataFrame = run.stage(name, *call(open_exam(run, lab, known(run, lab))))
-    best, rule = choose(scores, SIDE_EFFECT_FLOOR)
-    return candidates[best], rule
 
 
 def clamp_facts(clamp: Clamp) -> dict[str, Any]:
