@@ -217,6 +217,14 @@ def test_generation_with_a_cache_is_generation_without_one(toy, texts, method):
     assert said[method, 1] == said[method, 3] == expected != said["none", 3]
 
 
+def test_beams_share_the_verdict_of_their_prompt(toy, texts):
+    how, said = {"max_gen_toks": 6, "until": [], "num_beams": 3, "do_sample": False}, []
+    for size in (1, 4):
+        lm = harness_model(toy, toy.tokenizer, toy_clamp("dsg"), size)
+        said.append(ask(lm, "generate_until", [(text, how) for text in texts]))
+    assert said[0] == said[1]
+
+
 class Watched(Clamp):
     """Adds nothing; remembers which tokens it was allowed to touch."""
 
