@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from helpers.corpora import Batch, Rows, batches
-from helpers.interventions import Clamp, after_bos
+from helpers.interventions import Clamp
 from helpers.models import final_state, final_state_from, huggingface, unembed
 from helpers.profiles import CacheSettings
 from helpers.questions import LETTERS, ORDERS, Order, Question, prompt_tokens, right_letters
@@ -180,7 +180,7 @@ class Sweep:
         chosen = torch.zeros(len(residual), dtype=torch.bool, device=residual.device)
         chosen[owner[touched]] = True
         part = batch.select(chosen)
-        edited = clamp.edit(residual[chosen], after_bos(part.mask))
+        edited = clamp.edit(residual[chosen], clamp.touchable(part.mask))
         found = self._read(self._model, final_state_from(self._model, part, self.layer, edited), part).cpu()
         if touched.all():
             return found
@@ -199,7 +199,7 @@ class Sweep:
 def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
     """[prompts] bool: where an intervention sets anything, and the gate, asked about that prompt alone, is open."""
     hot, paths, owner = clamp.hot(residual), batch.paths(), batch.owner()
-    anything = (clamp.set_at(hot)[owner] & after_bos(paths)).any(dim=1)
+    anything = (clamp.set_at(hot)[owner] & clamp.touchable(paths)).any(dim=1)
     return anything & clamp.opened(hot[owner], paths)
 
 

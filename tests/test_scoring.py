@@ -89,8 +89,9 @@ def sweep_over(model, questions, orders, batch_tokens=1000, layer=LAYER, kept=KE
         Clamp(toy_sae(), range(D_SAE), 0.0),
         Clamp(toy_sae(), [1], 30.0, "any", triggers=FEATURES, fires_above=1.5),
         Clamp(toy_sae(), FEATURES, Add(-3.0), "always"),
+        Clamp(toy_sae(), FEATURES, Add(-3.0), "always", bos=True),
     ],
-    ids=["own", "any", "gate", "shut", "all features", "refusal", "add"],
+    ids=["own", "any", "gate", "shut", "all features", "refusal", "add", "add at BOS too"],
 )
 @pytest.mark.parametrize("orders", [ORIGINAL_ORDER, ORDERS[:6]], ids=["rows", "trees"])
 def test_scorer_and_sweep_equal_brute_force(model, questions, orders, clamp):
