@@ -60,12 +60,17 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def with_claims(readme: str, table: pd.DataFrame) -> str:
-    """The README's text with the table between its two marks. Raises ValueError where the marks are missing."""
-    head, begin, rest = readme.partition(START)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the README lacks the marks {START!r} and {END!r}")
-    return f"{head}{START}\n{markdown(table)}\n{END}{tail}"
+    """The README's text with the table of claims between its two marks (see `with_table`)."""
+    return with_table(readme, START, END, table)
+
+
+def with_table(readme: str, begin: str, end: str, table: pd.DataFrame) -> str:
+    """The README's text with a table between two marks. Raises ValueError where the marks are missing."""
+    head, first, rest = readme.partition(begin)
+    _, last, tail = rest.partition(end)
+    if not first or not last:
+        raise ValueError(f"the README lacks the marks {begin!r} and {end!r}")
+    return f"{head}{begin}\n{markdown(table)}\n{end}{tail}"
 
 
 def _verdict(*holds: bool) -> str:

@@ -96,6 +96,8 @@ class Clamp:
         fires_above: a feature fires where its activation is larger than this (Refusal Clamp: 0.05).
         bos: whether BOS may be touched too, as in the released code of Farrell and Khoriaty and in lm-eval's `steered`;
             no hot fraction counts it even so.
+        keep_error: what the SAE does not reconstruct stays in the residual, as in all three papers; without it every
+            token that may be touched is replaced by its edited reconstruction (a third party's refusal clamp).
 
     Raises:
         ValueError: a feature id outside the SAE or repeated, a value that is not finite or of the wrong length, an
@@ -112,6 +114,7 @@ class Clamp:
     triggers: Sequence[int] | Tensor | None = None
     fires_above: float = 0.0
     bos: bool = False
+    keep_error: bool = True
 
     def __post_init__(self) -> None:
         ids = feature_ids(self.sae, self.features)
@@ -163,7 +166,7 @@ class Clamp:
 
     def set_at(self, hot: Tensor) -> Tensor:
         """[batch, seq] bool: the tokens at which something is set, from hot tokens, gate and BOS aside."""
-        return torch.ones_like(hot) if self.where == "always" else hot
+        return torch.ones_like(hot) if self.where == "always" or not self.keep_error else hot
 
     def edit(self, residual: Tensor, touchable: Tensor) -> Tensor:
         """The residual [batch, seq, d_model] edited at the tokens where `touchable` [batch, seq] allows it.
@@ -174,9 +177,15 @@ class Clamp:
         places = activations > self.fires_above
         if self.where != "own":
             hot = places.any(dim=-1) if self.triggers is None else self.hot(residual)
-            places = self.set_at(hot)[..., None].expand_as(activations)
+            places = (torch.ones_like(hot) if self.where == "always" else hot)[..., None].expand_as(activations)
         change = torch.where(places & touchable[..., None], self._step(activations), 0.0)
-        return residual + self.columns.decode(change).to(residual.dtype)
+        return self._kept(residual, touchable) + self.columns.decode(change).to(residual.dtype)
+
+    def _kept(self, residual: Tensor, touchable: Tensor) -> Tensor:
+        if self.keep_error:
+            return residual
+        reconstruction = self.sae.decode(self.sae.encode(residual.float())).to(residual.dtype)
+        return torch.where(touchable[..., None], reconstruction, residual)
 
     def _step(self, activations: Tensor) -> Tensor:
         """v_i - f_i, or what must be added to f_i to get there."""

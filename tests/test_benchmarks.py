@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.claims import README
 from tests.benchmarks import growth, guard, sweep
 from tests.benchmarks.common import PeakMemory, side_by_side
+from tests.benchmarks.readme import with_benchmarks
 
 ON_LINUX = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory of a block of code is measured on Linux only"
@@ -70,3 +72,8 @@ def test_peak_memory_sees_a_large_array_that_is_gone_again():
     with PeakMemory("cpu") as peak:
         np.ones(64 << 20, dtype=np.uint8).sum()
     assert 60 << 20 < peak.extra < 90 << 20
+
+
+def test_the_readmes_table_is_not_stale():
+    text = README.read_text(encoding="utf-8")
+    assert with_benchmarks(text) == text, "run python -m tests.benchmarks.readme"

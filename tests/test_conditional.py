@@ -79,11 +79,13 @@ def test_impossible_settings_are_refused():
 
 def test_controls_change_one_thing_each():
     setting = ClampSetting("Refusal Clamp", FEATURES, 4.0, 2.0, "any", None, refusal=20, fires_above=0.05)
-    lowered, boosted, other = [s.clamp(toy_sae()) for s in conditional.refusal_controls(setting, [9])]
+    lowered, boosted, dropped, other = [s.clamp(toy_sae()) for s in conditional.refusal_controls(setting, [9])]
     assert (lowered.value, boosted.value, other.value) == (-8.0, 8.0, -8.0)
     assert (lowered.features, boosted.features, other.features) == ((20,), (20,), (9,))
+    assert dropped.value == 8.0 and dropped.features == (20,)
+    assert [c.keep_error for c in (lowered, boosted, dropped, other)] == [True, True, False, True]
     names = [s.method for s in conditional.refusal_controls(setting, [9, 10])]
-    assert len(set(names)) == 4  # rows of one method and strength would be taken for one setting
+    assert len(set(names)) == 5  # rows of one method and strength would be taken for one setting
 
 
 # --- which features ---------------------------------------------------------------------------------------------------

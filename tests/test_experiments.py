@@ -69,7 +69,8 @@ def test_the_exam_scores_as_the_plain_scorer_does(exam, setting):
     plain = answer_probabilities(exam.model, exam.asked, clamp, ORIGINAL_ORDER)[:, 0]
     expected = exam.tabulate(plain, loss_added(exam.model, NEUTRAL, clamp))
     pd.testing.assert_frame_equal(exam.score([clamp])[0], expected, atol=1e-6)
-    pd.testing.assert_frame_equal(exam.score_model(exam.model, clamp), expected, atol=1e-6)
+    unedited = answer_probabilities(exam.model, exam.asked, None, ORIGINAL_ORDER)[:, 0]
+    pd.testing.assert_frame_equal(exam.score_model(exam.model), exam.tabulate(unedited, 0.0), atol=1e-6)
 
 
 def test_points_pool_the_side_effects_over_questions(exam, setting):
@@ -298,7 +299,7 @@ def test_every_arm_is_examined_before_and_after_every_epoch(exam, setting):
     right = curves.set_index(["arm", "epoch", "role"])["right"]
     # no RMU weights: that arm is the unedited model, fine-tuned as the one whose hook is removed
     assert right["RMU"].to_dict() == right["DSG, hook removed"].to_dict()
-    guarded = exam.score_model(exam.model, setting.clamp(toy_sae())).groupby("role")["right"].sum()
+    guarded = exam.score([setting.clamp(toy_sae())])[0].groupby("role")["right"].sum()
     assert right["DSG at test time"][0].to_dict() == right["DSG also in training"][0].to_dict() == guarded.to_dict()
 
 

@@ -117,6 +117,21 @@ def test_refusal_clamp_sets_one_feature_where_any_harmful_one_fires_above_the_th
     assert (softer.hot(residual).sum() > clamp.hot(residual).sum()) and clamp.hot(residual).any()
 
 
+def test_without_the_error_term_every_token_after_bos_becomes_its_edited_reconstruction(residual):
+    """The third party's refusal clamp: decode(edited f) and nothing else, where it fires and where it does not."""
+    sae, mask = toy_sae(), full(residual)
+    mask[2, 6:] = False
+    expected = residual.clone()
+    for b, t in after_bos(mask).nonzero().tolist():
+        f = sae.encode(residual[b, t])
+        if (f[[3, 5, 8]] > 0).any():
+            f[21] = 4.0
+        expected[b, t] = sae.decode(f)
+    clamp = Clamp(sae, [21], 4.0, "any", triggers=[3, 5, 8], keep_error=False)
+    torch.testing.assert_close(clamp(residual, mask), expected, atol=1e-5, rtol=0)
+    assert clamp.set_at(clamp.hot(residual)).all() and not clamp.hot(residual).all()
+
+
 def test_adding_always_moves_every_token_after_bos_by_the_same_vector(residual):
     sae, mask = toy_sae(), full(residual)
     mask[0, 8:] = False

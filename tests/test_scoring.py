@@ -90,8 +90,9 @@ def sweep_over(model, questions, orders, batch_tokens=1000, layer=LAYER, kept=KE
         Clamp(toy_sae(), [1], 30.0, "any", triggers=FEATURES, fires_above=1.5),
         Clamp(toy_sae(), FEATURES, Add(-3.0), "always"),
         Clamp(toy_sae(), FEATURES, Add(-3.0), "always", bos=True),
+        Clamp(toy_sae(), [1], 30.0, "any", triggers=FEATURES, keep_error=False),
     ],
-    ids=["own", "any", "gate", "shut", "all features", "refusal", "add", "add at BOS too"],
+    ids=["own", "any", "gate", "shut", "all features", "refusal", "add", "add at BOS too", "no error term"],
 )
 @pytest.mark.parametrize("orders", [ORIGINAL_ORDER, ORDERS[:6]], ids=["rows", "trees"])
 def test_scorer_and_sweep_equal_brute_force(model, questions, orders, clamp):

@@ -50,15 +50,17 @@ def relearning_curves(
     clamp, unlearned = dsg.clamp(sae), with_weights(exam.model, rmu_weights)
     rows: list[pd.DataFrame] = []
     for epoch, model in enumerate(chain([unlearned], attack.on(unlearned))):
-        rows.append(_examined(exam, model).assign(arm="RMU", epoch=epoch))
+        rows.append(_counts(exam, exam.answers_of(model).unedited).assign(arm="RMU", epoch=epoch))
     for epoch, model in enumerate(chain([exam.model], attack.on(exam.model))):
-        rows.append(_examined(exam, model, clamp).assign(arm="DSG at test time", epoch=epoch))
-        rows.append(_examined(exam, model).assign(arm="DSG, hook removed", epoch=epoch))
+        answers = exam.answers_of(model)
+        rows.append(_counts(exam, answers.edited(clamp)).assign(arm="DSG at test time", epoch=epoch))
+        rows.append(_counts(exam, answers.unedited).assign(arm="DSG, hook removed", epoch=epoch))
     for epoch, model in enumerate(chain([exam.model], attack.on(exam.model, clamp))):
-        rows.append(_examined(exam, model, clamp).assign(arm="DSG also in training", epoch=epoch))
+        edited = exam.answers_of(model).edited(clamp)
+        rows.append(_counts(exam, edited).assign(arm="DSG also in training", epoch=epoch))
     return accuracy(pd.concat(rows).assign(seed=attack.seed), ["arm", "seed", "epoch", "role"])
 
 
-def _examined(exam: Exam, model, clamp: Clamp | None = None) -> pd.DataFrame:
-    """The exam taken by other weights, with the hook if given; no loss is measured here, and 0 stands in its place."""
-    return exam.tabulate(exam.answers_of(model, clamp), 0.0)
+def _counts(exam: Exam, probabilities: Tensor) -> pd.DataFrame:
+    """The exam's table of these answers; no loss is measured here, and 0 stands in its place."""
+    return exam.tabulate(probabilities, 0.0)

@@ -122,10 +122,12 @@ def chosen_table(ranked: np.ndarray, forget: pd.DataFrame, retain: pd.DataFrame)
 
 
 def refusal_controls(setting: ClampSetting, others: Sequence[int]) -> list[ClampSetting]:
-    """One refusal clamp, the same one boosting, and other features in the refusal feature's place."""
+    """One refusal clamp, the same one boosting, that without the error term, and others in the feature's place."""
+    boosted = replace(setting, method=f"refusal feature {setting.refusal} boosted", strength=-setting.strength)
     return [
         replace(setting, method=f"refusal feature {setting.refusal} lowered"),
-        replace(setting, method=f"refusal feature {setting.refusal} boosted", strength=-setting.strength),
+        boosted,
+        replace(boosted, method=f"{boosted.method}, error term dropped", keep_error=False),
         *[replace(setting, method=f"feature {other} lowered", refusal=int(other)) for other in others],
     ]
 

@@ -14,7 +14,7 @@ from helpers.interventions import Add, Clamp, Gate
 from helpers.metrics import accuracy, halves, letter_histogram
 from helpers.profiles import CacheSettings
 from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
-from helpers.scoring import Sweep, is_right, mean_loss, read_letters, read_loss, read_rows, row_batches
+from helpers.scoring import Sweep, is_right, mean_loss, read_batches, read_letters, read_loss, row_batches
 
 ROLES = ("forget", "near", "side")
 HALF_SEED = 0
@@ -35,6 +35,7 @@ class ClampSetting:
         refusal: the feature that is set in place of the chosen ones, wherever any of these fires (Refusal Clamp, with
             where='any'); None sets the chosen ones.
         fires_above: the activation above which a feature fires.
+        keep_error: whether the SAE's error term stays, as in `Clamp`.
     """
 
     method: str
@@ -46,12 +47,16 @@ class ClampSetting:
     weights: tuple[float, ...] | None = None
     refusal: int | None = None
     fires_above: float = 0.0
+    keep_error: bool = True
 
     def clamp(self, sae) -> Clamp:
         """The intervention itself. Raises ValueError for choices that `Clamp` does not allow together."""
         gate = None if self.threshold is None else Gate(self.threshold)
         features, triggers = (self.features, None) if self.refusal is None else ((self.refusal,), self.features)
-        return Clamp(sae, features, self._value(), self.where, gate, triggers=triggers, fires_above=self.fires_above)
+        return Clamp(
+            sae, features, self._value(), self.where, gate, triggers=triggers, fires_above=self.fires_above,
+            keep_error=self.keep_error,
+        )  # fmt: skip
 
     def _value(self) -> float | tuple[float, ...] | Add:
         value = -self.strength * self.unit
@@ -106,7 +111,7 @@ class Exam:
     @cached_property
     def answers(self) -> Sweep:
         """p(A..D) of every question with the residual kept."""
-        return Sweep(self.model, self._batched(self._prompts()), self.layer, read_letters, self.cache)
+        return self.answers_of(self.model)
 
     @cached_property
     def losses(self) -> Sweep:
@@ -116,8 +121,10 @@ class Exam:
     def _batched(self, rows: Rows) -> Iterator[Batch]:
         return row_batches(self.model, rows, self.batch_tokens)
 
-    def _prompts(self) -> list[list[int]]:
-        return prompt_tokens(self.model.tokenizer, self.asked, ORIGINAL_ORDER, self.prompt_format)
+    @cached_property
+    def _asked_batches(self) -> list[Batch]:
+        rows = prompt_tokens(self.model.tokenizer, self.asked, ORIGINAL_ORDER, self.prompt_format)
+        return list(self._batched(rows))
 
     def only(self, half: int) -> "Exam":
         """The same exam with one half of the questions of each subject."""
@@ -137,15 +144,15 @@ class Exam:
         before = mean_loss(self.losses.unedited)
         return [mean_loss(losses) - before for losses in self.losses.edited_by_each(clamps)]
 
-    def answers_of(self, model, intervention: Clamp | None = None) -> Tensor:
-        """p(A..D) of every question, [questions, 4], by other weights, with an intervention in place if given."""
-        return read_rows(model, self._prompts(), read_letters, intervention, self.batch_tokens)
+    def answers_of(self, model) -> Sweep:
+        """p(A..D) of every question by other weights (RMU, relearning), to be read before these change again."""
+        return Sweep(model, self._asked_batches, self.layer, read_letters, self.cache)
 
-    def score_model(self, model, intervention: Clamp | None = None) -> pd.DataFrame:
-        """The exam taken by other weights (RMU, relearning), whole model, with an intervention in place if given."""
-        probabilities = self.answers_of(model, intervention)
-        losses = read_rows(model, self.neutral_rows, read_loss, intervention, self.batch_tokens)
-        return self.tabulate(probabilities, mean_loss(losses) - mean_loss(self.losses.unedited))
+    def score_model(self, model) -> pd.DataFrame:
+        """The exam taken by other weights (RMU)."""
+        losses = read_batches(model, self._batched(self.neutral_rows), read_loss)
+        added = mean_loss(losses) - mean_loss(self.losses.unedited)
+        return self.tabulate(read_batches(model, self._asked_batches, read_letters), added)
 
     def tabulate(self, probabilities: Tensor, loss_added: float) -> pd.DataFrame:
         """Counts per subject and half of the questions.

@@ -271,6 +271,7 @@ def clamp_facts(clamp: Clamp) -> dict[str, Any]:
         "triggers": _plain(clamp.triggers),
         "fires_above": clamp.fires_above,
         "bos": clamp.bos,
+        "keep_error": clamp.keep_error,
     }
 
 
