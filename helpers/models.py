@@ -67,25 +67,51 @@ def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -
     return residual
 
 
-def final_state(model: nnsight.TransformersModel, batch: Batch, intervention: Clamp | None = None) -> Tensor:
-    """What the unembedding reads, [batch, seq, d_model]: the whole model, with the intervention in place if given."""
+def final_state(
+    model: nnsight.TransformersModel, batch: Batch, intervention: Clamp | None = None, read_at: Tensor | None = None
+) -> Tensor:
+    """What the unembedding reads, [batch, seq, d_model]: the whole model, with the intervention in place if given.
+
+    Args:
+        read_at: [batch, seq] bool, where the state will be read: elsewhere it is not the model's own, for the last
+            layer's MLP runs at these positions alone. None for everywhere.
+    """
     with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
         if intervention is not None:
             block = model.model.layers[intervention.layer]
             block.output = intervention(block.output, batch.mask)
+        if read_at is not None and (intervention is None or intervention.layer < last_layer(model)):
+            _run_mlp_only_at(model.model.layers[-1].mlp, read_at)
         state = model.model.norm.output.save()
         tracer.stop()
     return state
 
 
-def final_state_from(model: nnsight.TransformersModel, batch: Batch, layer: int, residual: Tensor) -> Tensor:
-    """The final state [batch, seq, d_model] when `residual` stands after a layer; only the layers above it run."""
+def final_state_from(
+    model: nnsight.TransformersModel, batch: Batch, layer: int, residual: Tensor, read_at: Tensor | None = None
+) -> Tensor:
+    """The final state (see `final_state`) when `residual` stands after a layer; only the layers above it run."""
     with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
         for block in model.model.layers[: layer + 1]:
             block.skip(residual)
+        if read_at is not None and layer < last_layer(model):
+            _run_mlp_only_at(model.model.layers[-1].mlp, read_at)
         state = model.model.norm.output.save()
         tracer.stop()
     return state
+
+
+def last_layer(model: nnsight.TransformersModel) -> int:
+    """The number of the model's last layer, counted from 0."""
+    return huggingface(model).config.num_hidden_layers - 1
+
+
+def _run_mlp_only_at(mlp, read_at: Tensor) -> None:
+    """Inside a trace: nothing reads the last MLP elsewhere, and it is most of the last layer's work."""
+    x = mlp.input
+    found = torch.zeros_like(x)
+    found[read_at] = mlp(x[read_at])
+    mlp.skip(found)
 
 
 def unembed(model: nnsight.TransformersModel, state: Tensor, words: Tensor | None = None) -> Tensor:

@@ -1,6 +1,8 @@
 """What the model answers and how well it predicts text, with and without an intervention."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,9 +15,6 @@ from helpers.questions import LETTERS, ORDERS, Order, Question, prompt_tokens, r
 from helpers.residuals import Residuals
 from helpers.trees import tree_batches
 
-# What a final state is read as: (model, state [batch, seq, d_model], batch) -> one result a prompt, [prompts, ...]
-Readout = Callable[..., Tensor]
-
 # Logits of so many words are held at once: 512 positions of a vocabulary of 32,768, 65 of Gemma's 256,000.
 CHUNK_LOGITS = 1 << 24
 
@@ -23,6 +22,35 @@ CHUNK_LOGITS = 1 << 24
 PAIR_OVERHEAD = 400
 
 NOTHING_KEPT = CacheSettings(memory_mb=0, disk_mb=0)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What final states are read as.
+
+    Attributes:
+        measure: (model, state [batch, seq, d_model], batch) -> one result a prompt, [prompts, ...].
+        everywhere: whether it looks at every position; if not, at the last one of each prompt.
+    """
+
+    measure: Callable[..., Tensor]
+    everywhere: bool
+
+    def __call__(self, model, state: Tensor, batch: Batch) -> Tensor:
+        """What is measured, [prompts, ...]."""
+        return self.measure(model, state, batch)
+
+    def positions(self, batch: Batch) -> Tensor | None:
+        """[batch, seq] bool: where it looks; None for everywhere."""
+        if self.everywhere:
+            return None
+        at = torch.zeros_like(batch.mask)
+        at[batch.owner(), batch.last()] = True
+        return at
+
+
+at_the_end = partial(Readout, everywhere=False)
+everywhere = partial(Readout, everywhere=True)
 
 
 def letter_ids(tokenizer) -> Tensor:
@@ -37,18 +65,21 @@ def letter_ids(tokenizer) -> Tensor:
     return torch.tensor(ids)[..., 0]
 
 
+@at_the_end
 def read_letters(model, state: Tensor, batch: Batch) -> Tensor:
     """p(A..D) after each prompt, [prompts, 4]: shares of the whole vocabulary, the larger of 'A' and ' A'."""
     probabilities = unembed(model, state[batch.owner(), batch.last()]).softmax(dim=-1)
     return probabilities[:, letter_ids(model.tokenizer).to(state.device)].amax(dim=1)
 
 
+@at_the_end
 def read_spaced_letters(model, state: Tensor, batch: Batch) -> Tensor:
     """Log p(' A'..' D') after each prompt, [prompts, 4]: what lm-evaluation-harness reads after its prompt."""
     logits = unembed(model, state[batch.owner(), batch.last()])
     return logits.log_softmax(dim=-1)[:, letter_ids(model.tokenizer)[1].to(state.device)]
 
 
+@at_the_end
 def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
     """Logits of A..D after each prompt, [prompts, 4]: enough to know what is said, at the price of eight words."""
     words = letter_ids(model.tokenizer).to(state.device)
@@ -56,6 +87,7 @@ def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
     return logits.unflatten(-1, words.shape).amax(dim=1)
 
 
+@everywhere
 def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
     """Next-token loss of each row, [batch, 2]: the sum of nats over its predicted tokens, and how many those are."""
     predicted = batch.mask[:, 1:]
@@ -74,7 +106,8 @@ def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
 @torch.no_grad()
 def read_batches(model, batched: Iterable[Batch], read: Readout, intervention: Clamp | None = None) -> Tensor:
     """`read` by the plain way: the whole model, with the intervention in place. [prompts, ...] on the CPU."""
-    found = [(batch, read(model, final_state(model, batch, intervention), batch).cpu()) for batch in batched]
+    states = ((batch, final_state(model, batch, intervention, read.positions(batch))) for batch in batched)
+    found = [(batch, read(model, state, batch).cpu()) for batch, state in states]
     return _in_callers_order(*zip(*found, strict=True))
 
 
@@ -181,7 +214,7 @@ class Sweep:
         chosen[owner[touched]] = True
         part = batch.select(chosen)
         edited = clamp.edit(residual[chosen], clamp.touchable(part.mask))
-        found = self._read(self._model, final_state_from(self._model, part, self.layer, edited), part).cpu()
+        found = self._read_from(edited, part)
         if touched.all():
             return found
         result = self._unedited(i).clone()
@@ -190,10 +223,12 @@ class Sweep:
 
     def _unedited(self, i: int) -> Tensor:
         if i not in self._answers:
-            batch = self._residuals.batches[i]
-            state = final_state_from(self._model, batch, self.layer, self._residuals[i])
-            self._answers[i] = self._read(self._model, state, batch).cpu()
+            self._answers[i] = self._read_from(self._residuals[i], self._residuals.batches[i])
         return self._answers[i]
+
+    def _read_from(self, residual: Tensor, batch: Batch) -> Tensor:
+        state = final_state_from(self._model, batch, self.layer, residual, self._read.positions(batch))
+        return self._read(self._model, state, batch).cpu()
 
 
 def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:

@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from helpers.corpora import Batch
-from helpers.models import check_hook, check_pair, clone, final_state_from, huggingface, residual_after, unembed
+from helpers.interventions import Clamp
+from helpers.models import (
+    check_hook,
+    check_pair,
+    clone,
+    final_state,
+    final_state_from,
+    huggingface,
+    residual_after,
+    unembed,
+)
 from helpers.profiles import FOLDER, load_profile, parse_profile
 from tests.toy import LAYER, toy_model, toy_sae
 
@@ -26,6 +36,27 @@ def test_residual_and_suffix_equal_hugging_face(model, batch):
     residual = residual_after(model, batch, LAYER)
     assert torch.equal(residual, plain.hidden_states[LAYER + 1])
     assert torch.equal(unembed(model, final_state_from(model, batch, LAYER, residual)), plain.logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer", [LAYER, 3])
+def test_where_the_state_is_read_it_is_the_models_own(model, batch, layer):
+    """Of the last of the four layers the MLP runs at these positions only, unless an edit stands after that layer."""
+    at = torch.zeros_like(batch.mask)
+    at[[0, 1], [11, 4]] = True
+    residual = residual_after(model, batch, layer)
+    clamp, seen = Clamp(toy_sae(layer=layer), [3, 5], -20.0), []
+    up = huggingface(model).model.layers[-1].mlp.up_proj
+    hook = up.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].shape[:-1].numel()))
+    pairs = [
+        (final_state(model, batch), final_state(model, batch, read_at=at)),
+        (final_state(model, batch, clamp), final_state(model, batch, clamp, at)),
+        (final_state_from(model, batch, layer, residual), final_state_from(model, batch, layer, residual, at)),
+    ]
+    hook.remove()
+    for whole, part in pairs:
+        torch.testing.assert_close(part[at], whole[at], atol=1e-6, rtol=1e-6)
+    assert seen == ([24, 2] * 3 if layer == LAYER else [24, 2, 24, 24])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from helpers.scoring import (
     NOTHING_KEPT,
     Sweep,
     answer_probabilities,
+    at_the_end,
     is_right,
     known_questions,
     letter_ids,
@@ -168,9 +169,8 @@ def test_sweep_runs_only_the_rows_that_change(model, questions, monkeypatch):
     rho = rho_of_prompts(model, questions, ORIGINAL_ORDER, Clamp(toy_sae(), FEATURES, -20.0, "any"))
     gate = Gate(float(rho.sort().values[2]))
     ran = []
-    monkeypatch.setattr(
-        sweep, "_read", lambda model, state, part: ran.extend(part.rows.tolist()) or read_letters(model, state, part)
-    )
+    noting = at_the_end(lambda model, state, part: ran.extend(part.rows.tolist()) or read_letters(model, state, part))
+    monkeypatch.setattr(sweep, "_read", noting)
     before = sweep.unedited
     ran.clear()
     edited = sweep.edited(Clamp(toy_sae(), FEATURES, -20.0, "any", gate))
