@@ -7,6 +7,7 @@ import torch
 from sae_lens import SAE
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from helpers.corpora import Batch
 from helpers.interventions import Clamp
@@ -28,7 +29,9 @@ def huggingface(model: nnsight.TransformersModel) -> PreTrainedModel:
 def clone(model: nnsight.TransformersModel) -> nnsight.TransformersModel:
     """A model with weights of its own, to be trained without touching the first (nnsight's wrapping is not copied)."""
     original = huggingface(model)
-    twin = type(original)(copy.deepcopy(original.config)).to(original.device, original.dtype)
+    # built in its dtype and not cast to it, which would round the rotary frequencies to bfloat16 and change all answers
+    with no_init_weights(), original.device:
+        twin = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), dtype=original.dtype)
     twin.load_state_dict(original.state_dict())
     return wrap(twin, model.tokenizer)
 

@@ -1,0 +1,197 @@
+"""gemma-2-2b at its real size with random weights: the work of notebook 05, in seconds and peak memory per stage.
+
+    python -m tests.benchmarks.full_shape [--profile gemma-2-2b-it] [--out FOLDER]
+    python -m tests.benchmarks.full_shape --device cuda --questions 8 --row-length 1024 --batch-tokens 16384
+
+The weights are random, so nothing is learned of answers; the work is the real one. Each stage's operations are counted
+(helpers/costs.py) and divided by its seconds, and from these rates the time of every notebook on this device is
+projected: a projection, which no one has run. The default sizes are for two cores: 16 GB of memory and 10 minutes.
+"""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import Gemma2ForCausalLM
+
+from helpers.baselines.rmu import RMU, train_rmu
+from helpers.costs import (
+    DTYPE_BYTES,
+    SHAPES,
+    Shape,
+    matrix_rate,
+    notebook_memory,
+    notebook_work,
+    rmu_work,
+    statistics_work,
+    sweep_work,
+)
+from helpers.features import feature_statistics
+from helpers.models import check_hook, wrap
+from helpers.organism.tokenizer import build_tokenizer
+from helpers.organism.world import build_world
+from helpers.profiles import CacheSettings, load_profile
+from helpers.scoring import Sweep, read_batches, read_letter_logits, read_letters, read_loss, row_batches, tree_cost
+from helpers.trees import tree_batches
+from tests.benchmarks.common import (
+    RESULTS,
+    Draw,
+    PeakMemory,
+    Sizes,
+    describe,
+    gemma_config,
+    random_sae,
+    report,
+)
+from tests.benchmarks.sweep import guarded
+
+GEMMA = asdict(SHAPES["google/gemma-2-2b-it"]) | {"d_sae": 16384, "layer": 3}
+KEPT = CacheSettings(memory_mb=2048, disk_mb=0)
+
+
+@torch.no_grad()
+def full_model(sizes: Sizes, dtype: torch.dtype, device: str):
+    """An nnsight model of random weights, built without a copy in float32, so that its own size is all it needs."""
+    with torch.device("meta"):
+        model = Gemma2ForCausalLM(gemma_config(sizes))
+    model = model.to(dtype).to_empty(device=device)
+    model.tie_weights()
+    # neither is among the weights, and both are lost on the way
+    model.model.rotary_emb = type(model.model.rotary_emb)(model.config).to(device)
+    model.model.embed_tokens.embed_scale.fill_(math.sqrt(sizes.d_model))
+    torch.manual_seed(0)
+    for name, weight in model.named_parameters():
+        wide = 3 if name.endswith(("q_proj.weight", "k_proj.weight")) else 1  # so that attention chooses
+        weight.normal_(0, 0.02 * wide) if weight.dim() > 1 else weight.zero_()
+    return wrap(model.requires_grad_(False), build_tokenizer(build_world(0)))
+
+
+class Stages:
+    """Runs stages one after another and keeps a row of each: seconds, operations, peak memory of the process."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self.rows: list[dict[str, object]] = []
+
+    def run(self, name: str, work: Callable[[], object], kind: str = "", operations: float = 0.0) -> object:
+        """What `work()` returns; `kind` and `operations` as in `helpers.costs.Work`."""
+        with PeakMemory(self._device) as peak:
+            start = time.perf_counter()
+            result = work()
+            if self._device.startswith("cuda"):
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+        self.rows.append({
+            "stage": name, "kind": kind, "seconds": seconds, "tera_operations": operations / 1e12,
+            "rate": operations / seconds / 1e12, "peak_gb": (peak.before + peak.extra) / 1e9,
+        })  # fmt: skip
+        print(self.rows[-1], flush=True)
+        return result
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.full_shape", description=__doc__.split("\n")[0])
+    parser.add_argument("--questions", type=int, default=1, help="questions in 24 orders; twice as many in one")
+    parser.add_argument("--settings", type=int, default=1, help="settings of DSG")
+    parser.add_argument("--rows", type=int, default=1, help="rows of forget text, and as many of retain text")
+    parser.add_argument("--row-length", type=int, default=128, help="tokens of a row")
+    parser.add_argument("--steps", type=int, default=1, help="steps of RMU")
+    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--dtype", choices=sorted(DTYPE_BYTES), default="bfloat16")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--profile", default="gemma-2-2b-it", help="whose notebooks are projected")
+    parser.add_argument("--asked", type=int, default=2142, help="questions of the profile (WMDP-bio and five of MMLU)")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    for size in fields(Sizes):
+        parser.add_argument(f"--{size.name.replace('_', '-')}", type=int, default=GEMMA[size.name])
+    return parser
+
+
+def main(words: list[str]) -> None:
+    """Run the benchmark and write its two tables."""
+    options = arguments().parse_args(words)
+    torch.set_num_threads(options.threads)
+    sizes = Sizes(**{size.name: getattr(options, size.name) for size in fields(Sizes)})
+    shape = Shape(**{field.name: getattr(sizes, field.name) for field in fields(Shape)})
+    product = matrix_rate(options.device, options.dtype)
+    table = measured(sizes, shape, options).assign(of_matrix_product=lambda t: t["rate"] * 1e12 / product)
+    facts = {"sizes": describe(sizes), "dtype": options.dtype, "matrix_product_rate": product / 1e12}
+    facts |= {name: getattr(options, name) for name in ("questions", "settings", "rows", "row_length", "steps")}
+    report("full_shape", table, facts, options.out)
+    rates = {row.kind: row.rate * 1e12 for row in table.itertuples() if row.kind}
+    report("full_shape_projection", projected(options, shape, rates), facts | {"what": "a projection"}, options.out)
+
+
+def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.DataFrame:
+    """A row a stage: stage, kind, seconds, tera_operations, rate (10^12 a second), peak_gb."""
+    stages, draw, layer = Stages(options.device), Draw(sizes.vocab, seed=11), sizes.layer
+    model = stages.run("model drawn", lambda: full_model(sizes, getattr(torch, options.dtype), options.device))
+    stages.run("hook checked", lambda: check_hook(model, layer))
+    questions = [draw.question() for _ in range(options.questions)]
+    prompts = [draw.question()[0] for _ in range(2 * options.questions)]
+    sae, features = stages.run("SAE drawn", lambda: random_sae(model, sizes, prompts[:6]))
+    text = [[2, *draw.tokens(options.row_length - 1)] for _ in range(2 * options.rows)]
+    n, length, tokens = options.settings, options.row_length, options.batch_tokens
+
+    count = statistics_work(shape, layer, sizes.d_sae, len(text) * length, length)
+    stages.run("feature statistics", lambda: feature_statistics(model, sae, text, tokens), "statistics", count)
+
+    trees = list(tree_batches(questions, tree_cost(model), tokens, 0, options.device))
+    count = sum(shape.blocks(shape.layers, batch.ids.numel(), batch.ids.shape[1]) for batch in trees)
+    stages.run("24 orders", lambda: read_batches(model, trees, read_letter_logits), "trees", count)
+
+    settings = guarded(model, sae, features, n, prompts, 1.0)
+    rows = list(row_batches(model, prompts, tokens))
+    count = sum(sweep_work(shape, layer, n, b.ids.numel(), b.ids.shape[1], len(b.ids)) for b in rows)
+    stages.run(
+        "DSG, questions", lambda: _sweep(Sweep(model, rows, layer, read_letters, KEPT), settings), "answers", count
+    )
+    neutral = list(row_batches(model, text[:1], tokens))
+    count = sweep_work(shape, layer, n, length, length, length - 1)
+    stages.run(
+        "DSG, loss on text", lambda: _sweep(Sweep(model, neutral, layer, read_loss, KEPT), settings), "losses", count
+    )
+    _train(stages, model, shape, layer, torch.tensor(text), options.steps)
+    return pd.DataFrame(stages.rows)
+
+
+def _sweep(sweep: Sweep, settings: list) -> None:
+    sweep.unedited  # noqa: B018 (asked first, as an exam does)
+    sweep.edited_by_each(settings)
+
+
+def _train(stages: Stages, model, shape: Shape, layer: int, text: torch.Tensor, steps: int) -> None:
+    """Time of RMU's steps: of a run with one step and one with some more, whose difference has no preparation in it."""
+    forget, retain = text.chunk(2)
+    batch, length = 1, text.shape[1]
+    for n in (1, 1 + steps):
+        setting = RMU(layer, 4.0, 100.0, n, batch, 5e-5, seed=0)
+        stages.run(f"RMU with a copy of the model, steps: {n}", lambda s=setting: train_rmu(model, forget, retain, s))
+    one, more = (row["seconds"] for row in stages.rows[-2:])
+    operations = steps * rmu_work(shape, layer, batch * length, length)
+    stages.rows.append({
+        "stage": f"RMU, steps: {steps}", "kind": "training", "seconds": more - one,
+        "tera_operations": operations / 1e12, "rate": operations / (more - one) / 1e12,
+        "peak_gb": stages.rows[-1]["peak_gb"],
+    })  # fmt: skip
+
+
+def projected(options: argparse.Namespace, shape: Shape, rates: dict[str, float]) -> pd.DataFrame:
+    """A row a notebook of the profile, on this device: notebook, hours, tera_operations, memory_gb. A projection."""
+    profile = load_profile(options.profile)
+    rows = [
+        (notebook, work.seconds(rates) / 3600, work.total / 1e12, notebook_memory(profile, shape, notebook) / 1e9)
+        for notebook, work in notebook_work(profile, shape, options.asked).items()
+    ]
+    return pd.DataFrame(rows, columns=["notebook", "hours", "tera_operations", "memory_gb"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
