@@ -19,8 +19,8 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Who may know whom: a room imports from rows above its own, never from its own row or below.
 ROOMS = (
-    ("profiles", "sources", "questions", "metrics", "published", "highlight"),
-    ("provenance", "corpora", "plots"),
+    ("profiles", "questions", "metrics", "published", "highlight"),
+    ("sources", "provenance", "corpora", "plots"),
     ("store", "organism", "trees"),
     ("run", "claims", "data", "saes"),
     ("interventions", "lm_eval_tasks"),
