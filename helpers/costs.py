@@ -7,7 +7,9 @@ kind of work) turns them into seconds: a projection, and always to be called one
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
+import pandas as pd
 import torch
 
 from helpers.profiles import Profile
@@ -95,6 +97,7 @@ class Work:
         return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
 
 
+COUNTED = ("01", "02", "03", "05", "06")
 KINDS = tuple(field.name for field in fields(Work))
 
 
@@ -121,27 +124,33 @@ def finetuning_work(shape: Shape, tokens: float, length: float) -> float:
     return 3 * (shape.blocks(shape.layers, tokens, length) + shape.head(tokens))
 
 
-def notebook_work(profile: Profile, shape: Shape, questions: int) -> dict[str, Work]:
-    """Operations of each notebook, by its number, as if it ran alone and every setting changed every prompt.
+def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
+    """Operations of one notebook as if it ran alone and every setting changed every prompt.
 
     Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
 
     Args:
+        profile: in its version for this notebook.
         questions: how many there are in all subjects.
+        notebook: its number, one of `COUNTED`.
     """
-    job = _Job(profile, shape, questions)
-    sweep, guard, selection = profile.pareto, profile.guardrail, profile.selection
-    start = job.statistics() + job.trees()
-    static, dsg = (len(s.n_features) * len(s.strengths) for s in (sweep, guard))
-    curves = len(profile.clamp_curve.n_features) * len(profile.clamp_curve.strengths)
-    gate = start + job.thresholds()
-    return {
-        "01": job.statistics(),
-        "02": start + replace(job.exam(selection.n_features), losses=0.0) + job.exam(curves),
-        "03": start + job.exam(static) + job.rmu(),
-        "05": gate + job.exam(dsg + 2 * static) + job.rmu() + job.exam(4 * len(guard.strengths), share=0.5),
-        "06": gate + job.exam(dsg) + job.rmu() + job.attacks(),
-    }
+    job, guard = _Job(profile, shape, questions), profile.guardrail
+    static, dsg, curves = (len(s.n_features) * len(s.strengths) for s in (profile.pareto, guard, profile.clamp_curve))
+    start = job.statistics() + (Work() if notebook == "01" else job.trees())
+    match notebook:
+        case "01":
+            return start
+        case "02":
+            singles = replace(job.exam(profile.selection.n_features), losses=0.0)
+            return start + singles + job.exam(curves)
+        case "03":
+            return start + job.exam(static) + job.rmu()
+        case "05":
+            ablation = job.exam(4 * len(guard.strengths), share=0.5)
+            return start + job.thresholds() + job.exam(dsg + 2 * static) + job.rmu() + ablation
+        case "06":
+            return start + job.thresholds() + job.exam(dsg) + job.rmu() + job.attacks()
+    raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
 
 
 @dataclass(frozen=True)
@@ -198,6 +207,16 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
     return models + sae + profile.cache.memory_mb * 2**20 + batch
+
+
+def measured_shares(table: Path) -> dict[str, float]:
+    """Each kind's rate as a share of `matrix_rate`, from a table of tests/benchmarks/full_shape.py.
+
+    Raises:
+        OSError, KeyError: there is no such table, or a kind is missing in it.
+    """
+    rows = pd.read_csv(table).dropna(subset=["kind"]).set_index("kind")["of_matrix_product"]
+    return {kind: float(rows[kind]) for kind in KINDS}
 
 
 @torch.no_grad()

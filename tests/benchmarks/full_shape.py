@@ -22,10 +22,12 @@ from transformers import Gemma2ForCausalLM
 
 from helpers.baselines.rmu import RMU, train_rmu
 from helpers.costs import (
+    COUNTED,
     DTYPE_BYTES,
     SHAPES,
     Shape,
     matrix_rate,
+    measured_shares,
     notebook_memory,
     notebook_work,
     rmu_work,
@@ -33,6 +35,7 @@ from helpers.costs import (
     sweep_work,
 )
 from helpers.features import feature_statistics
+from helpers.interventions import Clamp, Gate
 from helpers.models import check_hook, wrap
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
@@ -49,7 +52,6 @@ from tests.benchmarks.common import (
     random_sae,
     report,
 )
-from tests.benchmarks.sweep import guarded
 
 GEMMA = asdict(SHAPES["google/gemma-2-2b-it"]) | {"d_sae": 16384, "layer": 3}
 KEPT = CacheSettings(memory_mb=2048, disk_mb=0)
@@ -97,7 +99,7 @@ class Stages:
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.full_shape", description=__doc__.split("\n")[0])
-    parser.add_argument("--questions", type=int, default=1, help="questions in 24 orders; twice as many in one")
+    parser.add_argument("--questions", type=int, default=1, help="questions, asked in 24 orders and in one")
     parser.add_argument("--settings", type=int, default=1, help="settings of DSG")
     parser.add_argument("--rows", type=int, default=1, help="rows of forget text, and as many of retain text")
     parser.add_argument("--row-length", type=int, default=128, help="tokens of a row")
@@ -123,10 +125,11 @@ def main(words: list[str]) -> None:
     product = matrix_rate(options.device, options.dtype)
     table = measured(sizes, shape, options).assign(of_matrix_product=lambda t: t["rate"] * 1e12 / product)
     facts = {"sizes": describe(sizes), "dtype": options.dtype, "matrix_product_rate": product / 1e12}
-    facts |= {name: getattr(options, name) for name in ("questions", "settings", "rows", "row_length", "steps")}
+    sizes_of_work = ("questions", "settings", "rows", "row_length", "steps", "batch_tokens", "profile", "asked")
+    facts |= {name: getattr(options, name) for name in sizes_of_work}
     report("full_shape", table, facts, options.out)
-    rates = {row.kind: row.rate * 1e12 for row in table.itertuples() if row.kind}
-    report("full_shape_projection", projected(options, shape, rates), facts | {"what": "a projection"}, options.out)
+    shares = measured_shares(options.out / "full_shape.csv")
+    report("full_shape_projection", projected(options, shape, shares), facts, options.out)
 
 
 def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.DataFrame:
@@ -135,8 +138,8 @@ def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.Data
     model = stages.run("model drawn", lambda: full_model(sizes, getattr(torch, options.dtype), options.device))
     stages.run("hook checked", lambda: check_hook(model, layer))
     questions = [draw.question() for _ in range(options.questions)]
-    prompts = [draw.question()[0] for _ in range(2 * options.questions)]
-    sae, features = stages.run("SAE drawn", lambda: random_sae(model, sizes, prompts[:6]))
+    prompts = [question[0] for question in questions]
+    sae, features = stages.run("SAE drawn", lambda: random_sae(model, sizes, [draw.prompt() for _ in range(2)]))
     text = [[2, *draw.tokens(options.row_length - 1)] for _ in range(2 * options.rows)]
     n, length, tokens = options.settings, options.row_length, options.batch_tokens
 
@@ -147,7 +150,7 @@ def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.Data
     count = sum(shape.blocks(shape.layers, batch.ids.numel(), batch.ids.shape[1]) for batch in trees)
     stages.run("24 orders", lambda: read_batches(model, trees, read_letter_logits), "trees", count)
 
-    settings = guarded(model, sae, features, n, prompts, 1.0)
+    settings = [Clamp(sae, features[:20], -5.0 * (1 + i), "any", Gate(0.0)) for i in range(n)]
     rows = list(row_batches(model, prompts, tokens))
     count = sum(sweep_work(shape, layer, n, b.ids.numel(), b.ids.shape[1], len(b.ids)) for b in rows)
     stages.run(
@@ -162,9 +165,9 @@ def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.Data
     return pd.DataFrame(stages.rows)
 
 
-def _sweep(sweep: Sweep, settings: list) -> None:
-    sweep.unedited  # noqa: B018 (asked first, as an exam does)
-    sweep.edited_by_each(settings)
+def _sweep(sweep: Sweep, settings: list[Clamp]) -> None:
+    before, after = sweep.unedited, sweep.edited_by_each(settings)
+    assert (after != before).flatten(2).any(dim=2).all(), "a prompt is not touched, so its work is not done either"
 
 
 def _train(stages: Stages, model, shape: Shape, layer: int, text: torch.Tensor, steps: int) -> None:
@@ -183,13 +186,16 @@ def _train(stages: Stages, model, shape: Shape, layer: int, text: torch.Tensor, 
     })  # fmt: skip
 
 
-def projected(options: argparse.Namespace, shape: Shape, rates: dict[str, float]) -> pd.DataFrame:
-    """A row a notebook of the profile, on this device: notebook, hours, tera_operations, memory_gb. A projection."""
-    profile = load_profile(options.profile)
-    rows = [
-        (notebook, work.seconds(rates) / 3600, work.total / 1e12, notebook_memory(profile, shape, notebook) / 1e9)
-        for notebook, work in notebook_work(profile, shape, options.asked).items()
-    ]
+def projected(options: argparse.Namespace, shape: Shape, shares: dict[str, float]) -> pd.DataFrame:
+    """A row a notebook of the profile, in its dtype on this device: notebook, hours, tera_operations, memory_gb."""
+    profile, rows = load_profile(options.profile), []
+    product = matrix_rate(options.device, profile.model.dtype)
+    rates = {kind: share * product for kind, share in shares.items()}
+    for notebook in (n for n in profile.notebooks if n in COUNTED):
+        version = load_profile(options.profile, notebook=notebook)
+        work = notebook_work(version, shape, options.asked, notebook)
+        memory = notebook_memory(version, shape, notebook)
+        rows.append((notebook, work.seconds(rates) / 3600, work.total / 1e12, memory / 1e9))
     return pd.DataFrame(rows, columns=["notebook", "hours", "tera_operations", "memory_gb"])
 
 
