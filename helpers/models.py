@@ -1,6 +1,9 @@
 """The profile's language model as an nnsight model, and the one accessor for 'the residual after layer L'."""
 
 import copy
+import gc
+import warnings
+from collections.abc import Callable
 
 import nnsight
 import torch
@@ -64,31 +67,62 @@ def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]
 
 def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -> Tensor:
     """The residual stream after a layer, [batch, seq, d_model]; the layers above it do not run."""
-    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
-        residual = model.model.layers[layer].output.save()
-        tracer.stop()
-    return residual
+
+    def run(part: Batch) -> Tensor:
+        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
+            residual = model.model.layers[layer].output.save()
+            tracer.stop()
+        return residual
+
+    return _in_halves(run, batch)
 
 
 def final_state(model: nnsight.TransformersModel, batch: Batch, intervention: Clamp | None = None) -> Tensor:
     """What the unembedding reads, [batch, seq, d_model]: the whole model, with the intervention in place if given."""
-    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
-        if intervention is not None:
-            block = model.model.layers[intervention.layer]
-            block.output = intervention(block.output, batch.mask)
-        state = model.model.norm.output.save()
-        tracer.stop()
-    return state
+
+    def run(part: Batch) -> Tensor:
+        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
+            if intervention is not None:
+                block = model.model.layers[intervention.layer]
+                block.output = intervention(block.output, part.mask)
+            state = model.model.norm.output.save()
+            tracer.stop()
+        return state
+
+    return _in_halves(run, batch)
 
 
 def final_state_from(model: nnsight.TransformersModel, batch: Batch, layer: int, residual: Tensor) -> Tensor:
     """The final state [batch, seq, d_model] when `residual` stands after a layer; only the layers above it run."""
-    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
-        for block in model.model.layers[: layer + 1]:
-            block.skip(residual)
-        state = model.model.norm.output.save()
-        tracer.stop()
-    return state
+
+    def run(part: Batch, given: Tensor) -> Tensor:
+        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
+            for block in model.model.layers[: layer + 1]:
+                block.skip(given)
+            state = model.model.norm.output.save()
+            tracer.stop()
+        return state
+
+    return _in_halves(run, batch, residual)
+
+
+def _in_halves(run: Callable[..., Tensor], batch: Batch, *along: Tensor) -> Tensor:
+    """`run(batch, *along)`, by halves of the rows where the device has no memory for all: rows do not know each other.
+
+    Every layer needs the same memory, so what does not fit fails in the first one and costs next to nothing.
+    """
+    try:
+        return run(batch, *along)
+    except torch.OutOfMemoryError:
+        if len(batch.ids) == 1:
+            raise
+    # only here is the exception gone, and with it what its frames hold
+    gc.collect()
+    torch.cuda.empty_cache()
+    warnings.warn("a batch does not fit in the device's memory and is halved: see model.batch_tokens", stacklevel=3)
+    first = torch.arange(len(batch.ids), device=batch.ids.device) < len(batch.ids) // 2
+    parts = [_in_halves(run, batch.select(half), *(x[half] for x in along)) for half in (first, ~first)]
+    return torch.cat(parts)
 
 
 def unembed(model: nnsight.TransformersModel, state: Tensor, words: Tensor | None = None) -> Tensor:

@@ -2,10 +2,24 @@
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from helpers.corpora import Batch
-from helpers.models import check_hook, check_pair, clone, final_state_from, huggingface, residual_after, unembed
+from helpers.interventions import Clamp
+from helpers.models import (
+    check_hook,
+    check_pair,
+    clone,
+    final_state,
+    final_state_from,
+    huggingface,
+    residual_after,
+    unembed,
+    wrap,
+)
 from helpers.profiles import FOLDER, load_profile, parse_profile
+from helpers.scoring import row_batches
+from helpers.trees import tree_batches
 from tests.toy import LAYER, toy_model, toy_sae
 
 
@@ -88,3 +102,52 @@ def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):
 
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_model(load_profile("tiny"))
+
+
+class SmallDevice:
+    """A layer whose device has memory for so many rows; `asked` keeps how many rows came each time."""
+
+    def __init__(self, model, rows):
+        self.rows, self.asked = rows, []
+        huggingface(model).model.layers[LAYER + 1].register_forward_pre_hook(self)
+
+    def __call__(self, block, args):
+        self.asked.append(len(args[0]))
+        if len(args[0]) > self.rows:
+            raise torch.OutOfMemoryError("tried to allocate more than there is")
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:a batch does not fit")
+def test_what_does_not_fit_in_memory_is_halved_and_gives_the_same(model):
+    rows = [[2, *range(10, 13 + n)] for n in range(7)]
+    whole, group = next(row_batches(model, rows, 1000)), [[2, 10, 11], [2, 10, 12, 13], [2, 14]]
+    trees = next(tree_batches([group] * 5, lambda nodes: nodes, 1000, 0))
+    clamp, small = Clamp(toy_sae(), [1, 2, 3], -2.0, "any"), toy_model()
+    device = SmallDevice(small, rows=2)
+    for batch in (whole, trees):
+        residual = residual_after(model, batch, LAYER)
+        torch.testing.assert_close(final_state(small, batch, clamp), final_state(model, batch, clamp))
+        torch.testing.assert_close(
+            final_state_from(small, batch, LAYER, residual), final_state_from(model, batch, LAYER, residual)
+        )
+        torch.testing.assert_close(
+            residual_after(small, batch, LAYER + 1), residual_after(model, batch, LAYER + 1)
+        )
+    # 7 do not fit, nor do 3 and 4 of them; 1 and 2, 2 and 2 do
+    assert device.asked[:7] == [7, 3, 1, 2, 4, 2, 2]
+
+
+@torch.no_grad()
+def test_a_single_row_that_does_not_fit_is_an_error(model):
+    small = toy_model()
+    SmallDevice(small, rows=0)
+    with pytest.warns(UserWarning, match=r"is halved: see model\.batch_tokens"), pytest.raises(torch.OutOfMemoryError):
+        final_state(small, next(row_batches(small, [[2, 10], [2, 11]], 1000)))
+
+
+def test_a_clone_in_bfloat16_gives_the_very_same_answers(model, batch, tmp_path):
+    huggingface(model).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
+    original = wrap(loaded, model.tokenizer)
+    assert torch.equal(final_state(clone(original), batch), final_state(original, batch))
