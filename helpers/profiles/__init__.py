@@ -30,8 +30,8 @@ _settings = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", all
 class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
-    `source` is 'organism' or a hub id of `helpers.sources`; `device` is 'auto' (a GPU where there is one) or torch's name
-    of one; `device_map` 'auto' spreads a model over several.
+    `source` is 'organism' or a hub id of `helpers.sources`; `device` is 'auto' (a GPU where there is one) or a name of
+    torch's; `device_map` 'auto' spreads a model over several.
     """
 
     source: str
@@ -198,7 +198,7 @@ class RelearningSettings:
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
-    `notebooks` are the numbers of the notebooks that the profile serves.
+    `notebooks` are the numbers of the notebooks that the profile serves, none for every notebook.
     """
 
     name: str
@@ -313,9 +313,3 @@ def _explain(error: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"])
     kinds = {"unexpected_keyword_argument": f"unknown key {place}", "missing": f"missing value {place}"}
     return kinds.get(error["type"]) or f"{place} = {error['input']!r}: {error['msg'].lower()}"
-
-
-def check_source(source: str) -> None:
-    """Raises ValueError unless a model, SAE, question or text source is one that can be loaded."""
-    if source != "organism":
-        raise ValueError(f"source {source!r} is unknown, allowed is 'organism'")
