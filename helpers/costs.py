@@ -7,12 +7,12 @@ kind of work) turns them into seconds: a projection, and always to be called one
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 import pandas as pd
 import torch
 
-from helpers.profiles import Profile
+from helpers.profiles import Profile, load_profile
+from helpers.sources import question_source
 
 # Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
 PROMPT_TOKENS = 150
@@ -199,6 +199,30 @@ class _Job:
         return Work(training=training, answers=exams)
 
 
+def projections(name: str, device: str, shares: Mapping[str, float], product: float | None = None
+                ) -> dict[str, tuple[float, float] | None]:  # fmt: skip
+    """Seconds and bytes of each notebook of a profile of the hub; None where the work has not been counted.
+
+    Args:
+        name: the profile.
+        device: torch's name of what it would run on.
+        shares: as `measured_shares` gives them.
+        product: operations a second of a matrix product there; None measures it (`matrix_rate`).
+    """
+    profile = load_profile(name)
+    shape, asked, found = SHAPES.get(profile.model.source), profile.questions, dict.fromkeys(profile.notebooks)
+    if shape is None:
+        return found
+    speed = product or matrix_rate(device, profile.model.dtype)
+    rates = {kind: share * speed for kind, share in shares.items()}
+    questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
+    for number in (n for n in profile.notebooks if n in COUNTED):
+        version = load_profile(name, notebook=number)
+        seconds = notebook_work(version, shape, questions, number).seconds(rates)
+        found[number] = seconds, notebook_memory(version, shape, number)
+    return found
+
+
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     """Bytes that a notebook needs at its peak beside the packages: models, SAE, kept residuals and one batch."""
     size, tokens = DTYPE_BYTES[profile.model.dtype], profile.model.batch_tokens
@@ -209,14 +233,14 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     return models + sae + profile.cache.memory_mb * 2**20 + batch
 
 
-def measured_shares(table: Path) -> dict[str, float]:
-    """Each kind's rate as a share of `matrix_rate`, from a table of tests/benchmarks/full_shape.py.
+def measured_shares(table: pd.DataFrame) -> dict[str, float]:
+    """Each kind's rate as a share of `matrix_rate`, from the table of tests/benchmarks/full_shape.py.
 
     Raises:
-        OSError, KeyError: there is no such table, or a kind is missing in it.
+        KeyError: a kind is missing in it.
     """
-    rows = pd.read_csv(table).dropna(subset=["kind"]).set_index("kind")["of_matrix_product"]
-    return {kind: float(rows[kind]) for kind in KINDS}
+    shares = table.set_index("kind")["of_matrix_product"]
+    return {kind: float(shares[kind]) for kind in KINDS}
 
 
 @torch.no_grad()

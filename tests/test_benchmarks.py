@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from helpers.claims import README
-from tests.benchmarks import growth, guard, sweep
-from tests.benchmarks.common import PeakMemory, side_by_side
+from helpers.costs import KINDS, measured_shares
+from helpers.models import huggingface
+from tests.benchmarks import full_shape, growth, guard, sweep
+from tests.benchmarks.common import PeakMemory, Sizes, side_by_side
 from tests.benchmarks.readme import with_benchmarks
 
 ON_LINUX = pytest.mark.skipif(
@@ -59,6 +63,26 @@ def test_growth_fits_its_lines(tmp_path):
     found = growth.line(exact)
     assert found["seconds_per_unit"] == pytest.approx(2) and found["seconds_at_0"] == pytest.approx(1)
     assert found["r2"] == pytest.approx(1) and found["extra_mb_last"] == 2
+
+
+@ON_LINUX
+def test_full_shape_measures_every_kind_of_work_and_projects_gemmas_notebooks(tmp_path, capsys):
+    table = run(full_shape, "full_shape", "--row-length 32 --dtype bfloat16", tmp_path)
+    kinds = table.dropna(subset=["kind"])
+    assert kinds["kind"].tolist() == list(KINDS) and (kinds[["tera_operations", "rate"]] > 0).all(axis=None)
+    np.testing.assert_allclose(kinds["rate"], kinds["tera_operations"] / kinds["seconds"], rtol=1e-4)
+    assert table["peak_gb"].between(0.1, 4).all() and set(measured_shares(table)) == set(KINDS)
+    said = capsys.readouterr().out
+    assert said.count("projected, gemma-2-2b-it on this device, notebook") == 4
+
+
+def test_a_model_built_without_a_copy_is_the_model_that_is_loaded(tmp_path):
+    sizes = Sizes(layers=2, d_model=32, heads=2, kv_heads=1, head_dim=16, d_mlp=64, vocab=4096)
+    built = huggingface(full_shape.full_model(sizes, torch.bfloat16, "cpu"))
+    built.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
+    ids = torch.arange(40)[None]
+    assert torch.equal(built(ids).logits, loaded(ids).logits)
 
 
 def test_side_by_side_runs_each_way_once_a_round_and_in_turn_first():

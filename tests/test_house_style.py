@@ -21,7 +21,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ROOMS = (
     ("profiles", "questions", "metrics", "published", "highlight"),
     ("sources", "provenance", "corpora", "plots"),
-    ("store", "organism", "trees"),
+    ("store", "organism", "trees", "costs"),
     ("hub",),
     ("run", "claims", "data", "saes"),
     ("interventions", "lm_eval_tasks"),
@@ -31,6 +31,7 @@ ROOMS = (
     ("baselines", "relearning"),
     ("experiments",),
     ("reproduce", "evaluate"),
+    ("doctor",),
 )
 # Rooms that never see a model: figures and tables are made again where none can be loaded.
 MODEL_FREE = ("profiles", "metrics", "plots", "published", "provenance", "store", "run", "reproduce")

@@ -131,9 +131,7 @@ def test_what_does_not_fit_in_memory_is_halved_and_gives_the_same(model):
         torch.testing.assert_close(
             final_state_from(small, batch, LAYER, residual), final_state_from(model, batch, LAYER, residual)
         )
-        torch.testing.assert_close(
-            residual_after(small, batch, LAYER + 1), residual_after(model, batch, LAYER + 1)
-        )
+        torch.testing.assert_close(residual_after(small, batch, LAYER + 1), residual_after(model, batch, LAYER + 1))
     # 7 do not fit, nor do 3 and 4 of them; 1 and 2, 2 and 2 do
     assert device.asked[:7] == [7, 3, 1, 2, 4, 2, 2]
 
