@@ -7,6 +7,7 @@ kind of work) turns them into seconds: a projection, and always to be called one
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -199,8 +200,13 @@ class _Job:
         return Work(training=training, answers=exams)
 
 
-def projections(name: str, device: str, shares: Mapping[str, float], product: float | None = None
-                ) -> dict[str, tuple[float, float] | None]:  # fmt: skip
+def projections(
+    name: str,
+    device: str,
+    shares: Mapping[str, float],
+    product: float | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[float, float] | None]:
     """Seconds and bytes of each notebook of a profile of the hub; None where the work has not been counted.
 
     Args:
@@ -208,8 +214,9 @@ def projections(name: str, device: str, shares: Mapping[str, float], product: fl
         device: torch's name of what it would run on.
         shares: as `measured_shares` gives them.
         product: operations a second of a matrix product there; None measures it (`matrix_rate`).
+        overrides: of the profile's values, as `load_profile` takes them.
     """
-    profile = load_profile(name)
+    profile = load_profile(name, overrides)
     shape, asked, found = SHAPES.get(profile.model.source), profile.questions, dict.fromkeys(profile.notebooks)
     if shape is None:
         return found
@@ -217,7 +224,7 @@ def projections(name: str, device: str, shares: Mapping[str, float], product: fl
     rates = {kind: share * speed for kind, share in shares.items()}
     questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
     for number in (n for n in profile.notebooks if n in COUNTED):
-        version = load_profile(name, notebook=number)
+        version = load_profile(name, overrides, number)
         seconds = notebook_work(version, shape, questions, number).seconds(rates)
         found[number] = seconds, notebook_memory(version, shape, number)
     return found
@@ -245,11 +252,11 @@ def measured_shares(table: pd.DataFrame) -> dict[str, float]:
 
 @torch.no_grad()
 def matrix_rate(device: str, dtype: str) -> float:
-    """Operations a second of Gemma-2-2b's widest layer on this device, best of three: its yardstick."""
+    """Operations a second of Gemma-2-2b's widest layer on this device, best of ten: its yardstick."""
     rows = 8192 if device.startswith("cuda") else 256
     kind = {"dtype": getattr(torch, dtype), "device": device}
     tokens, weight, seconds = torch.ones(rows, 2304, **kind), torch.ones(9216, 2304, **kind), []
-    for _ in range(3):
+    for _ in range(10):
         start = time.perf_counter()
         torch.nn.functional.linear(tokens, weight)[0, 0].item()  # reading a number waits for all of them
         seconds.append(time.perf_counter() - start)

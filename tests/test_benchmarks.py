@@ -14,7 +14,7 @@ from helpers.costs import KINDS, measured_shares
 from helpers.models import huggingface
 from tests.benchmarks import full_shape, growth, guard, sweep
 from tests.benchmarks.common import PeakMemory, Sizes, side_by_side
-from tests.benchmarks.readme import with_benchmarks
+from tests.benchmarks.readme import with_benchmarks, with_costs
 
 ON_LINUX = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory of a block of code is measured on Linux only"
@@ -96,6 +96,11 @@ def test_peak_memory_sees_a_large_array_that_is_gone_again():
     with PeakMemory("cpu") as peak:
         np.ones(64 << 20, dtype=np.uint8).sum()
     assert 60 << 20 < peak.extra < 90 << 20
+
+
+def test_the_readmes_costs_are_not_stale():
+    text = README.read_text(encoding="utf-8")
+    assert with_costs(text) == text, "run python -m tests.benchmarks.readme"
 
 
 def test_the_readmes_table_is_not_stale():
