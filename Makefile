@@ -6,12 +6,13 @@ PROFILE ?= tiny
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup figures redraw test lint organism clean
+.PHONY: help setup figures redraw doctor test lint organism clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make figures   run every notebook and remake every figure (PROFILE=$(PROFILE))"
 	@echo "make redraw    draw the figures again from their CSV files, without a model"
+	@echo "make doctor    say what is missing on this machine for PROFILE, and what it would take"
 	@echo "make test      run the tests"
 	@echo "make lint      check code and notebooks with ruff"
 	@echo "make organism  train the embedded model and its SAE anew"
@@ -35,6 +36,9 @@ figures: setup
 
 redraw: setup
 	$(BIN)/python -m helpers.reproduce --profile $(PROFILE) --figures-only
+
+doctor: setup
+	$(BIN)/python -m helpers.doctor --profile $(PROFILE)
 
 test: setup
 	$(BIN)/python -m pytest

@@ -1,18 +1,25 @@
 """The profile's language model as an nnsight model, and the one accessor for 'the residual after layer L'."""
 
 import copy
+import gc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import nnsight
 import torch
 from sae_lens import SAE
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from helpers.corpora import Batch
+from helpers.hub import Hub
 from helpers.interventions import Clamp
 from helpers.organism import MODEL_DIR
-from helpers.profiles import Profile, check_source
+from helpers.profiles import ModelSettings, Profile
 from helpers.saes import EXPLAINED_VARIANCE_TOLERANCE, explained_variance, layer_of
+from helpers.sources import model_source
 
 
 def wrap(hf_model: PreTrainedModel, tokenizer) -> nnsight.TransformersModel:
@@ -28,31 +35,65 @@ def huggingface(model: nnsight.TransformersModel) -> PreTrainedModel:
 def clone(model: nnsight.TransformersModel) -> nnsight.TransformersModel:
     """A model with weights of its own, to be trained without touching the first (nnsight's wrapping is not copied)."""
     original = huggingface(model)
-    twin = type(original)(copy.deepcopy(original.config)).to(original.device, original.dtype)
+    # built in its dtype and not cast to it, which would round the rotary frequencies to bfloat16 and change all answers
+    with no_init_weights(), original.device:
+        twin = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), dtype=original.dtype)
     twin.load_state_dict(original.state_dict())
     return wrap(twin, model.tokenizer)
 
 
-def load_model(profile: Profile) -> nnsight.TransformersModel:
-    """The profile's model in eval mode, with the hook after the SAE's layer checked (`check_hook`).
+def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.TransformersModel:
+    """The profile's model in eval mode on its device, with the hook after the SAE's layer checked (`check_hook`).
+
+    Args:
+        hub: keeps the record of what is fetched.
 
     Raises:
-        ValueError: the source is unknown.
+        ValueError: the source is unknown, or there is no such device.
         FileNotFoundError: the organism's weights are missing.
+        HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
     """
-    check_source(profile.model.source)
+    device = device_of(profile.model)
+    folder = _organism() if profile.model.source == "organism" else (hub or Hub()).fetch(model_source(profile))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # eager: Gemma-2's attention soft-cap is not in the fused kernels
+    how = {"dtype": getattr(torch, profile.model.dtype), "attn_implementation": "eager"}
+    if profile.model.device_map == "auto":
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map="auto", **how)
+    else:
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, **how).to(device)
+    model = wrap(hf_model, tokenizer)
+    check_hook(model, profile.sae.layer)
+    return model
+
+
+def _organism() -> Path:
     if not (MODEL_DIR / "model.safetensors").is_file():
         raise FileNotFoundError(
             f"the organism's model is missing at {MODEL_DIR.name}/: rebuild it with `make organism`"
         )
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    dtype = getattr(torch, profile.model.dtype)
-    # eager: Gemma-2's attention soft-cap is not in the fused kernels
-    hf_model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=dtype, attn_implementation="eager")
-    model = wrap(hf_model, tokenizer)
-    check_hook(model, profile.sae.layer)
-    return model
+    return MODEL_DIR
+
+
+def device_of(settings: ModelSettings) -> torch.device:
+    """The device that the profile names; 'auto' is the GPU where CUDA has one, else the CPU.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=settings.device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {settings.device!r} cannot be used: {reason}; 'auto' takes what is there") from None
+
+
+def device_after(model: nnsight.TransformersModel, layer: int) -> torch.device:
+    """Where the residual after a layer is: one device for the whole model, or the layer's own where it is spread."""
+    return next(huggingface(model).model.layers[layer].parameters()).device
 
 
 def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]:
@@ -61,10 +102,14 @@ def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]
 
 def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -> Tensor:
     """The residual stream after a layer, [batch, seq, d_model]; the layers above it do not run."""
-    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
-        residual = model.model.layers[layer].output.save()
-        tracer.stop()
-    return residual
+
+    def run(part: Batch) -> Tensor:
+        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
+            residual = model.model.layers[layer].output.save()
+            tracer.stop()
+        return residual
+
+    return _in_halves(run, batch)
 
 
 def final_state(
@@ -76,29 +121,60 @@ def final_state(
         read_at: [batch, seq] bool, where the state will be read: elsewhere it is not the model's own, for the last
             layer's MLP runs at these positions alone. None for everywhere.
     """
-    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
-        if intervention is not None:
-            block = model.model.layers[intervention.layer]
-            block.output = intervention(block.output, batch.mask)
-        if read_at is not None and (intervention is None or intervention.layer < last_layer(model)):
-            _run_mlp_only_at(model.model.layers[-1].mlp, read_at)
-        state = model.model.norm.output.save()
-        tracer.stop()
-    return state
+    if intervention is not None and intervention.layer == last_layer(model):
+        read_at = None
+
+    def run(part: Batch, at: Tensor | None = None) -> Tensor:
+        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
+            if intervention is not None:
+                block = model.model.layers[intervention.layer]
+                block.output = intervention(block.output, part.mask)
+            if at is not None:
+                _run_mlp_only_at(model.model.layers[-1].mlp, at)
+            state = model.model.norm.output.save()
+            tracer.stop()
+        return state
+
+    return _in_halves(run, batch, *([] if read_at is None else [read_at]))
 
 
 def final_state_from(
     model: nnsight.TransformersModel, batch: Batch, layer: int, residual: Tensor, read_at: Tensor | None = None
 ) -> Tensor:
     """The final state (see `final_state`) when `residual` stands after a layer; only the layers above it run."""
-    with model.trace(**_inputs(model, batch), use_cache=False) as tracer:
-        for block in model.model.layers[: layer + 1]:
-            block.skip(residual)
-        if read_at is not None and layer < last_layer(model):
-            _run_mlp_only_at(model.model.layers[-1].mlp, read_at)
-        state = model.model.norm.output.save()
-        tracer.stop()
-    return state
+    if layer == last_layer(model):
+        read_at = None
+
+    def run(part: Batch, given: Tensor, at: Tensor | None = None) -> Tensor:
+        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
+            for block in model.model.layers[: layer + 1]:
+                block.skip(given)
+            if at is not None:
+                _run_mlp_only_at(model.model.layers[-1].mlp, at)
+            state = model.model.norm.output.save()
+            tracer.stop()
+        return state
+
+    return _in_halves(run, batch, residual, *([] if read_at is None else [read_at]))
+
+
+def _in_halves(run: Callable[..., Tensor], batch: Batch, *along: Tensor) -> Tensor:
+    """`run(batch, *along)`, by halves of the rows where the device has no memory for all: rows do not know each other.
+
+    Every layer needs the same memory, so what does not fit fails in the first one and costs next to nothing.
+    """
+    try:
+        return run(batch, *along)
+    except torch.OutOfMemoryError:
+        if len(batch.ids) == 1:
+            raise
+    # only here is the exception gone, and with it what its frames hold
+    gc.collect()
+    torch.cuda.empty_cache()
+    warnings.warn("a batch does not fit in the device's memory and is halved: see model.batch_tokens", stacklevel=3)
+    first = torch.arange(len(batch.ids), device=batch.ids.device) < len(batch.ids) // 2
+    parts = [_in_halves(run, batch.select(half), *(x[half] for x in along)) for half in (first, ~first)]
+    return torch.cat(parts)
 
 
 def last_layer(model: nnsight.TransformersModel) -> int:
@@ -156,7 +232,8 @@ def check_hook(model: nnsight.TransformersModel, layer: int) -> None:
         raise RuntimeError("the final state does not lead to the model's own logits")
     if not torch.equal(unembed(model, final_state_from(model, batch, layer, residual)), logits):
         raise RuntimeError(f"an identity intervention after layer {layer} changes the logits")
-    if torch.equal(unembed(model, final_state_from(model, batch, layer, residual * 2)), logits):
+    # flipped and not scaled: the last norm takes a scale away
+    if torch.equal(unembed(model, final_state_from(model, batch, layer, residual.flip(-1))), logits):
         raise RuntimeError(f"changing the residual after layer {layer} does not change the logits")
 
 

@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from helpers.claims import README
-from tests.benchmarks import growth, guard, sweep
-from tests.benchmarks.common import PeakMemory, side_by_side
-from tests.benchmarks.readme import with_benchmarks
+from helpers.costs import KINDS, measured_shares
+from helpers.models import huggingface
+from tests.benchmarks import full_shape, growth, guard, sweep
+from tests.benchmarks.common import PeakMemory, Sizes, side_by_side
+from tests.benchmarks.readme import with_benchmarks, with_costs
 
 ON_LINUX = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory of a block of code is measured on Linux only"
@@ -61,6 +65,26 @@ def test_growth_fits_its_lines(tmp_path):
     assert found["r2"] == pytest.approx(1) and found["extra_mb_last"] == 2
 
 
+@ON_LINUX
+def test_full_shape_measures_every_kind_of_work_and_projects_gemmas_notebooks(tmp_path, capsys):
+    table = run(full_shape, "full_shape", "--row-length 32 --dtype bfloat16", tmp_path)
+    kinds = table.dropna(subset=["kind"])
+    assert kinds["kind"].tolist() == list(KINDS) and (kinds[["tera_operations", "rate"]] > 0).all(axis=None)
+    np.testing.assert_allclose(kinds["rate"], kinds["tera_operations"] / kinds["seconds"], rtol=1e-4)
+    assert table["peak_gb"].between(0.1, 4).all() and set(measured_shares(table)) == set(KINDS)
+    said = capsys.readouterr().out
+    assert said.count("projected, gemma-2-2b-it on this device, notebook") == 4
+
+
+def test_a_model_built_without_a_copy_is_the_model_that_is_loaded(tmp_path):
+    sizes = Sizes(layers=2, d_model=32, heads=2, kv_heads=1, head_dim=16, d_mlp=64, vocab=4096)
+    built = huggingface(full_shape.full_model(sizes, torch.bfloat16, "cpu"))
+    built.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
+    ids = torch.arange(40)[None]
+    assert torch.equal(built(ids).logits, loaded(ids).logits)
+
+
 def test_side_by_side_runs_each_way_once_a_round_and_in_turn_first():
     ran = []
     seconds = side_by_side({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, 3)
@@ -72,6 +96,11 @@ def test_peak_memory_sees_a_large_array_that_is_gone_again():
     with PeakMemory("cpu") as peak:
         np.ones(64 << 20, dtype=np.uint8).sum()
     assert 60 << 20 < peak.extra < 90 << 20
+
+
+def test_the_readmes_costs_are_not_stale():
+    text = README.read_text(encoding="utf-8")
+    assert with_costs(text) == text, "run python -m tests.benchmarks.readme"
 
 
 def test_the_readmes_table_is_not_stale():

@@ -1,7 +1,10 @@
 """The hook reads and writes the residual stream, and the checks at load notice when it does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM
 
 from helpers.corpora import Batch
 from helpers.interventions import Clamp
@@ -9,13 +12,18 @@ from helpers.models import (
     check_hook,
     check_pair,
     clone,
+    device_after,
+    device_of,
     final_state,
     final_state_from,
     huggingface,
     residual_after,
     unembed,
+    wrap,
 )
 from helpers.profiles import FOLDER, load_profile, parse_profile
+from helpers.scoring import row_batches
+from helpers.trees import tree_batches
 from tests.toy import LAYER, toy_model, toy_sae
 
 
@@ -108,8 +116,8 @@ def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it(
 
     text = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
     for load, place in ((load_model, "[model]"), (load_sae, "[sae]")):
-        other = text.replace(f'{place}\nsource = "organism"', f'{place}\nsource = "google/gemma-2-2b-it"', 1)
-        with pytest.raises(ValueError, match="'google/gemma-2-2b-it' is unknown, allowed is 'organism'"):
+        other = text.replace(f'{place}\nsource = "organism"', f'{place}\nsource = "google/gemma-7b"', 1)
+        with pytest.raises(ValueError, match="'google/gemma-7b' is unknown, allowed are: 'organism', '.*'"):
             load(parse_profile(other, "tiny"))
 
 
@@ -119,3 +127,81 @@ def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):
 
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_model(load_profile("tiny"))
+
+
+class SmallDevice:
+    """A layer whose device has memory for so many rows; `asked` keeps how many rows came each time."""
+
+    def __init__(self, model, rows):
+        self.rows, self.asked = rows, []
+        huggingface(model).model.layers[LAYER + 1].register_forward_pre_hook(self)
+
+    def __call__(self, block, args):
+        self.asked.append(len(args[0]))
+        if len(args[0]) > self.rows:
+            raise torch.OutOfMemoryError("tried to allocate more than there is")
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:a batch does not fit")
+def test_what_does_not_fit_in_memory_is_halved_and_gives_the_same(model):
+    rows = [[2, *range(10, 13 + n)] for n in range(7)]
+    whole, group = next(row_batches(model, rows, 1000)), [[2, 10, 11], [2, 10, 12, 13], [2, 14]]
+    trees = next(tree_batches([group] * 5, lambda nodes: nodes, 1000, 0))
+    clamp, small = Clamp(toy_sae(), [1, 2, 3], -2.0, "any"), toy_model()
+    device = SmallDevice(small, rows=2)
+    for batch in (whole, trees):
+        residual = residual_after(model, batch, LAYER)
+        torch.testing.assert_close(final_state(small, batch, clamp), final_state(model, batch, clamp))
+        torch.testing.assert_close(
+            final_state_from(small, batch, LAYER, residual), final_state_from(model, batch, LAYER, residual)
+        )
+        torch.testing.assert_close(residual_after(small, batch, LAYER + 1), residual_after(model, batch, LAYER + 1))
+    # 7 do not fit, nor do 3 and 4 of them; 1 and 2, 2 and 2 do
+    assert device.asked[:7] == [7, 3, 1, 2, 4, 2, 2]
+
+
+@torch.no_grad()
+def test_a_single_row_that_does_not_fit_is_an_error(model):
+    small = toy_model()
+    SmallDevice(small, rows=0)
+    with pytest.warns(UserWarning, match=r"is halved: see model\.batch_tokens"), pytest.raises(torch.OutOfMemoryError):
+        final_state(small, next(row_batches(small, [[2, 10], [2, 11]], 1000)))
+
+
+def test_a_clone_in_bfloat16_gives_the_very_same_answers(model, batch, tmp_path):
+    huggingface(model).save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16, attn_implementation="eager")
+    original = wrap(loaded, model.tokenizer)
+    assert torch.equal(final_state(clone(original), batch), final_state(original, batch))
+
+
+@pytest.fixture(scope="module")
+def gemma_1(model):
+    """A random Gemma 1: no soft-caps, no norms after the blocks, no sliding window."""
+    torch.manual_seed(0)
+    config = GemmaConfig(
+        vocab_size=len(model.tokenizer), hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, intermediate_size=32, initializer_range=0.5, pad_token_id=0, eos_token_id=1,
+        bos_token_id=2, attn_implementation="eager",
+    )  # fmt: skip
+    return wrap(GemmaForCausalLM(config), model.tokenizer)
+
+
+@torch.no_grad()
+def test_gemma_1_is_read_and_written_as_gemma_2_is(gemma_1, batch):
+    for layer in range(4):
+        check_hook(gemma_1, layer)
+    plain = huggingface(gemma_1)(input_ids=batch.ids, output_hidden_states=True, use_cache=False)
+    assert torch.equal(residual_after(gemma_1, batch, LAYER), plain.hidden_states[LAYER + 1])
+    assert torch.equal(unembed(gemma_1, final_state(gemma_1, batch)), plain.logits)
+    words = torch.tensor([7, 3])
+    torch.testing.assert_close(unembed(gemma_1, plain.hidden_states[-1], words), plain.logits[..., words])
+
+
+def test_a_device_is_found_or_refused_in_one_line(profile, model):
+    assert device_of(replace(profile.model, device="cpu")).type == "cpu" == device_after(model, LAYER).type
+    assert device_of(replace(profile.model, device="auto")).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=rf"device '{name}' cannot be used: [^\n]*; 'auto' takes what is there"):
+            device_of(replace(profile.model, device=name))

@@ -35,13 +35,15 @@ def rmu_settings(settings: RMUSettings, seed: int) -> list[RMU]:
 
 def rmu_scores(exam: Exam, forget_rows: Tensor, retain_rows: Tensor, settings: Sequence[RMU]) -> pd.DataFrame:
     """Train RMU at every setting and take the exam with its weights: layer, steering, alpha and the exam's columns."""
-    tables = []
-    for setting in settings:
-        trained = with_weights(exam.model, train_rmu(exam.model, forget_rows, retain_rows, setting))
-        table = exam.score_model(trained)
-        labels = {"method": "RMU", "layer": setting.layer, "steering": setting.steering, "alpha": setting.alpha}
-        tables.append(pd.concat([pd.DataFrame([labels] * len(table)), table], axis=1))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([_rmu_table(exam, forget_rows, retain_rows, s) for s in settings], ignore_index=True)
+
+
+def _rmu_table(exam: Exam, forget_rows: Tensor, retain_rows: Tensor, setting: RMU) -> pd.DataFrame:
+    # a function of its own, so that one setting's model is gone before the next one's is made
+    trained = with_weights(exam.model, train_rmu(exam.model, forget_rows, retain_rows, setting))
+    table = exam.score_model(trained)
+    labels = {"method": "RMU", "layer": setting.layer, "steering": setting.steering, "alpha": setting.alpha}
+    return pd.concat([pd.DataFrame([labels] * len(table)), table], axis=1)
 
 
 def labelled_points(scores: pd.DataFrame, half: int | None = None) -> pd.DataFrame:

@@ -45,16 +45,20 @@ class Sizes:
     layer: int = 3
 
 
-def random_model(sizes: Sizes, device: str = "cpu"):
-    """An nnsight model of random weights, drawn so that attention and layers do something."""
-    config = Gemma2Config(
+def gemma_config(sizes: Sizes) -> Gemma2Config:
+    """A Gemma-2's config of these sizes."""
+    return Gemma2Config(
         vocab_size=sizes.vocab, hidden_size=sizes.d_model, num_hidden_layers=sizes.layers,
         num_attention_heads=sizes.heads, num_key_value_heads=sizes.kv_heads, head_dim=sizes.head_dim,
         intermediate_size=sizes.d_mlp, query_pre_attn_scalar=sizes.head_dim, sliding_window=4096,
         pad_token_id=0, eos_token_id=1, bos_token_id=2, attn_implementation="eager",
     )  # fmt: skip
+
+
+def random_model(sizes: Sizes, device: str = "cpu"):
+    """An nnsight model of random weights, drawn so that attention and layers do something."""
     torch.manual_seed(0)
-    model = Gemma2ForCausalLM(config).requires_grad_(False)
+    model = Gemma2ForCausalLM(gemma_config(sizes)).requires_grad_(False)
     model.model.embed_tokens.weight.normal_(0, 0.05)
     for block in model.model.layers:
         block.self_attn.q_proj.weight.mul_(3)
@@ -66,7 +70,7 @@ def random_model(sizes: Sizes, device: str = "cpu"):
 def random_sae(model, sizes: Sizes, rows: Sequence[Sequence[int]]) -> tuple[SAE, list[int]]:
     """A JumpReLU SAE whose features fire on about 1.5 % of the rows' tokens, and their ids, those nearest 1 % first."""
     batch = next(row_batches(model, rows, 1 << 20))
-    x = residual_after(model, batch, sizes.layer)[batch.mask]
+    x = residual_after(model, batch, sizes.layer)[batch.mask].float()
     scale = x.std()
     encoder = torch.nn.functional.normalize(torch.randn(sizes.d_model, sizes.d_sae, device=x.device), dim=0) / scale
     thresholds = torch.quantile(x @ encoder, 1 - FIRING_RATE, dim=0).clamp(min=0.1)
@@ -131,24 +135,24 @@ def _wait() -> None:
 
 
 class PeakMemory:
-    """Bytes that a block of code needs at its peak beyond what is there when it begins (`extra`)."""
+    """Bytes in use when a block of code begins (`before`), and those it needs beyond them at its peak (`extra`)."""
 
     def __init__(self, device: str) -> None:
         self._cuda = device.startswith("cuda")
-        self.extra = 0
+        self.before = self.extra = 0
 
     def __enter__(self) -> "PeakMemory":
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
-            self._before = torch.cuda.memory_allocated()
+            self.before = torch.cuda.memory_allocated()
         else:
             # writing 5 sets the kernel's high-water mark of this process back to what it holds now (proc(5))
             Path("/proc/self/clear_refs").write_text("5")
-            self._before = _status("VmRSS")
+            self.before = _status("VmRSS")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.extra = (torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM")) - self._before
+        self.extra = (torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM")) - self.before
 
 
 def _status(field: str) -> int:

@@ -1,12 +1,17 @@
-"""The README's table of the benchmarks, from their results: `python -m tests.benchmarks.readme` writes it there."""
+"""The README's tables of the benchmarks, from their results: `python -m tests.benchmarks.readme` writes them there."""
 
 import pandas as pd
 
 from helpers.claims import README, with_table
+from helpers.costs import measured_shares, projections
 from helpers.store import write_atomically
 from tests.benchmarks.common import RESULTS
 
 MARKS = "<!-- benchmarks: begin (python -m tests.benchmarks.readme) -->", "<!-- benchmarks: end -->"
+
+COSTS = "<!-- costs: begin (python -m tests.benchmarks.readme) -->", "<!-- costs: end -->"
+# A GPU's large matrix products, in 10^12 operations a second: of the order of large ones, and not measured here
+ASSUMED = {"float32": 50, "bfloat16": 400}
 
 
 def speed_table() -> pd.DataFrame:
@@ -30,9 +35,29 @@ def with_benchmarks(text: str) -> str:
     return with_table(text, *MARKS, speed_table())
 
 
+def cost_table() -> pd.DataFrame:
+    """What gemma-2-2b-it's notebooks would cost on a GPU of an assumed speed, in words: projections."""
+    shares, columns = measured_shares(pd.read_csv(RESULTS / "full_width.csv")), {}
+    for dtype, rate in ASSUMED.items():
+        found = projections("gemma-2-2b-it", "cuda", shares, rate * 1e12, {"model.dtype": dtype})
+        columns["notebook"] = list(found)
+        columns[f"{dtype}, {rate}e12 operations/s"] = [_cost(*found[number]) for number in found]
+    return pd.DataFrame(columns)
+
+
+def _cost(seconds: float, memory: float) -> str:
+    time = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{max(1, round(seconds / 60))} min"
+    return f"{time}, {memory / 1e9:.0f} GB"
+
+
+def with_costs(text: str) -> str:
+    """The README's text with the table of costs between its marks."""
+    return with_table(text, *COSTS, cost_table())
+
+
 def main() -> None:
-    """Write the table into the README."""
-    text = with_benchmarks(README.read_text(encoding="utf-8"))
+    """Write the tables into the README."""
+    text = with_costs(with_benchmarks(README.read_text(encoding="utf-8")))
     write_atomically(README, lambda file: file.write_text(text, encoding="utf-8"))
 
 

@@ -1,0 +1,350 @@
+"""What stands between this machine and a profile's figures: `python -m helpers.doctor --profile gemma-2-2b-it`.
+
+Looks at versions, device, memory, disk, the hub, the token, the access to what is gated and the cache, estimates time
+and memory of every notebook, and downloads nothing. Every line is ok, warning or fails, with the next step; the exit
+code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
+called `..._lines` knows neither network nor disk.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+from huggingface_hub import auth_check, constants, get_token, snapshot_download
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import get_session
+
+from helpers.costs import measured_shares, projections
+from helpers.data import FORGET_FILE
+from helpers.hub import TOKENS, explained, files_of, own_cache
+from helpers.models import device_of
+from helpers.profiles import Profile, available_profiles, load_profile
+from helpers.provenance import NUMERIC_PACKAGES, ROOT, versions
+from helpers.reproduce import find_notebooks
+from helpers.sources import Source, needed, text_source
+
+State = Literal["ok", "warning", "fails"]
+
+# Where the shares come from that a projection rests on.
+MEASURED = ROOT / "tests" / "benchmarks" / "results" / "full_width.csv"
+# What a run writes beside downloads: stages, executed notebooks, figures.
+OWN_FILES_GB = 1.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding: what was looked at, what was found, and the next step where it is not ok."""
+
+    state: State
+    what: str
+    found: str
+    step: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """What computes: torch's name of it, its product name, and the memory it computes in, in bytes."""
+
+    kind: str
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """A source of the hub, and what is here of it.
+
+    Attributes:
+        commit: of the cached copy; None where there is none, or not all of it.
+        refusal: why the hub would not give it, with the next step; '' where it would, None where it was not asked.
+    """
+
+    source: Source
+    commit: str | None
+    refusal: str | None = None
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+def version_lines(python: tuple[int, int], pins: Mapping[str, str], direct: Iterable[str],
+                  installed: Mapping[str, str | None]) -> list[Line]:  # fmt: skip
+    """Python, and packages against the lock.
+
+    Args:
+        pins: the version of each package in the lock.
+        direct: the packages that cannot be done without.
+        installed: the version of each package that is here, None where it is not.
+    """
+    step = "install what the lock says: make setup, or pip install -r requirements.lock"
+    found = f"{python[0]}.{python[1]}"
+    allowed = (3, 11) <= python <= (3, 13)
+    lines = [Line("ok" if allowed else "fails", "Python", found, "" if allowed else "use Python 3.11, 3.12 or 3.13")]
+    missing = [name for name in direct if installed.get(name) is None]
+    other = {name: f"{name} {have}, not {pins[name]}" for name, have in installed.items()
+             if have is not None and name in pins and have.partition("+")[0] != pins[name]}  # fmt: skip
+    if missing:
+        lines.append(Line("fails", "packages", f"missing: {', '.join(missing)}", step))
+    if other:
+        # those that can change a number come first
+        ranked = sorted(other, key=lambda name: (name not in NUMERIC_PACKAGES, name))
+        named = "; ".join(other[name] for name in ranked[:5]) + ("; ..." if len(other) > 5 else "")
+        lines.append(Line("warning", "packages", f"{len(other)} differ from the lock: {named}", step))
+    if not missing and not other:
+        lines.append(Line("ok", "packages", f"{len([v for v in installed.values() if v])} as the lock says"))
+    return lines
+
+
+def device_lines(device: Device, profile: Profile) -> list[Line]:
+    """What computes, and whether it is up to the profile."""
+    found = f"{device.name}, {device.memory / 1e9:.1f} GB of memory"
+    if device.kind == "cpu" and profile.model.source != "organism":
+        step = f"use a machine with a GPU; a trial: python -m helpers.reproduce --profile {profile.name} --limit 4"
+        return [Line("warning", "device", found + ", no GPU", step)]
+    return [Line("ok", "device", found)]
+
+
+def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str) -> list[Line]:
+    """Free disk against what is still to be downloaded, what residuals take while a sweep runs, and a run's own files.
+
+    Args:
+        free: bytes.
+        kept: bytes of residuals.
+        where: the folder of the hub's cache.
+    """
+    missing = sum(need.source.size_gb for need in needs if need.commit is None)
+    wanted = missing + kept / 1e9 + OWN_FILES_GB
+    parts = f"{missing:.1f} to download, {kept / 1e9:.1f} for residuals, {OWN_FILES_GB:.1f} for what it writes"
+    found = f"{free / 1e9:.1f} GB free, {wanted:.1f} needed ({parts})"
+    if free / 1e9 >= wanted:
+        return [Line("ok", "disk", found)]
+    step = f"make room in {where}, or put the cache elsewhere: HF_HOME=FOLDER; less for residuals: cache.disk_mb"
+    return [Line("fails", "disk", found, step)]
+
+
+def hub_lines(fault: str, needs: Sequence[Need]) -> list[Line]:
+    """Whether the hub can be reached: `fault` says why not, '' if it can."""
+    if not fault:
+        return [Line("ok", "hub", "reachable")]
+    missing = [need.source for need in needs if need.commit is None]
+    if not missing:
+        return [Line("ok", "hub", f"not reachable ({fault}), and not needed: all is in the cache")]
+    step = "go online once (HF_HUB_OFFLINE must not be set), or copy a cache here and name it: HF_HOME=FOLDER"
+    return [Line("fails", "hub", f"not reachable ({fault}), and {len(missing)} sources are not in the cache", step)]
+
+
+def token_lines(present: bool, needs: Sequence[Need]) -> list[Line]:
+    """Whether there is a token; it is not shown."""
+    if present:
+        return [Line("ok", "token", "there is one (not shown)")]
+    gated = [need.source.repo for need in needs if need.source.gated and need.commit is None]
+    if not gated:
+        return [Line("ok", "token", "none, and none is needed")]
+    step = f"make one that may read gated repositories at {TOKENS}, then: hf auth login"
+    return [Line("fails", "token", f"none; needed for {', '.join(dict.fromkeys(gated))}", step)]
+
+
+def source_lines(needs: Sequence[Need], spare: Mapping[str, str]) -> list[Line]:
+    """Each source: in the cache, to be downloaded, or refused.
+
+    Args:
+        spare: what takes the place of a refused source, by repository; without it a refusal fails.
+    """
+    return [_source_line(need, spare.get(need.source.repo, "")) for need in needs]
+
+
+def _source_line(need: Need, spare: str) -> Line:
+    source = need.source
+    what = f"{source.what} {source.repo}" + (f" {source.files[0]}" if source.what in ("SAE", "questions") else "")
+    if need.commit is not None:
+        return Line("ok", what, f"in the cache ({need.commit[:12]})")
+    if need.refusal:
+        found = f"refused, {spare} instead" if spare else "refused"
+        return Line("warning" if spare else "fails", what, found, need.refusal)
+    if need.refusal is None:
+        return Line("warning", what, f"{_size(source.size_gb)} not in the cache, and the hub could not be asked")
+    return Line("ok", what, f"{'access granted, ' if source.gated else ''}{_size(source.size_gb)} to download")
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{max(1, round(gigabytes * 1000))} MB"
+
+
+def time_lines(profile: Profile, minutes: Mapping[str, float]) -> list[Line]:
+    """Times of the embedded model's notebooks, which were measured: `minutes` by notebook."""
+    return [
+        Line("ok", f"notebook {number}", f"{minutes[number]:.1f} min, 2 GB of memory (measured on two cores)")
+        for number in profile.notebooks or sorted(minutes) if number in minutes
+    ]  # fmt: skip
+
+
+def projection_lines(device: Device, estimates: Mapping[str, tuple[float, float] | None]) -> list[Line]:
+    """Time and memory of notebooks that nobody has run here.
+
+    Args:
+        estimates: seconds and bytes by notebook, None where the work has not been counted (`costs.projections`).
+    """
+    basis = (
+        "projections, from counted work, the matrix product measured on this device just now, and each kind of work's "
+        "share of it measured on a CPU (tests/benchmarks/full_shape.py): of the order of magnitude; each notebook alone"
+    )
+    return [Line("ok", "estimates", basis)] + [_projection_line(device, n, found) for n, found in estimates.items()]
+
+
+def _projection_line(device: Device, number: str, found: tuple[float, float] | None) -> Line:
+    if found is None:
+        return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
+    seconds, memory = found
+    text = f"about {_duration(seconds)}, {memory / 1e9:.0f} GB of memory (projected)"
+    if memory <= device.memory:
+        return Line("ok", f"notebook {number}", text)
+    step = "halve it: --set model.dtype=bfloat16; less for residuals: --set cache.memory_mb=0; or leave it out: --only"
+    return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
+
+
+def _duration(seconds: float) -> str:
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
+    return f"{seconds / size:.1f} {unit}"
+
+
+# --- what is observed -------------------------------------------------------------------------------------------------
+
+
+def locked(lock: str) -> dict[str, str]:
+    """Version of each package, from the text of requirements.lock."""
+    pins = re.findall(r"^([\w.-]+)==(\S+)$", lock, flags=re.MULTILINE)
+    return {_canonical(name): version for name, version in pins}
+
+
+def direct_dependencies(project: str) -> list[str]:
+    """Names of what the text of pyproject.toml depends on."""
+    return [_canonical(line.partition("==")[0]) for line in tomllib.loads(project)["project"]["dependencies"]]
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def observed_device(profile: Profile) -> Device:
+    """What the profile would run on. Raises ValueError when there is no such device."""
+    device = device_of(profile.model)
+    if device.type != "cuda":
+        return Device(device.type, device.type, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    about = torch.cuda.get_device_properties(device)
+    return Device(str(device), about.name, about.total_memory)
+
+
+def observed_hub() -> str:
+    """'' when the hub answers, whatever it answers, else why it does not."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except (HTTPError, OSError) as error:
+        return type(error).__name__
+    return ""
+
+
+def observed_need(source: Source, online: bool) -> Need:
+    """A source's state in the cache, and if it is not there and the hub is online, whether the hub would give it."""
+    commit = cached_commit(source)
+    return Need(source, commit, _refusal(source) if online and commit is None else None)
+
+
+def cached_commit(source: Source) -> str | None:
+    """The commit of the copy in the hub's cache, None where there is none or a file is missing. Downloads nothing."""
+    if not source.files:
+        kept = own_cache().glob(f"{source.repo.replace('/', '__')}/{source.revision}-*.json")
+        return source.revision if any(kept) else None
+    where = {"repo_type": source.kind, "revision": source.revision, "allow_patterns": list(source.files)}
+    try:
+        folder = Path(snapshot_download(source.repo, local_files_only=True, **where))
+    except LocalEntryNotFoundError:
+        return None
+    return folder.name if files_of(source, folder) else None
+
+
+def _refusal(source: Source) -> str:
+    try:
+        auth_check(source.repo, repo_type=source.kind)
+    except (HTTPError, OSError) as error:
+        return str(explained(source, error))
+    return ""
+
+
+def sources_of(profile: Profile) -> tuple[Source, ...]:
+    """What the profile needs of the hub for all of its notebooks, each once."""
+    versions_of = [load_profile(profile.name, notebook=number) for number in profile.notebooks]
+    return tuple(dict.fromkeys(source for version in versions_of for source in needed(version)))
+
+
+def spares(profile: Profile) -> dict[str, str]:
+    """What takes the place of the gated forget corpus, by its repository."""
+    if profile.texts.source != "hub":
+        return {}
+    local = profile.texts.forget_file or os.environ.get(FORGET_FILE, "")
+    spare = f"the local file {Path(local).name}" if local else "the papers' published features"
+    return {text_source(profile.texts.forget).repo: spare}
+
+
+# --- the examination --------------------------------------------------------------------------------------------------
+
+
+def examine(profile: Profile) -> list[Line]:
+    """Everything, in the order in which it would stop a run."""
+    pins = locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    direct = direct_dependencies((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    sources, device = sources_of(profile), observed_device(profile)
+    fault = observed_hub() if sources else ""
+    needs = [observed_need(source, online=not fault) for source in sources]
+    cache = Path(constants.HF_HUB_CACHE)
+    room = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
+    lines = version_lines(sys.version_info[:2], pins, direct, versions(tuple(pins)))
+    lines += device_lines(device, profile)
+    lines += disk_lines(room, needs, profile.cache.disk_mb * 2**20, "the hub's cache")
+    if not sources:
+        minutes = {book.name[:2]: book.minutes[profile.name] for book in find_notebooks(ROOT / "notebooks")
+                   if profile.name in book.minutes}  # fmt: skip
+        return [*lines, Line("ok", "hub", "nothing is loaded from it"), *time_lines(profile, minutes)]
+    lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
+    lines += source_lines(needs, spares(profile))
+    return lines + projection_lines(
+        device, projections(profile.name, device.kind, measured_shares(pd.read_csv(MEASURED)))
+    )
+
+
+def report(profile: Profile, lines: Sequence[Line]) -> list[str]:
+    """The lines as text, and a last one that counts."""
+    text = [f"profile {profile.name}: {profile.title}"]
+    for line in lines:
+        text.append(f"{line.state:8} {line.what}: {line.found}")
+        text += [f"{'':8}   -> {line.step}"] if line.step else []
+    bad = {state: sum(line.state == state for line in lines) for state in ("fails", "warning")}
+    return [*text, f"{bad['fails']} fail, {bad['warning']} warnings"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 when nothing fails, 1 when something does, 2 for a profile that does not exist."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.doctor", description="What is missing for a profile.")
+    parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
+    options = parser.parse_args(arguments)
+    try:
+        profile = load_profile(options.profile)
+        lines = examine(profile)
+    except ValueError as error:
+        print(f"error: {error}")
+        return 2
+    print("\n".join(report(profile, lines)))
+    return int(any(line.state == "fails" for line in lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

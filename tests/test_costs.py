@@ -1,0 +1,136 @@
+"""Counted work is what a model really computes, and estimates are that work at given rates."""
+
+import pandas as pd
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers.baselines.rmu import RMU, train_rmu
+from helpers.costs import (
+    KINDS,
+    SHAPES,
+    Shape,
+    Work,
+    finetuning_work,
+    matrix_rate,
+    measured_shares,
+    notebook_memory,
+    notebook_work,
+    projections,
+    rmu_work,
+    statistics_work,
+    sweep_work,
+)
+from helpers.features import feature_statistics
+from helpers.interventions import Clamp
+from helpers.models import final_state, huggingface, unembed
+from helpers.profiles import load_profile
+from helpers.residuals import MEGABYTE
+from helpers.scoring import NOTHING_KEPT, Sweep, read_loss, row_batches
+from tests.toy import D_SAE, LAYER, toy_model, toy_sae
+
+GEMMA = SHAPES["google/gemma-2-2b-it"]
+ROWS = [[2, *range(5, 36)]] * 4  # 128 tokens in rows of 32
+EVEN = dict.fromkeys(KINDS, 0.5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy_model()
+
+
+@pytest.fixture(scope="module")
+def shape(model):
+    return Shape(4, 16, 2, 1, 8, 32, huggingface(model).config.vocab_size)
+
+
+def counted(work) -> int:
+    """Operations of every matrix product that really runs."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def test_gemmas_size_is_the_known_one(model, shape):
+    assert GEMMA.block_weights == 77_856_768 and round(GEMMA.weights / 1e9, 3) == 2.614
+    matrices = [p for p in huggingface(model).parameters() if p.dim() > 1]
+    assert shape.weights == sum(p.numel() for p in matrices)
+
+
+@torch.no_grad()
+def test_a_forward_pass_is_counted_to_the_operation(model, shape):
+    batch = next(row_batches(model, ROWS, 1000))
+    passed = counted(lambda: unembed(model, final_state(model, batch)))
+    # one product of the model makes no part of any layer: positions times rotary frequencies
+    assert passed == pytest.approx(shape.blocks(4, 128, 32) + shape.head(128), rel=1e-3)
+
+
+def test_statistics_sweeps_and_training_are_counted(model, shape):
+    sae = toy_sae()
+    found = counted(lambda: feature_statistics(model, sae, ROWS, 1000))
+    assert found == pytest.approx(statistics_work(shape, LAYER, D_SAE, 128, 32), rel=1e-2)
+
+    def sweep():
+        swept = Sweep(model, row_batches(model, ROWS, 1000), LAYER, read_loss, NOTHING_KEPT)
+        return swept.unedited, swept.edited(Clamp(sae, range(D_SAE), -3.0))
+
+    # nothing is kept, so the layers below run for each of the two; a setting adds its own columns of the SAE
+    expected = sweep_work(shape, LAYER, 1, 128, 32, 124) + shape.blocks(LAYER + 1, 128, 32)
+    assert found_within(counted(sweep), expected, 0.1)
+    setting = RMU(LAYER, 1.0, 1.0, 1, 4, 1e-3, 0)
+    text = torch.tensor(ROWS)
+    trained = counted(lambda: train_rmu(model, text, text.flip(1), setting)) - shape.blocks(LAYER + 1, 128, 32)
+    assert found_within(trained, rmu_work(shape, LAYER, 128, 32), 0.3)
+
+
+def found_within(found: float, expected: float, share: float) -> bool:
+    return abs(found - expected) <= share * expected
+
+
+def test_backward_counts_twice(shape):
+    assert finetuning_work(shape, 128, 32) == 3 * (shape.blocks(4, 128, 32) + shape.head(128))
+
+
+def test_work_adds_up_and_takes_its_time():
+    work = Work(trees=6.0, training=4.0) + Work(trees=2.0)
+    assert work == Work(trees=8.0, training=4.0) and work.total == 12
+    assert work.seconds({"trees": 2.0, "training": 8.0}) == 4.5
+
+
+def test_notebooks_cost_what_they_are_made_of():
+    profile = load_profile("gemma-2-2b-it")
+    found = {number: notebook_work(profile, GEMMA, 2142, number) for number in ("01", "03", "05", "06")}
+    assert found["01"].trees == found["01"].answers == 0 < found["01"].statistics == found["03"].statistics
+    assert found["03"].trees == GEMMA.blocks(26, 2142 * 1050, 1050)
+    assert found["03"].training == found["05"].training < found["06"].training
+    twice = notebook_work(load_profile("gemma-2-2b-it", {"rmu.steps": 600}), GEMMA, 2142, "03")
+    assert twice.training == 2 * found["03"].training
+    with pytest.raises(ValueError, match="'04' has not been counted"):
+        notebook_work(profile, GEMMA, 2142, "04")
+
+
+def test_memory_counts_the_models_held_at_once():
+    profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
+    one, two, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
+    assert two - one == GEMMA.weights * 2 and six - one == 5 * GEMMA.weights * 2
+    less = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16", "cache.memory_mb": 0})
+    assert one - notebook_memory(less, GEMMA, "01") == profile.cache.memory_mb * MEGABYTE
+
+
+def test_projections_are_work_at_rates():
+    slow, fast = (projections("gemma-2-2b-it", "cpu", EVEN, product=p) for p in (1e12, 2e12))
+    assert list(slow) == ["01", "03", "05", "06"]
+    for number in slow:
+        assert slow[number][0] == pytest.approx(2 * fast[number][0]) and slow[number][1] == fast[number][1]
+    assert projections("gemma-2-2b", "cpu", EVEN, product=1e12) == {"04": None}
+
+
+def test_shares_come_from_the_benchmarks_table():
+    table = pd.DataFrame({"kind": ["", *KINDS], "of_matrix_product": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]})
+    assert measured_shares(table) == dict(zip(KINDS, (0.1, 0.2, 0.3, 0.4, 0.5), strict=True))
+    with pytest.raises(KeyError):
+        measured_shares(table[:-1])
+
+
+def test_a_machine_does_some_operations_a_second():
+    assert matrix_rate("cpu", "float32") > 1e8

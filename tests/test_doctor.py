@@ -1,0 +1,137 @@
+"""The doctor says what is missing and what to do, shows no token and downloads nothing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from helpers.doctor import (
+    Device,
+    Line,
+    Need,
+    device_lines,
+    direct_dependencies,
+    disk_lines,
+    hub_lines,
+    locked,
+    projection_lines,
+    report,
+    source_lines,
+    sources_of,
+    time_lines,
+    token_lines,
+    version_lines,
+)
+from helpers.profiles import load_profile
+from helpers.provenance import ROOT
+from helpers.sources import MODELS, SAES, TEXTS
+
+MODEL, SAE = MODELS["google/gemma-2-2b-it"], SAES["gemma-scope-2b-pt-res"]
+CORPUS = TEXTS["bio-forget-corpus"]
+CPU, GPU = Device("cpu", "cpu", 16 * 10**9), Device("cuda:0", "a GPU", 24 * 10**9)
+COMMIT = "0123456789abcdef"
+REFUSED = Need(MODEL, None, "ask for it")
+
+
+def states(lines: list[Line]) -> list[str]:
+    return [line.state for line in lines]
+
+
+def test_versions_against_the_lock():
+    pins, direct = {"torch": "2.13.0", "rich": "1.0"}, ["torch"]
+    good = version_lines((3, 12), pins, direct, {"torch": "2.13.0+cpu", "rich": "1.0"})
+    assert states(good) == ["ok", "ok"] and good[1].found == "2 as the lock says"
+    assert states(version_lines((3, 10), pins, direct, {"torch": "2.13.0", "rich": None})) == ["fails", "ok"]
+    other = version_lines((3, 12), pins, direct, {"torch": "2.12.0", "rich": "0.9"})
+    assert states(other) == ["ok", "warning"]
+    assert other[1].found == "2 differ from the lock: torch 2.12.0, not 2.13.0; rich 0.9, not 1.0"
+    missing = version_lines((3, 12), pins, direct, {"torch": None, "rich": "1.0"})
+    assert states(missing) == ["ok", "fails"] and "make setup" in missing[1].step
+
+
+def test_the_lock_and_the_dependencies_are_read():
+    assert locked("# header==1\nA_b.c==2.0\n\nd==3.1\n") == {"a-b-c": "2.0", "d": "3.1"}
+    assert direct_dependencies('[project]\ndependencies = ["A_b==2.0", "d==3.1"]') == ["a-b", "d"]
+    pins = locked((ROOT / "requirements.lock").read_text(encoding="utf-8"))
+    assert set(direct_dependencies((ROOT / "pyproject.toml").read_text(encoding="utf-8"))) <= set(pins)
+
+
+def test_only_a_large_model_asks_for_a_gpu():
+    tiny, gemma = load_profile("tiny"), load_profile("gemma-2-2b-it")
+    assert states(device_lines(CPU, tiny) + device_lines(CPU, gemma) + device_lines(GPU, gemma)) == [
+        "ok", "warning", "ok",
+    ]  # fmt: skip
+
+
+def test_disk_counts_what_is_not_in_the_cache():
+    needs = [Need(MODEL, None), Need(SAE, COMMIT)]  # 5.3 to download, 2 for residuals, 1 for the run
+    (enough,) = disk_lines(8.3e9, needs, 2e9, "here")
+    assert enough.state == "ok" and "8.3 needed" in enough.found
+    (short,) = disk_lines(8.2e9, needs, 2e9, "here")
+    assert short.state == "fails" and "HF_HOME" in short.step
+    assert states(disk_lines(8.2e9, [Need(MODEL, COMMIT), Need(SAE, COMMIT)], 2e9, "here")) == ["ok"]
+
+
+def test_the_hub_and_the_token_matter_only_for_what_is_not_in_the_cache():
+    cached = [Need(MODEL, COMMIT), Need(SAE, COMMIT)]
+    assert states(hub_lines("ConnectError", cached) + token_lines(False, cached)) == ["ok", "ok"]
+    missing = [Need(MODEL, COMMIT), Need(SAE, None)]
+    assert states(hub_lines("ConnectError", missing) + hub_lines("", missing)) == ["fails", "ok"]
+    assert states(token_lines(False, missing) + token_lines(False, [REFUSED])) == ["ok", "fails"]
+    assert states(token_lines(True, [REFUSED])) == ["ok"]
+
+
+def test_a_refused_source_fails_unless_something_takes_its_place():
+    needs = [Need(MODEL, COMMIT), Need(MODEL, None, ""), REFUSED, Need(CORPUS, None, "ask for it"), Need(SAE, None)]
+    lines = source_lines(needs, {CORPUS.repo: "the local file x.jsonl"})
+    assert states(lines) == ["ok", "ok", "fails", "warning", "warning"]
+    assert lines[0].found == "in the cache (0123456789ab)" and lines[1].found == "access granted, 5.3 GB to download"
+    assert lines[2].step == "ask for it" and lines[3].found == "refused, the local file x.jsonl instead"
+
+
+def test_estimates_say_what_they_rest_on():
+    lines = time_lines(load_profile("tiny"), {"01": 0.5, "03": 3.0})
+    assert [line.found.partition(",")[0] for line in lines] == ["0.5 min", "3.0 min"]
+    basis, fits, large, unknown = projection_lines(GPU, {"01": (5400.0, 20e9), "06": (200000.0, 64e9), "04": None})
+    assert "projections" in basis.found and (fits.state, unknown.state) == ("ok", "ok")
+    assert fits.found == "about 90.0 min, 20 GB of memory (projected)"
+    assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB") and "bfloat16" in large.step
+
+
+def test_the_report_counts():
+    lines = [Line("ok", "a", "b"), Line("fails", "c", "d", "do this"), Line("warning", "e", "f")]
+    text = report(load_profile("tiny"), lines)
+    assert text[2:4] == ["fails    c: d", "           -> do this"] and text[-1] == "1 fail, 1 warnings"
+
+
+def test_a_profile_needs_the_saes_of_all_its_notebooks():
+    found = [source.files[0] for source in sources_of(load_profile("gemma-2-2b-it")) if source.what == "SAE"]
+    assert found == [f"layer_3/width_16k/average_l0_{l0}/*" for l0 in (59, 142)]
+    assert sources_of(load_profile("tiny")) == ()
+
+
+def doctor(tmp_path, *words: str, **variables: str) -> tuple[int, str]:
+    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", **variables}
+    command = [sys.executable, "-m", "helpers.doctor", *words]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_embedded_model_needs_no_hub(tmp_path):
+    code, text = doctor(tmp_path, HF_HUB_OFFLINE="1")
+    assert code == 0 and "nothing is loaded from it" in text and text.rstrip().endswith("0 fail, 0 warnings")
+    assert text.count("(measured on two cores)") == 7
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_without_a_hub_gemma_fails_and_says_why_once(tmp_path, offline):
+    code, text = doctor(tmp_path, "--profile", "gemma-2-2b-it", HF_TOKEN="hf_secret", HF_HUB_OFFLINE=offline)
+    assert code == 1 and text.count("\nfails") == 1 and "fails    hub: not reachable" in text
+    assert "hf_secret" not in text and "token: there is one (not shown)" in text
+    assert not list((tmp_path / "hf").rglob("*.*")), "the doctor downloads nothing"
+
+
+def test_an_unknown_profile_is_an_error(tmp_path):
+    code, text = doctor(tmp_path, "--profile", "gemma-3")
+    assert code == 2 and "unknown" in text
