@@ -30,7 +30,7 @@ ROUTES = {
 CHUNK = 1 << 20
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that is answered with an error: status, the hub's error code (may be empty) and its message."""
 
 
@@ -122,21 +122,25 @@ class _Handler(BaseHTTPRequestHandler):
                 if found := route.fullmatch(address.path):
                     parts = {name: unquote(text) for name, text in found.groupdict(default="").items()}
                     return getattr(self, f"_{kind}")(parts, parse_qs(sent or address.query))
-            raise Refusal(404, "", f"this hub has no {address.path}")
-        except Refusal as refusal:
+            raise RefusedError(404, "", f"this hub has no {address.path}")
+        except RefusedError as refusal:
             status, code, message = refusal.args
             self._answer(b"{}", status, {"X-Error-Code": code, "X-Error-Message": message})
 
-    do_HEAD = do_POST = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         """Nothing on the screen: what was asked is in the hub's `requests`."""
 
-    # --- one method a route: what stands in its address, and what was asked in query or form ---------------------------
+    # --- one method a route: what stands in its address, and what was asked in query or form --------------------------
 
     def _whoami(self, _parts: dict[str, str], _asked: dict[str, list[str]]) -> None:
         if self._token() is None:
-            raise Refusal(401, "", "Invalid username or password.")
+            raise RefusedError(401, "", "Invalid username or password.")
         self._json({"type": "user", "name": "reader", "auth": {"accessToken": {"role": "read"}}, "orgs": []})
 
     def _info(self, parts: dict[str, str], _asked: dict[str, list[str]]) -> None:
@@ -154,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _tree(self, parts: dict[str, str], asked: dict[str, list[str]]) -> None:
         repository = self._repository(parts)
         if not (repository.folder / parts["path"]).is_dir():
-            raise Refusal(404, "EntryNotFound", f"{parts['path']} does not exist on {parts['revision']!r}")
+            raise RefusedError(404, "EntryNotFound", f"{parts['path']} does not exist on {parts['revision']!r}")
         recursive = asked.get("recursive", ["false"])[0].lower() in ("true", "1")
         self._json(repository.entries(parts["path"], recursive))
 
@@ -168,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._check_access(repository)
         path, commit = repository.folder / parts["path"], {"X-Repo-Commit": repository.commit}
         if not path.is_file():
-            raise Refusal(404, "EntryNotFound", "Entry not found")
+            raise RefusedError(404, "EntryNotFound", "Entry not found")
         size = path.stat().st_size
         start, stop, status = 0, size, 200
         if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
@@ -185,25 +189,25 @@ class _Handler(BaseHTTPRequestHandler):
         """The valid token that came with the request, None for none at all."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token and token not in self.hub.tokens:
-            raise Refusal(401, "", "Invalid credentials in Authorization header")
+            raise RefusedError(401, "", "Invalid credentials in Authorization header")
         return token or None
 
     def _repository(self, parts: dict[str, str]) -> Repository:
         token, repository = self._token(), Repository(self.hub.root, parts["kind"], parts["repo"])
         if not repository.is_known:
             # without a token nobody is told whether a private repository exists
-            raise Refusal(404 if token else 401, "RepoNotFound", "Repository not found")
+            raise RefusedError(404 if token else 401, "RepoNotFound", "Repository not found")
         if parts.get("revision") not in (None, "", "main", repository.commit):
-            raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {parts['revision']}")
+            raise RefusedError(404, "RevisionNotFound", f"Invalid rev id: {parts['revision']}")
         return repository
 
     def _check_access(self, repository: Repository) -> None:
         name, token = repository.name, self._token()
         if name in self.hub.gated and token is None:
             message = f"Access to {name} is restricted. You must have access to it and be authenticated to access it."
-            raise Refusal(401, "GatedRepo", message)
+            raise RefusedError(401, "GatedRepo", message)
         if name in self.hub.gated and name not in self.hub.tokens[token]:
-            raise Refusal(403, "GatedRepo", f"Access to {name} is restricted and you are not in the authorized list.")
+            raise RefusedError(403, "GatedRepo", f"You are not in the authorized list of {name}.")
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -222,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send(self, path: Path, start: int, stop: int) -> None:
-        """The bytes of a file from `start` to `stop`, or as many as a cut leaves, after which the connection is shut."""
+        """The bytes of a file from `start` to `stop`, or up to a cut, after which the connection is shut."""
         cut = next((end for end in self.hub.cuts if path.as_posix().endswith(end)), None)
         if cut is not None:
             stop, self.close_connection = min(stop, start + self.hub.cuts.pop(cut)), True

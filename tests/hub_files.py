@@ -68,7 +68,7 @@ def make_files(root: Path) -> None:
 
 
 def write_model(folder: Path, d_model: int, layers: int, places: Sequence[int]) -> None:
-    """The organism with hidden size `d_model`, its layers at `places` of `layers`, in two shards, with its tokenizer."""
+    """The organism with hidden size `d_model`, its layers at `places` of `layers`, and its tokenizer, in two shards."""
     small = json.loads((MODEL_DIR / "config.json").read_text())
     scale = small["hidden_size"] / d_model
     kinds = ["full_attention"] * layers

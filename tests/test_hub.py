@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from helpers.corpora import batches
@@ -95,7 +94,8 @@ def test_the_served_model_and_sae_are_the_organisms(tmp_path: Path, model, sae, 
     write_model(tmp_path / "served", *layout)
     found = AutoModelForCausalLM.from_pretrained(tmp_path / "served", attn_implementation="eager")
     served, d = wrap(found, model.tokenizer), sae.cfg.d_in
-    batch = next(batches(prompt_tokens(model.tokenizer, served_questions("wmdp-bio")[:4], ORDERS[:3], "chat"), 10**6, 0))
+    rows = prompt_tokens(model.tokenizer, served_questions("wmdp-bio")[:4], ORDERS[:3], "chat")
+    batch = next(batches(rows, 10**6, pad_id=0))
     ours, theirs = residual_after(model, batch, 1)[batch.mask], residual_after(served, batch, layer)[batch.mask]
     torch.testing.assert_close(theirs[:, :d], ours, atol=1e-4, rtol=0)
     assert not theirs[:, d:].any()
