@@ -103,11 +103,15 @@ def pack(tokenizer, texts: Sequence[str], row_length: int) -> Tensor:
     return torch.cat([torch.full((n_rows, 1), tokenizer.bos_token_id), body], dim=1)
 
 
-def framed(tokenizer, documents: Sequence[Document], prompt_format: str) -> list[list[int]]:
-    """Documents asked as a question is asked, header and suffix included, as token rows.
+def framed(tokenizer, documents: Sequence[Document], prompt_format: str, max_tokens: int) -> list[list[int]]:
+    """Documents asked as a question is asked, header and suffix included, as token rows; cut after `max_tokens`.
 
     Header and chat marks hold no hazard, so they dilute rho in every prompt alike; a threshold for prompts is taken on
     text in the same frame.
     """
-    texts = [header(d.subject, prompt_format) + d.text for d in documents]
+    if not documents:
+        return []
+    how = {"add_special_tokens": False, "truncation": True, "max_length": max_tokens, "return_offsets_mapping": True}
+    cuts = [places[-1][1] for places in tokenizer([d.text for d in documents], **how).offset_mapping]
+    texts = [header(d.subject, prompt_format) + d.text[:cut] for d, cut in zip(documents, cuts, strict=True)]
     return encode_texts(tokenizer, [frame_text(tokenizer, text, prompt_format) for text in texts])

@@ -1,6 +1,7 @@
 """The profile's language model as an nnsight model, and the one accessor for 'the residual after layer L'."""
 
 import copy
+from pathlib import Path
 
 import nnsight
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from helpers.corpora import Batch
+from helpers.hub import Hub
 from helpers.interventions import Clamp
 from helpers.organism import MODEL_DIR
-from helpers.profiles import Profile, check_source
+from helpers.profiles import ModelSettings, Profile
 from helpers.saes import EXPLAINED_VARIANCE_TOLERANCE, explained_variance, layer_of
+from helpers.sources import model_source
 
 
 def wrap(hf_model: PreTrainedModel, tokenizer) -> nnsight.TransformersModel:
@@ -33,26 +36,58 @@ def clone(model: nnsight.TransformersModel) -> nnsight.TransformersModel:
     return wrap(twin, model.tokenizer)
 
 
-def load_model(profile: Profile) -> nnsight.TransformersModel:
-    """The profile's model in eval mode, with the hook after the SAE's layer checked (`check_hook`).
+def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.TransformersModel:
+    """The profile's model in eval mode on its device, with the hook after the SAE's layer checked (`check_hook`).
+
+    Args:
+        hub: keeps the record of what is fetched.
 
     Raises:
-        ValueError: the source is unknown.
+        ValueError: the source is unknown, or there is no such device.
         FileNotFoundError: the organism's weights are missing.
+        HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
     """
-    check_source(profile.model.source)
+    device = device_of(profile.model)
+    folder = _organism() if profile.model.source == "organism" else (hub or Hub()).fetch(model_source(profile))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # eager: Gemma-2's attention soft-cap is not in the fused kernels
+    how = {"dtype": getattr(torch, profile.model.dtype), "attn_implementation": "eager"}
+    if profile.model.device_map == "auto":
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map="auto", **how)
+    else:
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, **how).to(device)
+    model = wrap(hf_model, tokenizer)
+    check_hook(model, profile.sae.layer)
+    return model
+
+
+def _organism() -> Path:
     if not (MODEL_DIR / "model.safetensors").is_file():
         raise FileNotFoundError(
             f"the organism's model is missing at {MODEL_DIR.name}/: rebuild it with `make organism`"
         )
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
-    dtype = getattr(torch, profile.model.dtype)
-    # eager: Gemma-2's attention soft-cap is not in the fused kernels
-    hf_model = AutoModelForCausalLM.from_pretrained(MODEL_DIR, dtype=dtype, attn_implementation="eager")
-    model = wrap(hf_model, tokenizer)
-    check_hook(model, profile.sae.layer)
-    return model
+    return MODEL_DIR
+
+
+def device_of(settings: ModelSettings) -> torch.device:
+    """The device that the profile names; 'auto' is the GPU where CUDA has one, else the CPU.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=settings.device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {settings.device!r} cannot be used: {reason}; 'auto' takes what is there") from None
+
+
+def device_after(model: nnsight.TransformersModel, layer: int) -> torch.device:
+    """Where the residual after a layer is: one device for the whole model, or the layer's own where it is spread."""
+    return next(huggingface(model).model.layers[layer].parameters()).device
 
 
 def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]:

@@ -40,13 +40,20 @@ def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapp
         **commit(),
         "made": now(),
         "profile": profile.name,
-        "settings": json.loads(json.dumps(asdict(profile))),
+        "settings": json.loads(json.dumps(published(asdict(profile)))),
         "facts": dict(facts),
         "dtype": profile.model.dtype,
         "stages": {name: dict(stage) for name, stage in stages.items()},
         "peak_memory_bytes": peak_memory(),
         "environment": environment(),
     }
+
+
+def published(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the folder of a local file: what a file is called says nothing of the machine."""
+    scrubbed = {key: published(value) for key, value in settings.items() if isinstance(value, Mapping)}
+    files = {key: Path(value).name for key, value in settings.items() if key.rpartition(".")[2] == "forget_file"}
+    return {**settings, **scrubbed, **files}
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:

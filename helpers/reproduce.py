@@ -15,14 +15,16 @@ import shutil
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.profiles import Profile, available_profiles, load_profile
+from helpers.profiles import Profile, available_profiles, load_profile, run_name
 from helpers.provenance import ROOT
 from helpers.run import SUFFIXES, redraw, show_progress
+from helpers.sources import needed
 from helpers.store import write_atomically
 
 TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
@@ -56,16 +58,22 @@ class Folders:
     profile: str
     runs_base: Path
     figures_base: Path
+    overrides: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The profile's name, marked where overrides change its settings."""
+        return run_name(self.profile, self.overrides)
 
     @property
     def runs(self) -> Path:
         """The profile's cached stages, executed notebooks and record of times."""
-        return self.runs_base / self.profile
+        return self.runs_base / self.name
 
     @property
     def figures(self) -> Path:
         """The profile's figures."""
-        return self.figures_base / self.profile
+        return self.figures_base / self.name
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m helpers.reproduce", description=description)
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of the notebooks to run")
+    parser.add_argument("--set", nargs="+", default=[], metavar="TABLE.KEY=VALUE", help="settings to change")
+    parser.add_argument("--limit", type=int, metavar="N", help="a trial with the first N questions of each subject")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: as the profile says)")
+    parser.add_argument("--show-text", action="store_true", help="show the words of hazardous questions and texts")
     parser.add_argument("--list", action="store_true", help="list notebooks, times and figures, and stop")
     parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done, and stop")
     parser.add_argument("--figures-only", action="store_true", help="redraw every figure from its CSV, without a model")
@@ -105,17 +117,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _carry_out(options: argparse.Namespace) -> int:
-    profile = load_profile(options.profile)
-    folders = Folders(profile.name, options.runs.resolve(), options.figures.resolve())
+    overrides = overrides_of(options)
+    profile = load_profile(options.profile, overrides)
+    folders = Folders(profile.name, options.runs.resolve(), options.figures.resolve(), overrides)
     if options.figures_only:
         return _redraw(folders.figures)
-    notebooks = choose(find_notebooks(options.notebooks), options.only)
+    notebooks = served(choose(find_notebooks(options.notebooks), options.only), profile, bool(options.only))
     for line in plan(notebooks, folders):
         log.info("%s", line)
     if options.list:
         return 0
     for notebook in notebooks:
         check_parameters(notebook.path, _parameters(folders))
+        needed(load_profile(profile.name, overrides, notebook.name[:2]))
     if options.dry_run:
         return 0
     _check_writable(folders)
@@ -125,6 +139,31 @@ def _carry_out(options: argparse.Namespace) -> int:
     for line in summary(outcomes, folders):
         log.info("%s", line)
     return int(any(outcome.error for outcome in outcomes))
+
+
+def overrides_of(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Settings given on the command line, by dotted key; None where there are none.
+
+    A value is written as in TOML; what is no TOML is text, so that `--set model.dtype=bfloat16` needs no quotes.
+
+    Raises:
+        NotebookError: an argument of `--set` without '='.
+    """
+    given = {"questions.limit": options.limit, "model.device": options.device}
+    given |= {"questions.show_text": True if options.show_text else None}
+    for setting in options.set:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise NotebookError(f"--set {setting!r} has no value; write it as in --set questions.limit=8")
+        given[key.strip()] = _toml_value(text)
+    return {key: value for key, value in given.items() if value is not None} or None
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
 
 
 def _redraw(figures: Path) -> int:
@@ -182,6 +221,22 @@ def choose(notebooks: Sequence[Notebook], only: Sequence[str]) -> tuple[Notebook
     return tuple(notebook for notebook in notebooks if not only or set(only) & _names(notebook))
 
 
+def served(notebooks: Sequence[Notebook], profile: Profile, asked_for: bool) -> tuple[Notebook, ...]:
+    """The notebooks that the profile serves; of the others it is said that they are left out.
+
+    Raises:
+        NotebookError: one that was asked for by name is left out, or none is left.
+    """
+    left_out = [n for n in notebooks if profile.notebooks and n.name[:2] not in profile.notebooks]
+    kept = tuple(notebook for notebook in notebooks if notebook not in left_out)
+    names = ", ".join(notebook.name for notebook in left_out)
+    if left_out and (asked_for or not kept):
+        raise NotebookError(f"profile {profile.name} does not serve {names}; it serves {', '.join(profile.notebooks)}")
+    if left_out:
+        log.info("profile %s does not serve, and leaves out: %s", profile.name, names)
+    return kept
+
+
 def _names(notebook: Notebook) -> set[str]:
     return {notebook.name, notebook.path.name, notebook.name[:2]}
 
@@ -191,7 +246,7 @@ def plan(notebooks: Sequence[Notebook], folders: Folders) -> list[str]:
     times = {notebook.name: _minutes(notebook, folders) for notebook in notebooks}
     known = [minutes for minutes in times.values() if minutes is not None]
     total = f"about {sum(known):.1f} min" if len(known) == len(times) else f"{sum(known):.1f} min and unknown ones"
-    lines = [f"{len(notebooks)} notebooks under profile {folders.profile} ({total}), figures to {folders.figures}"]
+    lines = [f"{len(notebooks)} notebooks under profile {folders.name} ({total}), figures to {folders.figures}"]
     for notebook in notebooks:
         minutes = "unknown" if times[notebook.name] is None else f"{times[notebook.name]:.1f} min"
         needs = f", needs {', '.join(notebook.needs)}" if notebook.needs else ""
@@ -219,7 +274,7 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
 
     Raises:
         NotebookError: no such cell or more than one, something else in it than `name = literal` lines, an unknown name,
-            or a value whose type is neither its annotation's nor its default's (a default of None takes text as well).
+            or a value whose type is neither its annotation's nor its default's (a default of None takes text and dict).
     """
     known = _declared(path)
     for name, value in parameters.items():
@@ -248,7 +303,7 @@ def _declaration(line: ast.stmt) -> tuple[str, tuple[str, ...]]:
             kinds = tuple(kind.strip().partition("[")[0] for kind in ast.unparse(annotation).split("|"))
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             default = ast.literal_eval(value)
-            kinds = ("str", "None") if default is None else (type(default).__name__,)
+            kinds = ("str", "dict", "None") if default is None else (type(default).__name__,)
         case _:
             raise ValueError(f"`{ast.unparse(line)}`")
     if set(kinds) - set(TYPES):
@@ -256,8 +311,9 @@ def _declaration(line: ast.stmt) -> tuple[str, tuple[str, ...]]:
     return name, kinds
 
 
-def _parameters(folders: Folders) -> dict[str, str]:
-    return {"profile": folders.profile, "runs": str(folders.runs_base), "figures": str(folders.figures_base)}
+def _parameters(folders: Folders) -> dict[str, Any]:
+    bases = {"runs": str(folders.runs_base), "figures": str(folders.figures_base)}
+    return {"profile": folders.profile, **bases, "overrides": folders.overrides and dict(folders.overrides)}
 
 
 # --- running ----------------------------------------------------------------------------------------------------------

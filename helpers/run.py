@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from helpers import provenance
-from helpers.profiles import load_profile
+from helpers.profiles import load_profile, run_name
 from helpers.store import Store, code_fingerprint, fingerprint, write_atomically
 
 SUFFIXES = (".png", ".pdf", ".csv", ".json")
@@ -36,19 +36,22 @@ class Run:
     """One notebook's run under one profile; made by `start`.
 
     Attributes:
-        profile: the loaded profile.
+        profile: the loaded profile, as it is for this notebook, overrides included.
         notebook: the notebook's name, 'NN_name'.
         figures: the folder its figures go to.
     """
 
-    def __init__(self, profile: str, notebook: str, runs: Path, figures: Path) -> None:
+    def __init__(
+        self, profile: str, notebook: str, runs: Path, figures: Path, overrides: Mapping[str, Any] | None = None
+    ) -> None:
         if not re.fullmatch(r"\d\d_\w+", notebook):
             raise ValueError(f"notebook name {notebook!r}: two digits, '_' and a name are needed, as in '03_pareto'")
-        self.profile = load_profile(profile)
+        folder = run_name(profile, overrides)
+        self.profile = load_profile(profile, overrides, notebook[:2])
         self.notebook = notebook
-        self.figures = figures / profile
-        self._store = Store(runs / profile / "stages")
-        self._facts: dict[str, Any] = {}
+        self.figures = figures / folder
+        self._store = Store(runs / folder / "stages")
+        self._facts: dict[str, Any] = {"overrides": provenance.published(overrides)} if overrides else {}
         self._stages: dict[str, dict[str, Any]] = {}
 
     def stage(self, name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -60,7 +63,7 @@ class Run:
         Raises:
             TypeError: an argument that cannot be fingerprinted, or a result that cannot be stored.
         """
-        key = _key(function, args, kwargs)
+        key = _key(function, args, kwargs, self.profile.model.device)
         stage = self._store.stage(name, lambda: function(*args, **kwargs), key)
         made = f"from the cache ({stage.seconds:.1f} s when made)" if stage.cached else f"{stage.seconds:.1f} s"
         log.info("%s: %s", name, made)
@@ -115,7 +118,13 @@ class Run:
             raise ValueError(f"figure {name}: {draw!r} is not a function of helpers.plots, so it could not be redrawn")
 
 
-def start(profile: str, notebook: str, runs: str | None = None, figures: str | None = None) -> Run:
+def start(
+    profile: str,
+    notebook: str,
+    runs: str | None = None,
+    figures: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Run:
     """Open a notebook's run, and show its progress as lines of text.
 
     Args:
@@ -123,9 +132,12 @@ def start(profile: str, notebook: str, runs: str | None = None, figures: str | N
         notebook: the notebook's own name, as in '03_multi_feature_pareto'.
         runs: folder for cached stages, default `runs` in the repository; the profile's name is added to it.
         figures: folder for figures, default `figures` in the repository; the profile's name is added to it.
+        overrides: settings that differ from the profile's, by dotted key, as in {"questions.limit": 8}; what they
+            change goes to folders of its own (`run_name`).
     """
     show_progress()
-    return Run(profile, notebook, Path(runs or provenance.ROOT / "runs"), Path(figures or provenance.ROOT / "figures"))
+    root = provenance.ROOT
+    return Run(profile, notebook, Path(runs or root / "runs"), Path(figures or root / "figures"), overrides)
 
 
 def show_progress() -> None:
@@ -227,7 +239,7 @@ def _read_csv(path: Path, kinds: Mapping[str, str]) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict(kinds), keep_default_na=False, na_values=numbers)
 
 
-def _key(function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str, str]:
+def _key(function: Callable, args: tuple, kwargs: Mapping[str, Any], device: str) -> dict[str, str]:
     """What a stage depends on; an argument's name stands for it in the log, and none has a space in it."""
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
@@ -237,7 +249,7 @@ def _key(function: Callable, args: tuple, kwargs: Mapping[str, Any]) -> dict[str
         "the function": fingerprint(function),
         "the code": code_fingerprint(function),
         "the packages": fingerprint(packages),
-        "the device": provenance.device_type(),
+        "the device": provenance.device_type() if device == "auto" else device.partition(":")[0],
     }
 
 

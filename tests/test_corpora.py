@@ -53,7 +53,14 @@ def test_empty_rows_are_refused(rows):
 
 
 def test_framed_documents_stand_under_their_subjects_header(tokenizer):
-    (row,) = framed(tokenizer, [Document("history", "A B")], "chat")
+    (row,) = framed(tokenizer, [Document("history", "A B")], "chat", max_tokens=8)
     text = tokenizer.decode(row)
     assert text.startswith("<bos><start_of_turn>user\nThe following are multiple choice questions")
     assert text.endswith("about history.\nA B<end_of_turn>\n<start_of_turn>model\nAnswer: (")
+
+
+def test_a_long_document_is_cut_before_it_is_framed(tokenizer):
+    short, long = (
+        framed(tokenizer, [Document("history", text)], "plain", max_tokens=3) for text in ("A B C", "A B C D")
+    )
+    assert short == long

@@ -36,7 +36,11 @@ def test_no_text_is_in_two_corpora_and_none_holds_a_question(profile):
     ("old", "new", "message"),
     [
         ('side_effect = ["geography"', 'side_effect = ["astrology"', r"subjects \['astrology'\] are unknown"),
-        ('[questions]\nsource = "organism"', '[questions]\nsource = "cais/wmdp"', "source 'cais/wmdp' is unknown"),
+        (
+            '[questions]\nsource = "organism"',
+            '[questions]\nsource = "cais/wmdp"',
+            "questions.source = 'cais/wmdp': input should be 'organism' or 'hub'",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(old, new, message):

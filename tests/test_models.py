@@ -77,8 +77,8 @@ def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it(
 
     text = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
     for load, place in ((load_model, "[model]"), (load_sae, "[sae]")):
-        other = text.replace(f'{place}\nsource = "organism"', f'{place}\nsource = "google/gemma-2-2b-it"', 1)
-        with pytest.raises(ValueError, match="'google/gemma-2-2b-it' is unknown, allowed is 'organism'"):
+        other = text.replace(f'{place}\nsource = "organism"', f'{place}\nsource = "google/gemma-7b"', 1)
+        with pytest.raises(ValueError, match="'google/gemma-7b' is unknown, allowed are: 'organism', '.*'"):
             load(parse_profile(other, "tiny"))
 
 

@@ -18,7 +18,7 @@ from helpers import plots
 from helpers.provenance import ROOT
 from helpers.reproduce import NotebookError, check_parameters, choose, find_notebooks, main
 
-PARAMETERS = 'profile = "tiny"\nruns = None\nfigures = None'
+PARAMETERS = 'profile = "tiny"\nruns = None\nfigures = None\noverrides = None'
 
 STAGES = """
 import os, time

@@ -72,8 +72,9 @@ def test_another_argument_is_computed_and_named(run: Run, capsys: Any) -> None:
 
 
 def test_other_code_packages_or_device_are_computed_and_named(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    run = start("tiny", "03_pareto", str(tmp_path), str(tmp_path), {"model.device": "auto"})
     run.stage("double", double, [1.0])
     monkeypatch.setattr("helpers.run.code_fingerprint", lambda function: "edited")
     monkeypatch.setattr("helpers.provenance.NUMERIC_PACKAGES", ("numpy",))

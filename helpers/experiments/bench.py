@@ -1,5 +1,6 @@
 """What every notebook starts from: the profile's model and SAE, checked as a pair, its texts as rows, what it knows."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,8 @@ from helpers.corpora import Document, batches, framed, pack
 from helpers.data import load_questions, load_texts
 from helpers.experiments.exam import Exam
 from helpers.features import feature_statistics
-from helpers.models import check_pair, load_model
+from helpers.hub import Hub
+from helpers.models import check_pair, device_after, load_model
 from helpers.profiles import Profile
 from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
 from helpers.relearning import check_attack_text
@@ -19,6 +21,8 @@ from helpers.run import Run
 from helpers.saes import load_sae
 from helpers.scoring import known_questions
 from helpers.store import fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Bench:
 
 def open_bench(run: Run) -> Bench:
     """Load everything the run's profile names, check model and SAE against each other, and note what they are."""
-    profile = run.profile
-    model, sae, texts = load_model(profile), load_sae(profile), load_texts(profile)
+    profile, hub = run.profile, Hub()
+    texts, questions, model = load_texts(profile, hub), load_questions(profile, hub), load_model(profile, hub)
+    sae = load_sae(profile, device_after(model, profile.sae.layer), hub)
     sizes, tokenizer = profile.texts, model.tokenizer
     limits = {"forget": sizes.forget_rows, "retain": sizes.retain_rows, "neutral": sizes.neutral_rows}
     rows = {
@@ -60,9 +65,9 @@ def open_bench(run: Run) -> Bench:
     measured = check_pair(model, sae, first, profile.sae.explained_variance)
     bench = Bench(
         model, sae, measured, rows["forget"], rows["retain"], rows["neutral"],
-        framed(tokenizer, texts.retain[: sizes.framed_documents], profile.model.prompt_format),
-        framed(tokenizer, texts.forget[: sizes.framed_documents], profile.model.prompt_format),
-        texts.forget, load_questions(profile),
+        framed(tokenizer, texts.retain[: sizes.framed_documents], profile.model.prompt_format, sizes.row_length),
+        framed(tokenizer, texts.forget[: sizes.framed_documents], profile.model.prompt_format, sizes.row_length),
+        texts.forget, questions,
     )  # fmt: skip
     asked = [q for questions in bench.questions.values() for q in questions]
     prompts = prompt_tokens(tokenizer, asked, ORIGINAL_ORDER, profile.model.prompt_format)
@@ -73,7 +78,10 @@ def open_bench(run: Run) -> Bench:
         prompts=fingerprint(prompts),
         computed_on=str(model.device),
         texts=fingerprint(rows),
+        **({"sources": hub.commits, "warnings": hub.warnings} if hub.commits else {}),
     )
+    for warning in hub.warnings:
+        log.warning("warning: %s", warning)
     return bench
 
 

@@ -1,13 +1,15 @@
 """Profiles: one TOML file each says which model, SAE, texts and questions a run uses, and with which settings.
 
 Nothing else may know which world it runs in. A new profile is a new file in this folder; every key is required and
-checked.
+checked. A file may say `extends = "another"` and hold only what differs, and `[notebook."05".sae]` holds what differs
+for one notebook alone.
 """
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -26,10 +28,16 @@ _settings = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", all
 
 @_settings
 class ModelSettings:
-    """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass."""
+    """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
+
+    `source` is 'organism' or a hub id of `helpers.sources`; `device` is 'auto' (a GPU where there is one) or a name of
+    torch's; `device_map` 'auto' spreads a model over several.
+    """
 
     source: str
     dtype: Literal["float32", "bfloat16"]
+    device: str
+    device_map: Literal["none", "auto"]
     prompt_format: Literal["plain", "chat"]
     batch_tokens: Count
 
@@ -44,9 +52,13 @@ class CacheSettings:
 
 @_settings
 class SAESettings:
-    """The SAE: where it comes from, and the layer, width and explained variance that are checked when it is loaded."""
+    """The SAE: where it comes from, and the layer, width and explained variance that are checked when it is loaded.
+
+    `source` is 'organism' or a release of `helpers.sources`, `id` names one SAE of the release.
+    """
 
     source: str
+    id: str
     layer: Annotated[int, Field(ge=0)]
     width: Count
     explained_variance: Fraction
@@ -56,11 +68,14 @@ class SAESettings:
 class QuestionSettings:
     """Question sets by role: the subject to forget, its benign neighbour, and the unrelated ones (side effects).
 
-    `show_text` is false where questions are hazardous: outputs then hold ids and activations, never words.
+    `source` is 'organism' or 'hub', where the sets are entries of `helpers.sources`; `limit` takes the first questions
+    of each set, for trials (0: all). `show_text` is false where questions are hazardous: outputs then hold ids and
+    activations, never words.
     """
 
-    source: str
+    source: Literal["organism", "hub"]
     show_text: bool
+    limit: Annotated[int, Field(ge=0)]
     forget: str
     near: str
     side_effect: tuple[str, ...]
@@ -71,9 +86,15 @@ class TextSettings:
     """Corpora: at most so many packed rows of `row_length` tokens, and retain documents framed as questions are.
 
     Forget and retain text choose features and train RMU, framed retain text sets the gate, neutral text gives the loss.
+    They are kinds of text of the invented world, or entries of `helpers.sources`. `forget_file` is a local copy (.jsonl
+    or .parquet) of the forget text for who may not load it from the hub, '' for none.
     """
 
-    source: str
+    source: Literal["organism", "hub"]
+    forget: str
+    retain: str
+    neutral: str
+    forget_file: str
     row_length: Count
     forget_rows: Count
     retain_rows: Count
@@ -94,8 +115,13 @@ class SelectionSettings:
 
 @_settings
 class ClampCurveSettings:
-    """Notebook 02: clamp strengths in clamp units, numbers of features clamped together, random features as control."""
+    """Notebook 02: clamp strengths in clamp units, numbers of features clamped together, random features as control.
 
+    `feature` and `question` (an id) are the pair of the curve; -1 and '' take the pair with the strongest effect.
+    """
+
+    feature: Annotated[int, Field(ge=-1)]
+    question: str
     strengths: tuple[Strength, ...]
     n_features: tuple[Count, ...]
     random_features: Count
@@ -170,10 +196,14 @@ class RelearningSettings:
 
 @_settings
 class Profile:
-    """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key."""
+    """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
+
+    `notebooks` are the numbers of the notebooks that the profile serves, none for every notebook.
+    """
 
     name: str
     title: str
+    notebooks: tuple[str, ...]
     clamp_unit: Literal["absolute", "mean activation"]
     model: ModelSettings
     cache: CacheSettings
@@ -194,41 +224,92 @@ def available_profiles() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
 
 
-def load_profile(name: str) -> Profile:
+def load_profile(name: str, overrides: Mapping[str, Any] | None = None, notebook: str | None = None) -> Profile:
     """The profile of that name, validated.
+
+    Args:
+        overrides: values by dotted key that win over the file's, as in {"questions.limit": 8}.
+        notebook: number of the notebook whose own values (`[notebook."05".sae]`) win over the common ones.
 
     Raises:
         ValueError: no such profile (the known ones are listed), broken TOML, or an unknown key, a missing one, a wrong
             type or a value that is not allowed, named with its place.
     """
-    if name not in available_profiles():
-        raise ValueError(f"profile {name!r} is unknown, the known ones are: {', '.join(available_profiles())}")
-    return parse_profile((FOLDER / f"{name}.toml").read_text(encoding="utf-8"), name)
+    return parse_profile(_read(name), name, overrides, notebook)
 
 
-def parse_profile(text: str, name: str) -> Profile:
-    """A profile from TOML text; `name` must be the one written in it. Raises ValueError as `load_profile` does."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"profile {name!r} is not valid TOML: {error}") from None
-    try:
-        # through JSON, because strict validation takes a JSON array for a tuple but nothing else for a number
-        profile = TypeAdapter(Profile).validate_json(json.dumps(data, default=str), strict=True)
-    except ValidationError as error:
-        raise ValueError(f"profile {name!r}: " + "; ".join(_explain(e) for e in error.errors())) from None
+def parse_profile(
+    text: str, name: str, overrides: Mapping[str, Any] | None = None, notebook: str | None = None
+) -> Profile:
+    """A profile from TOML text; `name` must be the one written in it. Arguments and errors are `load_profile`'s."""
+    data = _extended(text, name)
+    special = data.pop("notebook", {})
+    changes = _nested(overrides or {}, name)
+    versions = {number: _merged(_merged(data, table), changes) for number, table in special.items()}
+    # every notebook's version is checked, or a mistake would be found when the last of them begins
+    profiles = {number: _validated(version, f"{name}, notebook {number}") for number, version in versions.items()}
+    profile = profiles[notebook] if notebook in profiles else _validated(_merged(data, changes), name)
     if profile.name != name:
         raise ValueError(f"profile {name!r} calls itself {profile.name!r}: file name and `name` must agree")
     return profile
 
 
-def check_source(source: str) -> None:
-    """Raises ValueError unless a model, SAE, question or text source is one that can be loaded."""
-    if source != "organism":
-        raise ValueError(f"source {source!r} is unknown, allowed is 'organism'")
+def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
+    """The folder of a profile's runs and figures: its name, or `<name>+changed` where overrides change its settings.
+
+    So a trial never overwrites real figures. Where and how fast it is computed, from which copy of the forget text, and
+    what is shown, is no such change.
+    """
+    harmless = ("model.device", "model.batch_tokens", "cache.", "questions.show_text", "texts.forget_file")
+    changed = any(not key.startswith(harmless) for key in overrides or {})
+    return f"{name}+changed" if changed else name
 
 
-def _explain(error: dict) -> str:
+def _read(name: str) -> str:
+    if name not in available_profiles():
+        raise ValueError(f"profile {name!r} is unknown, the known ones are: {', '.join(available_profiles())}")
+    return (FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _extended(text: str, name: str, heirs: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The TOML's values over those of the profile it extends, which may extend another."""
+    if name in heirs:
+        raise ValueError(f"profile {name!r} extends itself: {' -> '.join((*heirs, name))}")
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"profile {name!r} is not valid TOML: {error}") from None
+    parent = data.pop("extends", None)
+    return data if parent is None else _merged(_extended(_read(parent), parent, (*heirs, name)), data)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key, everything else of `over` replaces what `base` says."""
+    both = {key: _merged(base[key], over[key]) for key in base.keys() & over.keys()
+            if isinstance(base[key], Mapping) and isinstance(over[key], Mapping)}  # fmt: skip
+    return {**base, **over, **both}
+
+
+def _nested(overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """{"questions.limit": 8} as the tables it stands for: {"questions": {"limit": 8}}."""
+    nested: dict[str, Any] = {}
+    for key, value in overrides.items():
+        table, dot, setting = key.partition(".")
+        if not (table and dot and setting) or "." in setting:
+            raise ValueError(f"profile {name!r}: override {key!r} is not of the form table.key, as in questions.limit")
+        nested.setdefault(table, {})[setting] = value
+    return nested
+
+
+def _validated(data: Mapping[str, Any], name: str) -> Profile:
+    try:
+        # through JSON, because strict validation takes a JSON array for a tuple but nothing else for a number
+        return TypeAdapter(Profile).validate_json(json.dumps(data, default=str), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"profile {name!r}: " + "; ".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in error["loc"])
     kinds = {"unexpected_keyword_argument": f"unknown key {place}", "missing": f"missing value {place}"}
     return kinds.get(error["type"]) or f"{place} = {error['input']!r}: {error['msg'].lower()}"
