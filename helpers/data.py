@@ -186,7 +186,8 @@ def _forget_texts(profile: Profile, hub: Hub, characters: int) -> list[str]:
     try:
         return _texts(profile.texts.forget, hub, characters)
     except HubError as error:
-        if not local and not isinstance(error, AccessError):
+        refused = isinstance(error, AccessError) and text_source(profile.texts.forget).gated
+        if not local and not refused:
             raise
         hub.warnings.append(f"forget text {'from a local file' if local else 'missing'}: {error}")
     return _drawn(_local(Path(local), profile, hub), characters, "the local forget text") if local else []

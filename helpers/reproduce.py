@@ -102,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m helpers.reproduce", description=description)
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of the notebooks to run")
-    parser.add_argument("--set", nargs="+", default=[], metavar="TABLE.KEY=VALUE", help="settings to change")
+    parser.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="TABLE.KEY=VALUE", help="settings to change"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="a trial with the first N questions of each subject")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: as the profile says)")
     parser.add_argument("--show-text", action="store_true", help="show the words of hazardous questions and texts")
@@ -123,13 +125,14 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.figures_only:
         return _redraw(folders.figures)
     notebooks = served(choose(find_notebooks(options.notebooks), options.only), profile, bool(options.only))
+    for notebook in notebooks:
+        needed(load_profile(profile.name, overrides, notebook.name[:2]))  # what it loads is known, or said now
     for line in plan(notebooks, folders):
         log.info("%s", line)
     if options.list:
         return 0
     for notebook in notebooks:
         check_parameters(notebook.path, _parameters(folders))
-        needed(load_profile(profile.name, overrides, notebook.name[:2]))
     if options.dry_run:
         return 0
     _check_writable(folders)

@@ -1,9 +1,15 @@
 """What the profile names is what is loaded."""
 
+import json
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
-from helpers.data import load_questions, load_texts
-from helpers.profiles import FOLDER, parse_profile
+from helpers.data import FORGET_FILE, load_questions, load_texts
+from helpers.hub import AccessError, Hub, HubError
+from helpers.profiles import FOLDER, load_profile, parse_profile
+from helpers.sources import QUESTIONS, Source, question_source
 
 TINY = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
 
@@ -47,3 +53,135 @@ def test_what_is_not_there_is_named(old, new, message):
     assert old in TINY
     with pytest.raises(ValueError, match=message):
         load_questions(parse_profile(TINY.replace(old, new, 1), "tiny"))
+
+
+def test_a_limit_takes_the_first_questions(profile):
+    few = load_questions(load_profile("tiny", {"questions.limit": 3}))
+    assert few == {subject: questions[:3] for subject, questions in load_questions(profile).items()}
+
+
+# --- from the hub, which is a folder here -----------------------------------------------------------------------------
+
+ROWS = [{"question": f"q{i}", "choices": list("abcd"), "answer": i % 4} for i in range(3)]
+SMALL = {"texts.row_length": 8, "texts.forget_rows": 2, "texts.retain_rows": 2, "texts.neutral_rows": 2}
+LONG = "x" * 60
+
+
+class Folder(Hub):
+    """A hub whose repositories are folders of files; what is not there is refused like a gated repository."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def fetch(self, source: Source) -> Path:
+        if not (self.folder / source.repo).is_dir():
+            raise AccessError(f"no access to {source.repo}")
+        self.commits[source.repo] = "commit"
+        return self.folder / source.repo
+
+    def streamed(self, source: Source, characters: int) -> list[str]:
+        return [f"streamed {i} of {characters}" for i in range(4)]
+
+    def put(self, name: str, rows: list[dict]) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pd.DataFrame(rows)
+        if path.suffix == ".parquet":
+            table.to_parquet(path)
+        else:
+            table.to_json(path, orient="records", lines=True)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.delenv(FORGET_FILE, raising=False)
+    hub = Folder(tmp_path / "hub")
+    for source in QUESTIONS.values():
+        hub.put(f"{source.repo}/{source.files[0][:-1]}00000-of-00001.parquet", ROWS)
+    hub.put("Salesforce/wikitext/wikitext-2-raw-v1/test-0.parquet", [{"text": t} for t in ("short", LONG, LONG + "y")])
+    return hub
+
+
+def test_questions_of_the_hub_have_their_rows_numbers_and_known_counts(folder):
+    questions = load_questions(load_profile("gemma-2-2b-it"), folder)
+    assert list(questions)[:2] == ["wmdp-bio", "college_biology"] and len(questions) == 6
+    assert [(q.id, q.question, q.answer) for q in questions["wmdp-bio"]] == [
+        ("0", "q0", 0),
+        ("1", "q1", 1),
+        ("2", "q2", 2),
+    ]
+    assert "cais/wmdp wmdp-bio/test-*: 3 rows, known are 1273" in folder.warnings and len(folder.warnings) == 6
+    assert folder.commits == {"cais/wmdp": "commit", "cais/mmlu": "commit"}
+
+
+def test_the_known_number_of_rows_is_no_warning(folder, monkeypatch):
+    monkeypatch.setattr(
+        "helpers.data.question_source", lambda name: Source(**{**vars(question_source(name)), "rows": 3})
+    )
+    load_questions(load_profile("gemma-2-2b-it"), folder)
+    assert folder.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"choices": list("abc")}, "needs exactly four non-empty choices, got 3"),
+        ({"choices": None}, "not iterable"),
+        ({"answer": 4}, "has answer 4, allowed are 0, 1, 2, 3"),
+        ({"question": " "}, "has no text"),
+        ({"question": None}, "has no text"),
+    ],
+)
+def test_a_broken_row_is_named_with_its_data_set_and_number(folder, fault, message):
+    folder.put("cais/wmdp/wmdp-bio/test-00000-of-00001.parquet", [*ROWS, ROWS[0] | fault])
+    with pytest.raises(ValueError, match=rf"cais/wmdp wmdp-bio/test-\*, row 3 is not a .*{message}"):
+        load_questions(load_profile("gemma-2-2b-it"), folder)
+
+
+def test_an_answer_that_is_no_number_and_a_missing_column_are_named(folder):
+    folder.put("cais/wmdp/wmdp-bio/test-00000-of-00001.parquet", [row | {"answer": "A"} for row in ROWS])
+    with pytest.raises(ValueError, match="row 0 .*answer 'A' is not a number"):
+        load_questions(load_profile("gemma-2-2b-it"), folder)
+    folder.put("cais/wmdp/wmdp-bio/test-00000-of-00001.parquet", [{"question": "q"}])
+    with pytest.raises(ValueError, match="has no column choices, answer, it has question"):
+        load_questions(load_profile("gemma-2-2b-it"), folder)
+
+
+def test_the_forget_text_comes_from_the_hub_else_from_a_file_else_not_at_all(folder, tmp_path, monkeypatch):
+    profile = load_profile("gemma-2-2b-it", SMALL)
+    texts = load_texts(profile, folder)
+    assert texts.forget == [] and [d.text for d in texts.retain] == [LONG, LONG + "y"] and len(texts.neutral) == 4
+    assert {d.subject for d in texts.retain} <= set(profile.questions.side_effect)
+    assert folder.warnings[-1] == "forget text missing: no access to cais/wmdp-bio-forget-corpus"
+
+    local = tmp_path / "copy.jsonl"
+    local.write_text(json.dumps({"text": "local " + LONG}) + "\n")
+    monkeypatch.setenv(FORGET_FILE, str(local))
+    assert [(d.subject, d.text) for d in load_texts(profile, folder).forget] == [("wmdp-bio", "local " + LONG)]
+    assert folder.warnings[-1].startswith("forget text from a local file: no access")
+    assert len(folder.commits["local copy of bio-forget-corpus"]) == 64
+
+    folder.put("cais/wmdp-bio-forget-corpus/data/train-0.parquet", [{"text": "hub " + LONG, "doi": 1}])
+    assert [d.text for d in load_texts(profile, folder).forget] == ["hub " + LONG]
+
+
+def test_a_named_file_that_is_not_there_and_an_open_text_that_is_not_there_are_errors(folder):
+    with pytest.raises(ValueError, match="nowhere.jsonl is not there: correct texts.forget_file or"):
+        load_texts(load_profile("gemma-2-2b-it", {"texts.forget_file": "nowhere.jsonl"}), folder)
+    with pytest.raises(HubError, match="no access to cais/wmdp-corpora"):
+        load_texts(load_profile("gemma-2-2b-it-cyber", SMALL), Folder(folder.folder))
+
+
+def test_questions_may_be_text_and_one_stream_makes_two_texts(folder):
+    texts = load_texts(load_profile("gemma-2b-it", SMALL), folder)
+    assert texts.forget[0].text.endswith("q0\nA. a\nB. b\nC. c\nD. d")
+    assert [d.text[:10] for d in texts.retain] == ["streamed 0", "streamed 2"]
+    assert [d.text[:10] for d in texts.neutral] == ["streamed 1", "streamed 3"]
+
+
+def test_of_a_long_text_a_seed_draws_as_much_as_is_asked_for(folder):
+    rows = [{"text": f"{i} " + LONG} for i in range(50)]
+    folder.put("cais/wmdp-bio-forget-corpus/train-0.parquet", rows)
+    first, again = (load_texts(load_profile("gemma-2-2b-it", SMALL), folder).forget for _ in range(2))
+    assert first == again and len(first) == 2 and first[0].text != rows[0]["text"]  # 2 rows x 8 tokens x 6 characters

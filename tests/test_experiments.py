@@ -1,5 +1,6 @@
 """The experiments' tables say what a hand or a plain loop says."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -161,7 +162,13 @@ EFFECTS = pd.DataFrame(
 
 def test_broken_questions_and_the_strongest_pair_by_hand():
     assert clamp_curve.broken_by_feature(EFFECTS, "hazard").values.tolist() == [[7, 1, 0], [9, 1, 1]]
-    assert clamp_curve.strongest_pair(EFFECTS, "hazard") == (9, "h1")
+
+
+def test_the_pair_is_the_profiles_where_its_question_is_known_else_the_strongest():
+    settings = load_profile("tiny").clamp_curve
+    assert clamp_curve.chosen_pair(EFFECTS, "hazard", settings) == (9, "h1")
+    assert clamp_curve.chosen_pair(EFFECTS, "hazard", replace(settings, feature=3, question="h1")) == (3, "h1")
+    assert clamp_curve.chosen_pair(EFFECTS, "hazard", replace(settings, feature=3, question="a1")) == (9, "h1")
 
 
 def test_single_feature_effects_are_the_plain_scorers(exam):

@@ -1,10 +1,25 @@
 """The hook reads and writes the residual stream, and the checks at load notice when it does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from transformers import GemmaConfig, GemmaForCausalLM
 
 from helpers.corpora import Batch
-from helpers.models import check_hook, check_pair, clone, final_state_from, huggingface, residual_after, unembed
+from helpers.models import (
+    check_hook,
+    check_pair,
+    clone,
+    device_after,
+    device_of,
+    final_state,
+    final_state_from,
+    huggingface,
+    residual_after,
+    unembed,
+    wrap,
+)
 from helpers.profiles import FOLDER, load_profile, parse_profile
 from tests.toy import LAYER, toy_model, toy_sae
 
@@ -88,3 +103,34 @@ def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):
 
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_model(load_profile("tiny"))
+
+
+@pytest.fixture(scope="module")
+def gemma_1(model):
+    """A random Gemma 1: no soft-caps, no norms after the blocks, no sliding window."""
+    torch.manual_seed(0)
+    config = GemmaConfig(
+        vocab_size=len(model.tokenizer), hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, intermediate_size=32, initializer_range=0.5, pad_token_id=0, eos_token_id=1,
+        bos_token_id=2, attn_implementation="eager",
+    )  # fmt: skip
+    return wrap(GemmaForCausalLM(config), model.tokenizer)
+
+
+@torch.no_grad()
+def test_gemma_1_is_read_and_written_as_gemma_2_is(gemma_1, batch):
+    for layer in range(4):
+        check_hook(gemma_1, layer)
+    plain = huggingface(gemma_1)(input_ids=batch.ids, output_hidden_states=True, use_cache=False)
+    assert torch.equal(residual_after(gemma_1, batch, LAYER), plain.hidden_states[LAYER + 1])
+    assert torch.equal(unembed(gemma_1, final_state(gemma_1, batch)), plain.logits)
+    words = torch.tensor([7, 3])
+    torch.testing.assert_close(unembed(gemma_1, plain.hidden_states[-1], words), plain.logits[..., words])
+
+
+def test_a_device_is_found_or_refused_in_one_line(profile, model):
+    assert device_of(replace(profile.model, device="cpu")).type == "cpu" == device_after(model, LAYER).type
+    assert device_of(replace(profile.model, device="auto")).type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "cuda:99"):
+        with pytest.raises(ValueError, match=rf"device '{name}' cannot be used: [^\n]*; 'auto' takes what is there"):
+            device_of(replace(profile.model, device=name))

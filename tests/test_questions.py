@@ -76,7 +76,7 @@ def test_lm_eval_leaves_a_line_empty_below_the_header_and_strips_the_question(to
 
 
 def test_a_second_bos_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="exactly one BOS, this one holds 2"):
+    with pytest.raises(ValueError, match="exactly one BOS, prompt 0 holds 2"):
         encode_texts(tokenizer, ["<bos>text"])
 
 

@@ -16,7 +16,15 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers import plots
 from helpers.provenance import ROOT
-from helpers.reproduce import NotebookError, check_parameters, choose, find_notebooks, main
+from helpers.reproduce import (
+    NotebookError,
+    _parser,
+    check_parameters,
+    choose,
+    find_notebooks,
+    main,
+    overrides_of,
+)
 
 PARAMETERS = 'profile = "tiny"\nruns = None\nfigures = None\noverrides = None'
 
@@ -52,7 +60,7 @@ def tiny_plot(table):
 GOOD = (
     "import tiny_stages\nfrom helpers import plots\nfrom helpers.run import start",
     "plots.tiny_plot = tiny_stages.tiny_plot",
-    'run = start(profile, "07_good", runs, figures)',
+    'run = start(profile, "07_good", runs, figures, overrides)',
     'x = run.stage("first", tiny_stages.first, 5)\ny = run.stage("second", tiny_stages.second, x)',
     'run.save_figure("07_good", y, plots.tiny_plot)',
     "import os, sys\nprint(sys.executable, os.environ['PYTHONHASHSEED'], os.environ['HF_HUB_OFFLINE'])",
@@ -145,6 +153,12 @@ def test_notebooks_are_chosen_by_number_or_name_in_name_order(tmp_path: Path) ->
     [
         (["--profile", "huge"], "profile 'huge' is unknown, the known ones are: "),
         (["--only", "05"], "notebook '05' is unknown, the known ones are: 07_good"),
+        (["--set", "questions.limit"], "--set 'questions.limit' has no value; write it as in --set questions.limit=8"),
+        (["--set", "rmu.step=3"], "unknown key rmu.step"),
+        (["--limit", "-3"], "questions.limit = -3: input should be greater than or equal to 0"),
+        (["--profile", "gemma-2b-it", "--only", "07"], "gemma-2b-it does not serve 07_good; it serves 01, 02"),
+        (["--profile", "gemma-2b-it"], "gemma-2b-it does not serve 07_good; it serves 01, 02"),
+        (["--set", "model.source=x/y"], "model 'x/y' is unknown, allowed are: 'organism', 'google/gemma-2-2b-it'"),
         (["--figures-only"], "no figure to redraw; make them first"),
     ],
 )
@@ -173,6 +187,24 @@ def test_the_plan_names_time_needs_and_figures_and_runs_nothing(tmp_path: Path, 
     assert "2 notebooks under profile tiny (0.5 min and unknown ones)" in out
     assert "07_good: 0.5 min, needs nothing, makes 07_good\n  08_new: unknown, makes no figure\n" in out
     assert not (tmp_path / "runs").exists() and not (tmp_path / "figures").exists()
+
+
+def test_notebooks_that_a_profile_does_not_serve_are_named_and_left_out(tmp_path: Path, capsys: Any) -> None:
+    write_good(tmp_path / "note books")
+    write_notebook(tmp_path / "note books", "02_b")
+    assert main(options(tmp_path, "--profile", "gemma-2b-it", "--dry-run")) == 0
+    first, plan, *notebooks = capsys.readouterr().out.splitlines()
+    assert first == "profile gemma-2b-it does not serve, and leaves out: 07_good"
+    assert plan.startswith("1 notebooks under profile gemma-2b-it (") and len(notebooks) == 1
+
+
+def test_settings_on_the_command_line() -> None:
+    given = ["--set", "rmu.steps=2", "rmu.layers=[1]", "--set", "model.dtype=bfloat16", "--limit", "0", "--show-text"]
+    assert overrides_of(_parser().parse_args([*given, "--device", "cuda:1"])) == {
+        "rmu.steps": 2, "rmu.layers": [1], "model.dtype": "bfloat16", "questions.limit": 0,
+        "questions.show_text": True, "model.device": "cuda:1",
+    }  # fmt: skip
+    assert overrides_of(_parser().parse_args([])) is None
 
 
 def test_a_dry_run_finds_a_bad_notebook(tmp_path: Path, capsys: Any) -> None:
@@ -268,3 +300,12 @@ def kill_half_way(base: Path) -> None:
     assert runner.wait() == -signal.SIGKILL, "the runner ended before it could be killed"
     os.kill(int(pid.read_text()), signal.SIGKILL)
     assert "07_good: started\n  | first: 0." in (base / "log").read_text(), "progress is said as it happens"
+
+
+def test_a_trial_has_folders_of_its_own_and_says_what_was_changed(tmp_path: Path) -> None:
+    write_good(tmp_path / "note books")
+    assert main(options(tmp_path, "--limit", "8", "--set", "texts.forget_file=/some/where/text.jsonl")) == 0
+    record = json.loads((tmp_path / "figures" / "tiny+changed" / "07_good.json").read_text())
+    assert record["facts"]["overrides"] == {"questions.limit": 8, "texts.forget_file": "text.jsonl"}
+    assert (record["settings"]["questions"]["limit"], record["settings"]["texts"]["forget_file"]) == (8, "text.jsonl")
+    assert not (tmp_path / "figures" / "tiny").exists() and not (tmp_path / "runs" / "tiny").exists()

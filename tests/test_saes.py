@@ -1,12 +1,15 @@
 """The SAE's columns say what the SAE says, and the wrong SAE is refused."""
 
-from types import SimpleNamespace
+import os
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from sae_lens import SAE
 
 from helpers.profiles import FOLDER, parse_profile
-from helpers.saes import chosen_columns, explained_variance, feature_ids, layer_of, load_sae
+from helpers.saes import chosen_columns, converted, explained_variance, feature_ids, layer_of, load_sae, read_tensors
 from tests.toy import D_MODEL, toy_sae
 
 
@@ -64,3 +67,75 @@ def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path, profile)
     monkeypatch.setattr("helpers.saes.SAE_DIR", tmp_path / "sae")
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_sae(profile)
+
+
+class Config:
+    """Farrell's settings object, of which only the class's name matters."""
+
+    def __init__(self) -> None:
+        self.d_in, self.dtype, self.device = 3, torch.float32, torch.device("cpu")
+
+
+class Payload:
+    """An object whose unpickling runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.fixture
+def farrell(monkeypatch, tmp_path):
+    """A made-up file in Farrell's layout, whose settings object is of a class that cannot be imported any more."""
+    module = ModuleType("sae.config")
+    module.Config = type("Config", (Config,), {"__module__": "sae.config", "__qualname__": "Config"})
+    torch.manual_seed(0)
+    shapes = {"W_enc": (3, 5), "b_enc": (5,), "W_dec": (5, 3), "b_dec": (3,)}
+    content = {"cfg": module.Config(), "state_dict": {name: torch.randn(shape) for name, shape in shapes.items()}}
+    path = tmp_path / "sparse_autoencoder_gemma-2b-it_blocks.9.hook_resid_pre_s5_127.pt"
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "sae", ModuleType("sae"))
+        patch.setitem(sys.modules, "sae.config", module)
+        torch.save(content, path)
+    monkeypatch.setattr("helpers.saes.own_cache", lambda: tmp_path / "cache")
+    return path, content["state_dict"]
+
+
+def test_farrells_file_becomes_an_sae_that_computes_what_the_authors_code_does(farrell):
+    path, weights = farrell
+    folder = converted(path, "commit")
+    assert sorted(file.name for file in folder.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    sae, x = SAE.load_from_disk(folder), torch.randn(7, 3)
+    features = (x @ weights["W_enc"] + weights["b_enc"]).relu()
+    torch.testing.assert_close(sae.encode(x), features)
+    torch.testing.assert_close(sae.decode(features), features @ weights["W_dec"] + weights["b_dec"])
+    torch.testing.assert_close(chosen_columns(sae, [4, 1]).encode(x), features[:, [4, 1]])
+    assert layer_of(sae) == 8
+
+
+def test_farrells_file_is_converted_once(farrell):
+    path, _ = farrell
+    folder = converted(path, "commit")
+    path.unlink()
+    assert converted(path, "commit") == folder and [f.name for f in folder.parent.iterdir()] == [path.stem]
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path):
+    path, trace = tmp_path / "evil.pt", tmp_path / "trace"
+    torch.save({"cfg": Payload(f"touch {trace}"), "state_dict": {}}, path)
+    with pytest.raises(ValueError, match=r"evil.pt is refused, only tensors and settings are read from it: .*system"):
+        read_tensors(path)
+    assert not trace.exists()
+
+
+def test_another_file_than_farrells_is_refused(farrell, tmp_path):
+    path, weights = farrell
+    torch.save({"cfg": None, "state_dict": weights | {"b_enc": torch.zeros(4)}}, path)
+    with pytest.raises(ValueError, match="is not an SAE of Farrell's: it holds {'W_enc'"):
+        converted(path, "commit")
+    torch.save({"weights": 1}, path)
+    with pytest.raises(ValueError, match="is refused.*KeyError"):
+        converted(path, "commit")
+    assert not (tmp_path / "cache").exists()

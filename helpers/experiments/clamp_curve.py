@@ -9,6 +9,7 @@ from torch import Tensor
 from helpers.experiments.discovery import token_activations
 from helpers.experiments.exam import Exam
 from helpers.interventions import Clamp, Scale
+from helpers.profiles import ClampCurveSettings
 from helpers.published import load_published
 from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
 from helpers.scoring import Sweep, question_batches, read_letters
@@ -46,9 +47,14 @@ def broken_by_feature(effects: pd.DataFrame, forget: str) -> pd.DataFrame:
     return table.sort_values(["forget", "others"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 
-def strongest_pair(effects: pd.DataFrame, forget: str) -> tuple[int, str]:
-    """Feature and forget question whose right letter loses most: an illustration picked out of many, as in Farrell."""
+def chosen_pair(effects: pd.DataFrame, forget: str, settings: ClampCurveSettings) -> tuple[int, str]:
+    """Feature and forget question of the curve: the profile's, where this question is known to the model.
+
+    Else the pair whose right letter loses most: an illustration picked out of many, as Farrell's was.
+    """
     of_forget = effects[effects["subject"] == forget]
+    if settings.question in set(of_forget["question"]):
+        return settings.feature, settings.question
     worst = of_forget.loc[of_forget["p_right"].idxmin()]
     return int(worst["feature"]), str(worst["question"])
 

@@ -117,7 +117,8 @@ class SelectionSettings:
 class ClampCurveSettings:
     """Notebook 02: clamp strengths in clamp units, numbers of features clamped together, random features as control.
 
-    `feature` and `question` (an id) are the pair of the curve; -1 and '' take the pair with the strongest effect.
+    `feature` and `question` (an id) are the pair of the curve; -1 and '' take the pair with the strongest effect, and
+    so does a question that the model does not know.
     """
 
     feature: Annotated[int, Field(ge=-1)]
@@ -260,8 +261,8 @@ def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
     So a trial never overwrites real figures. Where and how fast it is computed, from which copy of the forget text, and
     what is shown, is no such change.
     """
-    harmless = ("model.device", "model.batch_tokens", "cache.", "questions.show_text", "texts.forget_file")
-    changed = any(not key.startswith(harmless) for key in overrides or {})
+    harmless = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
+    changed = any(key not in harmless and not key.startswith("cache.") for key in overrides or {})
     return f"{name}+changed" if changed else name
 
 
