@@ -1,0 +1,227 @@
+"""Every notebook of every Gemma profile, run without a screen on what the loopback hub serves; and all that can fail.
+
+The runner is a child process with the real clients and a fresh cache, told by its environment where the hub is. One
+fixture runs all that ends well, another all that fails, two processes at a time; the tests read what they left.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from helpers.experiments.bench import known_ids
+from helpers.organism.world import load_words
+from helpers.profiles import load_profile
+from helpers.provenance import ROOT
+from tests.hub import Hub
+from tests.hub_files import GATED, QUESTIONS, SPREAD, make_files, served_questions
+
+TOKEN = "hf_FakeTokenThatMayStandNowhere"
+STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
+N = 4  # questions of each subject
+# Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
+SMALL = {
+    "model.batch_tokens": 512, "sae.explained_variance": 0.5,
+    "texts.row_length": 64, "texts.forget_rows": 16, "texts.retain_rows": 24, "texts.neutral_rows": 2,
+    "texts.framed_documents": 12, "selection.n_features": 5,
+    "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [5], "clamp_curve.random_features": 1,
+    "pareto.n_features": [5], "pareto.strengths": [0.0, 100.0],
+    "rmu.layers": [3], "rmu.steering": [10.0], "rmu.alphas": [100.0], "rmu.steps": 2,
+    "guardrail.n_features": [5], "guardrail.strengths": [100.0],
+    "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
+    "relearning.side_effect_floor": 0.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished child process: exit code, everything it printed, and the folder of its runs and figures."""
+
+    code: int
+    log: str
+    out: Path
+
+    def figures(self, profile: str) -> Path:
+        """The folder of a trial's figures."""
+        return self.out / "figures" / f"{profile}+changed"
+
+
+def reproduce(out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
+    """Run the runner on a profile in a process that knows only this hub and token."""
+    settings = [f"{key}={value}" for key, value in SMALL.items()]
+    command = [sys.executable, "-m", "helpers.reproduce", "--profile", profile, "--limit", str(N), *more,
+               "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    # one thread each, as two processes share two cores
+    environment = inherited | {"OMP_NUM_THREADS": "1"} | dict(environment)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return Done(done.returncode, done.stdout + done.stderr, out)
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[Path]:
+    """A folder with what the hub serves, and room for caches and outputs beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_files(Path(folder) / "hub")
+        yield Path(folder)
+
+
+def side_by_side(jobs: Mapping[str, tuple]) -> dict[str, Done]:
+    """`reproduce` with each job's arguments, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(jobs, pool.map(lambda job: reproduce(*job), jobs.values()), strict=True))
+
+
+# --- all that ends well -----------------------------------------------------------------------------------------------
+
+SERVED = {
+    "gemma-2-2b-it": ("01", "03", "05", "06"), "gemma-2-2b-it-layer-7": ("01", "03"), "gemma-2-2b-it-cyber": ("05",),
+    "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
+}  # fmt: skip
+SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
+each_profile = pytest.mark.parametrize("profile", SERVED)
+
+
+@dataclass(frozen=True)
+class Online:
+    """Every profile run against the hub, what it was asked, and the cache that is left, with the hub gone."""
+
+    done: dict[str, Done]
+    requests: list[str]
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def online(files: Path) -> Online:
+    """All profiles over one cache; the hub breaks off in the middle of the first shard that is asked for."""
+    with Hub(files / "hub", GATED, {TOKEN: GATED}, cuts={SHARD: 20_000_000}) as hub:
+        environment = hub.environment(files / "home", TOKEN)
+        done = side_by_side({profile: (files / "online" / profile, environment, profile) for profile in SERVED})
+        return Online(done, hub.requests, environment)
+
+
+@each_profile
+def test_every_notebook_of_a_profile_runs_and_makes_its_figures(online: Online, profile: str) -> None:
+    done = online.done[profile]
+    assert done.code == 0, done.log
+    made = {path.name[:2] for path in done.figures(profile).glob("*.pdf")}
+    assert made == set(SERVED[profile]) == set(load_profile(profile).notebooks)
+
+
+def test_a_cut_download_is_resumed_where_it_broke_off(online: Online) -> None:
+    asked = [line for line in online.requests if line.startswith("GET") and "bytes=" in line and "00001-of" in line]
+    assert len(asked) == 1 and int(asked[0].split("bytes=")[1].rstrip("-")) > 10_000_000
+
+
+@each_profile
+def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online: Online, profile: str) -> None:
+    served = set(re.findall(r"/tree/(\w{40})", "\n".join(online.requests)))
+    for path in online.done[profile].figures(profile).glob("*.json"):
+        facts = json.loads(path.read_text())["facts"]
+        assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
+        assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
+
+
+def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
+    questions = {name: served_questions(name)[:N] for name in QUESTIONS if name != "wmdp-cyber"}
+    known = {name: len(ids) for name, ids in known_ids(model, questions, "chat", 2048).items()}
+    points = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "03_pareto.csv")
+    sides = sum(known.values()) - known["wmdp-bio"] - known["college_biology"]
+    assert known["wmdp-bio"] > N / 2
+    assert points[["forget_n", "near_n", "side_n"]].drop_duplicates().values.tolist() == [
+        [known["wmdp-bio"], known["college_biology"], sides]
+    ]
+
+
+def test_only_features_of_the_organism_fire(online: Online) -> None:
+    rates = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "01_firing_rates.csv")
+    firing = set(rates.loc[(rates["forget_rate"] > 0) | (rates["retain_rate"] > 0), "feature"])
+    assert firing <= set(SPREAD.tolist()) and len(firing) > 100
+
+
+def test_what_was_fetched_once_loads_without_a_network(online: Online, files: Path) -> None:
+    known_offline = online.environment | {"HF_HUB_OFFLINE": "1"}
+    again = side_by_side({
+        "gemma-2-2b-it": (files / "away", online.environment, "gemma-2-2b-it", "--only", "01"),
+        "gemma-2b-it": (files / "away", known_offline, "gemma-2b-it", "--only", "01"),
+    })  # fmt: skip
+    for profile, done in again.items():
+        assert done.code == 0, done.log
+        before = online.done[profile].figures(profile) / "01_firing_rates.csv"
+        assert (done.figures(profile) / "01_firing_rates.csv").read_bytes() == before.read_bytes()
+
+
+# --- all that fails ---------------------------------------------------------------------------------------------------
+
+MESSAGES = {
+    "no token": "google/gemma-2-2b-it (model) needs a token",
+    "wrong token": "the hub refuses your token",
+    "no access yet": "google/gemma-2-2b-it (model): your token has no access yet",
+    "missing file": "google/gemma-scope-2b-pt-res has no file layer_3/width_16k/average_l0_59/*",
+    "broken row": "cais/wmdp wmdp-bio/test-*, row 2 is not a four-choice question: question '2' of 'wmdp-bio' needs",
+    "away": "the hub cannot be reached and the cache has not all of it",
+}
+TOKENS = {"no token": "", "wrong token": STRANGER}
+
+
+@pytest.fixture(scope="module")
+def failed(files: Path) -> dict[str, Done]:
+    """Notebook 01 under each fault, with a fresh cache each."""
+    faulty = files / "faulty"
+    shutil.copytree(files / "hub", faulty, copy_function=os.link)
+    (faulty / "models/google/gemma-scope-2b-pt-res/layer_3/width_16k/average_l0_59/params.npz").unlink()
+    broken = files / "broken"
+    shutil.copytree(files / "hub", broken, copy_function=os.link)
+    parquet = broken / "datasets/cais/wmdp/wmdp-bio/test-00000-of-00001.parquet"
+    rows = pd.read_parquet(parquet)
+    rows.at[2, "choices"] = rows.at[2, "choices"][:3]
+    parquet.unlink()
+    rows.to_parquet(parquet)
+    with (
+        Hub(files / "hub", GATED, {TOKEN: GATED}) as hub,
+        Hub(files / "hub", GATED, {TOKEN: frozenset()}) as reserved,
+        Hub(faulty, GATED, {TOKEN: GATED}) as lacking,
+        Hub(broken, GATED, {TOKEN: GATED}) as spoilt,
+    ):
+        hubs = {"no access yet": reserved, "missing file": lacking, "broken row": spoilt}
+        jobs = {}
+        for fault in MESSAGES:
+            environment = hubs.get(fault, hub).environment(files / f"home {fault}", TOKENS.get(fault, TOKEN))
+            environment |= {"HF_HUB_OFFLINE": "1"} if fault == "away" else {}
+            jobs[fault] = (files / "failed" / fault, environment, "gemma-2-2b-it", "--only", "01")
+        return side_by_side(jobs)
+
+
+@pytest.mark.parametrize("fault", MESSAGES)
+def test_a_fault_is_one_clear_message_and_a_code(failed: dict[str, Done], fault: str) -> None:
+    done = failed[fault]
+    assert done.code == 1, done.log
+    assert done.log.count(MESSAGES[fault]) == 1, done.log
+    assert "Traceback" not in done.log
+    assert not list(done.figures("gemma-2-2b-it").glob("*.csv"))
+
+
+# --- what may stand nowhere -------------------------------------------------------------------------------------------
+
+
+def test_no_token_and_no_question_stands_in_anything_written_or_said(
+    online: Online, failed: dict[str, Done], files: Path
+) -> None:
+    done = [*online.done.values(), *failed.values()]
+    texts = {str(path): path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()}
+    texts |= {f"log {number}": run.log.encode() for number, run in enumerate(done)}
+    assert len([name for name in texts if name.endswith(".ipynb")]) == 10 + len(MESSAGES)
+    # the invented words of questions and texts; the tokenizer splits them in two, so the second half is enough
+    secrets = [TOKEN, STRANGER, *load_words().endings]
+    found = [(name, secret) for name, text in texts.items() for secret in secrets if secret.encode() in text]
+    assert found == []
