@@ -20,6 +20,7 @@ RED, PURPLE, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
 # method -> colour, marker
 STYLE = {
     "static clamp": (BLUE, "o"),
+    "static clamp, published features": (BLUE, "o"),
     "Clamp Prime": (SKY, "s"),
     "Clamp Prime, proportional": (BLUE, "P"),
     "Refusal Clamp": (RED, "X"),

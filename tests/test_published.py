@@ -1,12 +1,17 @@
 """The papers' numbers carry their source, and are the published ones where those can be looked up."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.experiments import conditional
+from helpers.experiments import bench, conditional
+from helpers.features import select_by_sparsity
+from helpers.hub import Hub
 from helpers.metrics import alignment, unlearning_score
+from helpers.profiles import load_profile
 from helpers.published import available_tables, load_published
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
@@ -18,7 +23,7 @@ def test_every_row_has_a_source(name):
 
 
 def test_an_unknown_table_lists_the_known():
-    with pytest.raises(ValueError, match=r"'fig9' is unknown, the known ones are: dsg2025_tables, farrell2024_fig4"):
+    with pytest.raises(ValueError, match=r"'fig9' is unknown, the known ones are: dsg2025_tables, farrell2024_features"):
         load_published("fig9")
 
 
@@ -102,3 +107,40 @@ def test_khoriatys_runs_equal_the_released_ones():
     pairs = (sorted(zip(kind, *(t[c].fillna(-1) for c in columns), strict=True))
              for kind, t in ((theirs["method"].map(kinds), theirs), (released["method"], released)))  # fmt: skip
     assert next(pairs) == next(pairs)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this checkout")
+def test_farrells_features_are_what_their_rule_chooses_from_the_released_rates():
+    rates, table = (
+        np.load(PUBLISHED / "farrell2024_gemma-2-2b-it_firing_rates.npz"),
+        load_published("farrell2024_features"),
+    )
+    for name, layer in (("gemma-2-2b-it", 3), ("gemma-2-2b-it-layer-7", 7)):
+        ours = table[table["sae"] == load_profile(name).sae.id]["feature"]
+        pair = rates[f"layer{layer}_forget"], rates[f"layer{layer}_retain"]
+        assert ours.tolist() == select_by_sparsity(*pair, 50, 0.01).tolist()
+
+
+def test_published_features_stand_in_for_statistics_where_there_is_no_forget_text():
+    statistics = bench.published_statistics(load_profile("gemma-2-2b-it"))
+    rates = statistics["firing_rate"].to_numpy()
+    assert (
+        select_by_sparsity(rates, np.zeros(16384), 3, 0.01).tolist() == [8786, 3025, 11913] and (rates > 0).sum() == 50
+    )
+    assert statistics["mean"].isna().all()  # no activations are published, so no rule chooses by them
+    assert bench.published_statistics(load_profile("gemma-2-2b-it", notebook="05")).empty
+
+
+@pytest.mark.parametrize(("notebook", "served"), [("03_multi_feature_pareto", True), ("06_relearning_attack", False)])
+def test_only_some_notebooks_go_on_without_forget_text_and_none_silently(notebook, served):
+    hub, facts = Hub(), {}
+    hub.warnings.append("no access")
+    run = SimpleNamespace(notebook=notebook, profile=load_profile("gemma-2-2b-it"), note=facts.update)
+    if served:
+        bench.check_published(run, hub)
+        assert facts == {"features": "published"}
+    else:
+        with pytest.raises(
+            ValueError, match="06_relearning_attack cannot do without forget text. no access; or name a"
+        ):
+            bench.check_published(run, hub)

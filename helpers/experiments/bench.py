@@ -6,21 +6,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from helpers.corpora import Document, batches, framed, pack
-from helpers.data import load_questions, load_texts
+from helpers.data import FORGET_FILE, load_questions, load_texts
 from helpers.experiments.exam import Exam
 from helpers.features import feature_statistics
 from helpers.hub import Hub
 from helpers.models import check_pair, device_after, load_model
 from helpers.profiles import Profile
+from helpers.published import load_published
 from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
 from helpers.relearning import check_attack_text
 from helpers.run import Run
 from helpers.saes import load_sae
 from helpers.scoring import known_questions
 from helpers.store import fingerprint
+
+# Notebooks that can do without forget text, with the features that the papers published.
+WITHOUT_FORGET_TEXT = ("03",)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,8 @@ class Bench:
     Attributes:
         model, sae: the pair, whose explained variance has been measured.
         explained_variance: of the SAE on the retain rows.
-        forget_rows, retain_rows, neutral_rows: packed token ids [rows, row_length].
+        forget_rows, retain_rows, neutral_rows: packed token ids [rows, row_length]; no forget rows where the gated
+            corpus cannot be had, and features are the published ones.
         framed_retain, framed_forget: documents asked as questions are; the first sets the gate's threshold.
         forget_documents: the forget text as documents, for the attack.
         questions: every question by subject, the one to forget first.
@@ -49,6 +55,10 @@ class Bench:
     forget_documents: list[Document]
     questions: dict[str, list[Question]]
 
+    def named(self, method: str) -> str:
+        """A method's name, which says so where its features are the published ones."""
+        return method if len(self.forget_rows) else f"{method}, published features"
+
 
 def open_bench(run: Run) -> Bench:
     """Load everything the run's profile names, check model and SAE against each other, and note what they are."""
@@ -56,11 +66,15 @@ def open_bench(run: Run) -> Bench:
     texts, questions, model = load_texts(profile, hub), load_questions(profile, hub), load_model(profile, hub)
     sae = load_sae(profile, device_after(model, profile.sae.layer), hub)
     sizes, tokenizer = profile.texts, model.tokenizer
+    if not texts.forget:
+        check_published(run, hub)
     limits = {"forget": sizes.forget_rows, "retain": sizes.retain_rows, "neutral": sizes.neutral_rows}
     rows = {
-        role: pack(tokenizer, [d.text for d in getattr(texts, role)], sizes.row_length)[:limit]
+        role: pack(tokenizer, [d.text for d in found], sizes.row_length)[:limit]
         for role, limit in limits.items()
+        if (found := getattr(texts, role))
     }
+    rows.setdefault("forget", torch.empty(0, sizes.row_length, dtype=torch.long))
     first = next(batches(rows["retain"][:16], profile.model.batch_tokens, tokenizer.pad_token_id, model.device))
     measured = check_pair(model, sae, first, profile.sae.explained_variance)
     bench = Bench(
@@ -85,6 +99,35 @@ def open_bench(run: Run) -> Bench:
     return bench
 
 
+def check_published(run: Run, hub: Hub) -> None:
+    """Where there is no forget text: let notebooks go on that can do with published features, and say so.
+
+    Raises:
+        ValueError: this notebook cannot, or no features are published for the profile's SAE.
+    """
+    if run.notebook[:2] not in WITHOUT_FORGET_TEXT or published_statistics(run.profile).empty:
+        raise ValueError(
+            f"notebook {run.notebook} cannot do without forget text. {hub.warnings[-1]}; or name a local copy "
+            f"(.jsonl or .parquet with a column `text`) in texts.forget_file or {FORGET_FILE}"
+        )
+    run.note(features="published")
+    log.warning("published features: no forget text, so nothing is chosen or trained on it; see the warning below")
+
+
+def published_statistics(profile: Profile) -> pd.DataFrame:
+    """Farrell's forget rates in the form of `feature_statistics`: 0 for what they did not choose, no activations.
+
+    Empty where none are published for this model and SAE.
+    """
+    table = load_published("farrell2024_features").query("model == @profile.model.source and sae == @profile.sae.id")
+    if table.empty:
+        return table
+    rates = np.zeros(profile.sae.width)
+    rates[table["feature"]] = table["forget_rate"]
+    unknown = {"mean": np.nan, "mean_square": np.nan, "tokens": 0}
+    return pd.DataFrame({"feature": np.arange(len(rates)), "firing_rate": rates}).assign(**unknown)
+
+
 def statistics(run: Run, bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Feature statistics on forget and on retain text, from the cache if they were taken before.
 
@@ -93,10 +136,11 @@ def statistics(run: Run, bench: Bench) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     tokens = run.profile.model.batch_tokens
     retain = [*bench.retain_rows.tolist(), *bench.framed_retain]
-    return (
-        run.stage("forget-statistics", feature_statistics, bench.model, bench.sae, bench.forget_rows, tokens),
-        run.stage("retain-statistics", feature_statistics, bench.model, bench.sae, retain, tokens),
-    )
+    retain = run.stage("retain-statistics", feature_statistics, bench.model, bench.sae, retain, tokens)
+    if not len(bench.forget_rows):
+        return published_statistics(run.profile), retain
+    forget = run.stage("forget-statistics", feature_statistics, bench.model, bench.sae, bench.forget_rows, tokens)
+    return forget, retain
 
 
 def known(run: Run, bench: Bench) -> dict[str, list[Question]]:
