@@ -21,6 +21,7 @@ from helpers.doctor import (
     report,
     source_lines,
     sources_of,
+    spares,
     time_lines,
     token_lines,
     version_lines,
@@ -90,7 +91,16 @@ def test_a_refused_source_fails_unless_something_takes_its_place():
     lines = source_lines(needs, {CORPUS.repo: "the local file x.jsonl"})
     assert states(lines) == ["ok", "ok", "fails", "warning", "warning"]
     assert lines[0].found == "in the cache (0123456789ab)" and lines[1].found == "access granted, 5.3 GB to download"
-    assert lines[2].step == "ask for it" and lines[3].found == "refused, the local file x.jsonl instead"
+    assert lines[2].step == "ask for it" and lines[3].found == "refused; instead: the local file x.jsonl"
+
+
+def test_only_the_gated_corpus_has_a_spare(monkeypatch):
+    monkeypatch.delenv("SAE_UNLEARNING_FORGET_CORPUS", raising=False)
+    found = {name: spares(load_profile(name)) for name in ("tiny", "gemma-2-2b-it-cyber", "gemma-2b-it")}
+    assert set(map(str, found.values())) == {"{}"}
+    assert list(spares(load_profile("gemma-2-2b-it"))) == [CORPUS.repo]
+    monkeypatch.setenv("SAE_UNLEARNING_FORGET_CORPUS", "folder/x.jsonl")
+    assert spares(load_profile("gemma-2-2b-it")) == {CORPUS.repo: "the local file x.jsonl"}
 
 
 def test_estimates_say_what_they_rest_on():
@@ -172,6 +182,6 @@ def test_with_access_to_everything_nothing_fails(hub, tmp_path):
 def test_without_access_the_model_fails_and_the_corpus_has_a_spare(hub, tmp_path, token, fails, step):
     code, text = asked(hub, tmp_path, token)
     assert code == 1 and f"fails    model {MODEL.repo}: refused" in text and step in text
-    assert f"warning  text {CORPUS.repo}: refused, the papers' published features instead" in text
+    assert f"warning  text {CORPUS.repo}: refused; instead: published features in notebook 03, " in text
     if token != "hf_wrong":  # with that one even what is open is refused
         assert text.count("\nfails") == fails
