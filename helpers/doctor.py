@@ -25,6 +25,7 @@ from huggingface_hub.utils import get_session
 
 from helpers.costs import measured_shares, projections
 from helpers.data import FORGET_FILE
+from helpers.experiments.bench import WITHOUT_FORGET_TEXT, published_statistics
 from helpers.hub import TOKENS, explained, files_of, own_cache
 from helpers.models import device_of
 from helpers.profiles import Profile, available_profiles, load_profile
@@ -168,7 +169,7 @@ def _source_line(need: Need, spare: str) -> Line:
     if need.commit is not None:
         return Line("ok", what, f"in the cache ({need.commit[:12]})")
     if need.refusal:
-        found = f"refused, {spare} instead" if spare else "refused"
+        found = f"refused; instead: {spare}" if spare else "refused"
         return Line("warning" if spare else "fails", what, found, need.refusal)
     if need.refusal is None:
         return Line("warning", what, f"{_size(source.size_gb)} not in the cache, and the hub could not be asked")
@@ -287,12 +288,16 @@ def sources_of(profile: Profile) -> tuple[Source, ...]:
 
 
 def spares(profile: Profile) -> dict[str, str]:
-    """What takes the place of the gated forget corpus, by its repository."""
-    if profile.texts.source != "hub":
+    """What takes the place of the gated forget corpus, by its repository; nothing where the profile needs none."""
+    corpus = text_source(profile.texts.forget) if profile.texts.source == "hub" else None
+    if corpus is None or not corpus.gated:
         return {}
     local = profile.texts.forget_file or os.environ.get(FORGET_FILE, "")
-    spare = f"the local file {Path(local).name}" if local else "the papers' published features"
-    return {text_source(profile.texts.forget).repo: spare}
+    if local:
+        return {corpus.repo: f"the local file {Path(local).name}"}
+    able = [n for n in profile.notebooks if n in WITHOUT_FORGET_TEXT
+            and not published_statistics(load_profile(profile.name, notebook=n)).empty]  # fmt: skip
+    return {corpus.repo: f"published features in notebook {', '.join(able)}, none in the others"} if able else {}
 
 
 # --- the examination --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -15,10 +16,12 @@ from helpers.doctor import (
     disk_lines,
     hub_lines,
     locked,
+    main,
     projection_lines,
     report,
     source_lines,
     sources_of,
+    spares,
     time_lines,
     token_lines,
     version_lines,
@@ -27,7 +30,8 @@ from helpers.profiles import load_profile
 from helpers.provenance import ROOT
 from helpers.sources import MODELS, SAES, TEXTS
 
-MODEL, SAE = MODELS["google/gemma-2-2b-it"], SAES["gemma-scope-2b-pt-res"]
+MODEL = MODELS["google/gemma-2-2b-it"]
+SAE = replace(SAES["gemma-scope-2b-pt-res"], files=("layer_3/*",))
 CORPUS = TEXTS["bio-forget-corpus"]
 CPU, GPU = Device("cpu", "cpu", 16 * 10**9), Device("cuda:0", "a GPU", 24 * 10**9)
 COMMIT = "0123456789abcdef"
@@ -87,7 +91,16 @@ def test_a_refused_source_fails_unless_something_takes_its_place():
     lines = source_lines(needs, {CORPUS.repo: "the local file x.jsonl"})
     assert states(lines) == ["ok", "ok", "fails", "warning", "warning"]
     assert lines[0].found == "in the cache (0123456789ab)" and lines[1].found == "access granted, 5.3 GB to download"
-    assert lines[2].step == "ask for it" and lines[3].found == "refused, the local file x.jsonl instead"
+    assert lines[2].step == "ask for it" and lines[3].found == "refused; instead: the local file x.jsonl"
+
+
+def test_only_the_gated_corpus_has_a_spare(monkeypatch):
+    monkeypatch.delenv("SAE_UNLEARNING_FORGET_CORPUS", raising=False)
+    found = {name: spares(load_profile(name)) for name in ("tiny", "gemma-2-2b-it-cyber", "gemma-2b-it")}
+    assert set(map(str, found.values())) == {"{}"}
+    assert list(spares(load_profile("gemma-2-2b-it"))) == [CORPUS.repo]
+    monkeypatch.setenv("SAE_UNLEARNING_FORGET_CORPUS", "folder/x.jsonl")
+    assert spares(load_profile("gemma-2-2b-it")) == {CORPUS.repo: "the local file x.jsonl"}
 
 
 def test_estimates_say_what_they_rest_on():
@@ -124,14 +137,51 @@ def test_the_embedded_model_needs_no_hub(tmp_path):
     assert text.count("(measured on two cores)") == 7
 
 
-@pytest.mark.parametrize("offline", ["0", "1"])
-def test_without_a_hub_gemma_fails_and_says_why_once(tmp_path, offline):
-    code, text = doctor(tmp_path, "--profile", "gemma-2-2b-it", HF_TOKEN="hf_secret", HF_HUB_OFFLINE=offline)
+def test_without_a_hub_gemma_fails_and_says_why_once(tmp_path):
+    code, text = doctor(tmp_path, "--profile", "gemma-2-2b-it", HF_TOKEN="hf_secret", HF_HUB_OFFLINE="0")
     assert code == 1 and text.count("\nfails") == 1 and "fails    hub: not reachable" in text
     assert "hf_secret" not in text and "token: there is one (not shown)" in text
     assert not list((tmp_path / "hf").rglob("*.*")), "the doctor downloads nothing"
 
 
-def test_an_unknown_profile_is_an_error(tmp_path):
-    code, text = doctor(tmp_path, "--profile", "gemma-3")
-    assert code == 2 and "unknown" in text
+def test_an_unknown_profile_is_an_error(capsys):
+    assert main(["--profile", "gemma-3"]) == 2 and "'gemma-3' is unknown" in capsys.readouterr().out
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """All that gemma-2-2b-it needs, a byte a file; token 'hf_in' may read all of it, 'hf_out' only what is open."""
+    served = pytest.importorskip("tests.hub")
+    gated = frozenset([MODEL.repo, CORPUS.repo])
+    for source in sources_of(load_profile("gemma-2-2b-it")):
+        for pattern in source.files or ("data.parquet",):
+            path = tmp_path / "served" / f"{source.kind}s" / source.repo / pattern.replace("*", "x")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+    with served.Hub(tmp_path / "served", gated, {"hf_in": gated, "hf_out": frozenset()}) as running:
+        yield running
+
+
+def asked(hub, tmp_path, token: str) -> tuple[int, str]:
+    code, text = doctor(tmp_path, "--profile", "gemma-2-2b-it", **hub.environment(tmp_path / "hf", token))
+    assert not token or token not in text
+    assert not [request for request in hub.requests if "/resolve/" in request], "the doctor downloads nothing"
+    return code, text
+
+
+def test_with_access_to_everything_nothing_fails(hub, tmp_path):
+    code, text = asked(hub, tmp_path, "hf_in")
+    assert code == 0 and "0 fail" in text and text.count("access granted") == 2
+    assert "ok       hub: reachable" in text and "ok       notebook 01: about" in text
+
+
+@pytest.mark.parametrize(
+    ("token", "fails", "step"),
+    [("", 2, "hf auth login"), ("hf_out", 1, f"ask at {MODEL.page}"), ("hf_wrong", 1, "the hub refuses your token")],
+)
+def test_without_access_the_model_fails_and_the_corpus_has_a_spare(hub, tmp_path, token, fails, step):
+    code, text = asked(hub, tmp_path, token)
+    assert code == 1 and f"fails    model {MODEL.repo}: refused" in text and step in text
+    assert f"warning  text {CORPUS.repo}: refused; instead: published features in notebook 03, " in text
+    if token != "hf_wrong":  # with that one even what is open is refused
+        assert text.count("\nfails") == fails
