@@ -38,6 +38,8 @@ def clone(model: nnsight.TransformersModel) -> nnsight.TransformersModel:
     # built in its dtype and not cast to it, which would round the rotary frequencies to bfloat16 and change all answers
     with no_init_weights(), original.device:
         twin = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), dtype=original.dtype)
+    # without initialisation it comes untied, and training would move embedding and unembedding apart
+    twin.tie_weights()
     twin.load_state_dict(original.state_dict())
     return wrap(twin, model.tokenizer)
 

@@ -108,6 +108,8 @@ def test_a_clone_is_equal_and_independent(model, batch):
         huggingface(twin).model.layers[0].mlp.down_proj.weight.add_(1.0)
         assert not torch.equal(residual_after(twin, batch, LAYER), before)
         assert torch.equal(residual_after(model, batch, LAYER), before)
+    names = [[name for name, _ in huggingface(one).named_parameters()] for one in (model, twin)]
+    assert names[0] == names[1]  # tied weights, which are one parameter, stay tied
 
 
 def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it():
