@@ -56,8 +56,8 @@ def small():
     few = {subject: questions[:N] for subject, questions in load_questions(tiny).items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("helpers.evaluate.load_profile", lambda name: profile)
-        patch.setattr("helpers.run.load_profile", lambda name: profile)
-        patch.setattr(bench, "load_questions", lambda profile: few)
+        patch.setattr("helpers.run.load_profile", lambda name, overrides, notebook: profile)
+        patch.setattr(bench, "load_questions", lambda profile, hub: few)
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: results.update(pretty_env_info=""))
         yield profile
 

@@ -23,7 +23,9 @@ def test_every_row_has_a_source(name):
 
 
 def test_an_unknown_table_lists_the_known():
-    with pytest.raises(ValueError, match=r"'fig9' is unknown, the known ones are: dsg2025_tables, farrell2024_features"):
+    with pytest.raises(
+        ValueError, match=r"'fig9' is unknown, the known ones are: dsg2025_tables, farrell2024_features"
+    ):
         load_published("fig9")
 
 
