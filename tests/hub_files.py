@@ -1,12 +1,10 @@
 """The files a loopback hub serves: the embedded model, its SAE and its world, under the papers' names and layouts.
 
 The organism is padded with zeros to Gemma's hidden size and deepened with layers that add nothing, so that it answers
-as before while every file has the name, shape and columns that the real clients insist on. What a pickled file of the
-real hub holds is written here with pickle, as it is there; the code under test has to cope with it.
+as before while every file has the name, shape and columns that the real clients insist on.
 """
 
 import json
-import pickle
 import shutil
 import sys
 from collections.abc import Sequence
@@ -177,7 +175,7 @@ def write_farrell_sae(path: Path) -> None:
     path.parent.mkdir(parents=True)
     sys.modules |= packages
     try:
-        torch.save({"cfg": module.Config(), "state_dict": wide}, path, pickle_module=pickle)
+        torch.save({"cfg": module.Config(), "state_dict": wide}, path)
     finally:
         for name in packages:
             del sys.modules[name]

@@ -24,9 +24,10 @@ from helpers.organism.world import load_words
 from helpers.profiles import load_profile
 from helpers.provenance import ROOT
 from tests.hub import Hub
-from tests.hub_files import GATED, QUESTIONS, SPREAD, make_files, served_questions
+from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
+READER = "hf_FakeTokenThatMayReadTheModelsOnly"
 STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
 N = 4  # questions of each subject
 # Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
@@ -37,6 +38,9 @@ SMALL = {
     "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [5], "clamp_curve.random_features": 1,
     "pareto.n_features": [5], "pareto.strengths": [0.0, 100.0],
     "rmu.layers": [3], "rmu.steering": [10.0], "rmu.alphas": [100.0], "rmu.steps": 2,
+    "conditional.n_features": [5], "conditional.strengths": [100.0], "conditional.refusal_strengths": [100.0],
+    "conditional.add_strengths": [10.0], "conditional.control_features": 1, "conditional.resamples": 50,
+    "conditional.ordered_questions": 1, "conditional.told_questions": 1, "conditional.new_tokens": 2,
     "guardrail.n_features": [5], "guardrail.strengths": [100.0],
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.side_effect_floor": 0.0,
@@ -89,12 +93,14 @@ SERVED = {
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
+WITHOUT_TEXT = "without forget text"
 each_profile = pytest.mark.parametrize("profile", SERVED)
 
 
 @dataclass(frozen=True)
 class Online:
-    """Every profile run against the hub, what it was asked, and the cache that is left, with the hub gone."""
+    """Every profile run against the hub, and one without access to the forget text; what the hub was asked; and the
+    environment with the cache that is left, while the hub is gone."""
 
     done: dict[str, Done]
     requests: list[str]
@@ -104,10 +110,13 @@ class Online:
 @pytest.fixture(scope="module")
 def online(files: Path) -> Online:
     """All profiles over one cache; the hub breaks off in the middle of the first shard that is asked for."""
-    with Hub(files / "hub", GATED, {TOKEN: GATED}, cuts={SHARD: 20_000_000}) as hub:
+    tokens = {TOKEN: GATED, READER: frozenset(MODELS)}
+    with Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub:
         environment = hub.environment(files / "home", TOKEN)
-        done = side_by_side({profile: (files / "online" / profile, environment, profile) for profile in SERVED})
-        return Online(done, hub.requests, environment)
+        jobs = {profile: (files / "online" / profile, environment, profile) for profile in SERVED}
+        other = hub.environment(files / "reader's home", READER)
+        jobs[WITHOUT_TEXT] = (files / "online" / WITHOUT_TEXT, other, "gemma-2-2b-it", "--only", "03")
+        return Online(side_by_side(jobs), hub.requests, environment)
 
 
 @each_profile
@@ -143,6 +152,14 @@ def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -
     ]
 
 
+def test_without_the_forget_text_published_features_are_used_and_named(online: Online) -> None:
+    done = online.done[WITHOUT_TEXT]
+    assert done.code == 0, done.log
+    assert "published features: no forget text" in done.log and "your token has no access yet" in done.log
+    points = pd.read_csv(done.figures("gemma-2-2b-it") / "03_pareto.csv")
+    assert set(points["method"]) == {"static clamp, published features"}
+
+
 def test_only_features_of_the_organism_fire(online: Online) -> None:
     rates = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "01_firing_rates.csv")
     firing = set(rates.loc[(rates["forget_rate"] > 0) | (rates["retain_rate"] > 0), "feature"])
@@ -150,15 +167,16 @@ def test_only_features_of_the_organism_fire(online: Online) -> None:
 
 
 def test_what_was_fetched_once_loads_without_a_network(online: Online, files: Path) -> None:
-    known_offline = online.environment | {"HF_HUB_OFFLINE": "1"}
+    told = online.environment | {"HF_HUB_OFFLINE": "1"}  # the other has to find out that nobody answers
+    out = {profile: online.done[profile].out for profile in ("gemma-2-2b-it", "gemma-2b-it")}
+    table = {profile: done.figures(profile) / "01_firing_rates.csv" for profile, done in online.done.items()}
+    before = {profile: table[profile].read_bytes() for profile in out}
     again = side_by_side({
-        "gemma-2-2b-it": (files / "away", online.environment, "gemma-2-2b-it", "--only", "01"),
-        "gemma-2b-it": (files / "away", known_offline, "gemma-2b-it", "--only", "01"),
+        "gemma-2-2b-it": (out["gemma-2-2b-it"], online.environment, "gemma-2-2b-it", "--only", "01"),
+        "gemma-2b-it": (out["gemma-2b-it"], told, "gemma-2b-it", "--only", "01"),
     })  # fmt: skip
-    for profile, done in again.items():
-        assert done.code == 0, done.log
-        before = online.done[profile].figures(profile) / "01_firing_rates.csv"
-        assert (done.figures(profile) / "01_firing_rates.csv").read_bytes() == before.read_bytes()
+    assert {profile: done.code for profile, done in again.items()} == dict.fromkeys(out, 0)
+    assert {profile: table[profile].read_bytes() for profile in out} == before
 
 
 # --- all that fails ---------------------------------------------------------------------------------------------------
@@ -220,8 +238,8 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
     done = [*online.done.values(), *failed.values()]
     texts = {str(path): path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()}
     texts |= {f"log {number}": run.log.encode() for number, run in enumerate(done)}
-    assert len([name for name in texts if name.endswith(".ipynb")]) == 10 + len(MESSAGES)
+    assert len([name for name in texts if name.endswith(".ipynb")]) == 11 + len(MESSAGES)
     # the invented words of questions and texts; the tokenizer splits them in two, so the second half is enough
-    secrets = [TOKEN, STRANGER, *load_words().endings]
+    secrets = [TOKEN, READER, STRANGER, *load_words().endings]
     found = [(name, secret) for name, text in texts.items() for secret in secrets if secret.encode() in text]
     assert found == []

@@ -239,7 +239,7 @@ def tradeoff_table(points: pd.DataFrame, world: str) -> pd.DataFrame:
 
 
 def letters_table(exam: Exam, sae, edits: Sequence[ClampSetting]) -> pd.DataFrame:
-    """How often each letter is said under each edit, to forget and to side-effect questions.
+    """How often each letter is said under each edit, to forget and to side-effect questions; an edit named twice once.
 
     Returns:
         name, role, letter, share, accuracy, mass (mean probability that any letter is said), n; the letters that are
@@ -248,7 +248,7 @@ def letters_table(exam: Exam, sae, edits: Sequence[ClampSetting]) -> pd.DataFram
     right = np.array([q.answer for q in exam.asked])
     roles = np.array([exam.roles[q.subject] for q in exam.asked])
     said = [("right answers", right, exam.answers.unedited.sum(dim=-1).numpy())]
-    for edit in edits:
+    for edit in dict.fromkeys(edits):
         answers = exam.answers.edited(edit.clamp(sae))
         name = f"{edit.method}, {_size(edit)}"
         said.append((name, answers.argmax(dim=-1).numpy(), answers.sum(dim=-1).numpy()))
