@@ -29,12 +29,12 @@ from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
 STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
-N = 4  # questions of each subject
+N = 3  # questions of each subject
 # Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
 SMALL = {
-    "model.batch_tokens": 512, "sae.explained_variance": 0.5,
-    "texts.row_length": 64, "texts.forget_rows": 16, "texts.retain_rows": 24, "texts.neutral_rows": 2,
-    "texts.framed_documents": 12, "selection.n_features": 5,
+    "model.batch_tokens": 128, "sae.explained_variance": 0.5,
+    "texts.row_length": 64, "texts.forget_rows": 12, "texts.retain_rows": 12, "texts.neutral_rows": 2,
+    "texts.framed_documents": 8, "selection.n_features": 5,
     "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [5], "clamp_curve.random_features": 1,
     "pareto.n_features": [5], "pareto.strengths": [0.0, 100.0],
     "rmu.layers": [3], "rmu.steering": [10.0], "rmu.alphas": [100.0], "rmu.steps": 2,
