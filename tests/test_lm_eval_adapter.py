@@ -18,7 +18,7 @@ from helpers.models import huggingface, residual_after, unembed
 from helpers.organism import MODEL_DIR
 from helpers.questions import ORIGINAL_ORDER, prompt_tokens
 from helpers.saes import layer_of
-from helpers.scoring import is_right, read_rows, read_spaced_letters, row_batches
+from helpers.scoring import everywhere, is_right, read_rows, read_spaced_letters, row_batches
 from helpers.steering import write_steered
 from tests.toy import toy_model, toy_sae
 
@@ -154,6 +154,7 @@ def judged_on(toy, clamp: Clamp, prompt: list[int]) -> Clamp | None:
     return replace(clamp, gate=None) if opened else None
 
 
+@everywhere
 def read_steps(model, state, batch):
     """Log-probabilities of every next token of one row, [1, seq, words]."""
     return unembed(model, state).log_softmax(dim=-1)

@@ -139,6 +139,8 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
         facts = json.loads(path.read_text())["facts"]
         assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
         assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
+        # the served WikiText is longer than the real one
+        assert any("known are 4358" in w for w in facts["warnings"]) == ("Salesforce/wikitext" in facts["sources"])
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
