@@ -163,7 +163,7 @@ def test_settings_by_hand_need_no_statistics(run, lab, monkeypatch):
     clamp = edited(run, lab, "clamp", Settings(**by_hand, fires_above=0.5)).intervention
     assert clamp_facts(clamp) | {"layer": 1} == {
         "layer": 1, "features": [7, 3], "value": [-1.0, 2.5], "where": "own", "gate": None, "decoders": None,
-        "triggers": None, "fires_above": 0.5, "bos": False,
+        "triggers": None, "fires_above": 0.5, "bos": False, "keep_error": True,
     }  # fmt: skip
     dsg = edited(run, lab, "dsg", Settings(features=(7, 3), value=-4.0, threshold=0.25)).intervention
     assert (dsg.where, dsg.gate, dsg.value) == ("any", Gate(0.25), -4.0)
