@@ -23,15 +23,15 @@ from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import get_session
 
-from helpers.costs import measured_shares, projections
-from helpers.data import FORGET_FILE
 from helpers.experiments.bench import WITHOUT_FORGET_TEXT, published_statistics
-from helpers.hub import TOKENS, explained, files_of, own_cache
-from helpers.models import device_of
+from helpers.experiments.costs import measured_shares, projections
+from helpers.loading.data import FORGET_FILE
+from helpers.loading.hub import TOKENS, explained, files_of, own_cache
+from helpers.loading.models import device_of
+from helpers.loading.sources import Source, needed, text_source
 from helpers.profiles import Profile, available_profiles, load_profile
-from helpers.provenance import NUMERIC_PACKAGES, ROOT, versions
+from helpers.records.provenance import NUMERIC_PACKAGES, ROOT, versions
 from helpers.reproduce import find_notebooks
-from helpers.sources import Source, needed, text_source
 
 State = Literal["ok", "warning", "fails"]
 

@@ -18,12 +18,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from helpers.experiments.bench import open_bench
 from helpers.experiments.methods import METHODS, Edited, Settings, check_names, check_settings, clamp_facts, edited
+from helpers.lab.run import show_progress, start
+from helpers.loading.saes import load_sae
 from helpers.profiles import Profile, available_profiles, load_profile
-from helpers.provenance import ROOT, now
-from helpers.run import show_progress, start
-from helpers.saes import load_sae
+from helpers.records.provenance import ROOT, now
+from helpers.records.store import write_atomically
 from helpers.steering import Steering, read_steering
-from helpers.store import write_atomically
 
 # The methods that a steering file's action is.
 METHODS_OF_ACTIONS = {
@@ -72,7 +72,7 @@ def _count(text: str) -> int:
 def _carry_out(options: argparse.Namespace) -> tuple[Path, str]:
     profile, method = load_profile(options.profile), options.method
     check_names(method, ())
-    from helpers.lm_eval_adapter import run_tasks, task_manager  # of an extra, which may be missing
+    from helpers.measures.lm_eval.adapter import run_tasks, task_manager  # of an extra, which may be missing
 
     manager, tasks = task_manager(profile.questions.source), options.tasks.split(",")
     check_tasks(tasks, manager.all_tasks)

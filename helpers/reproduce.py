@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from helpers.lab.run import SUFFIXES, redraw, show_progress
+from helpers.loading.sources import needed
 from helpers.profiles import Profile, available_profiles, load_profile, run_name
-from helpers.provenance import ROOT
-from helpers.run import SUFFIXES, redraw, show_progress
-from helpers.sources import needed
-from helpers.store import write_atomically
+from helpers.records.provenance import ROOT
+from helpers.records.store import write_atomically
 
 TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
 

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from helpers.interventions import Add, Clamp
+from helpers.engine.columns import layer_of
+from helpers.engine.interventions import Add, Clamp
+from helpers.lab.run import show_progress
+from helpers.loading.saes import load_sae
 from helpers.profiles import available_profiles, load_profile
-from helpers.run import show_progress
-from helpers.saes import layer_of, load_sae
-from helpers.store import write_atomically
+from helpers.records.store import write_atomically
 
 COLUMNS = ("latent_idx", "hook_action", "steering_coefficient", "sae_id", "sae_release")
 # The actions of the authors' code that edit anything, each with the columns it needs beside COLUMNS.

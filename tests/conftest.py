@@ -23,7 +23,7 @@ def model(profile: Any) -> Any:
     """The embedded model. Shared by all tests: one that trains weights must copy it first."""
     import torch
 
-    from helpers.models import load_model
+    from helpers.loading.models import load_model
 
     torch.set_num_threads(2)
     return load_model(profile)
@@ -32,6 +32,6 @@ def model(profile: Any) -> Any:
 @pytest.fixture(scope="session")
 def sae(profile: Any) -> Any:
     """The embedded model's SAE."""
-    from helpers.saes import load_sae
+    from helpers.loading.saes import load_sae
 
     return load_sae(profile)

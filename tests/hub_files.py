@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from helpers.data import WORLD_SEED, load_texts
+from helpers.loading.data import WORLD_SEED, load_texts
 from helpers.organism import MODEL_DIR, SAE_DIR
 from helpers.organism.world import build_world
 from helpers.profiles import load_profile
-from helpers.questions import Question
+from helpers.text.questions import Question
 
 WIDTH = 16384
 # Where the organism's five layers stand among those that add nothing: its SAE's layer, 1, becomes the papers' layer 3

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from helpers.claims import README
-from helpers.costs import KINDS, measured_shares
-from helpers.models import huggingface
+from helpers.engine.forward import huggingface
+from helpers.experiments.costs import KINDS, measured_shares
+from helpers.report.claims import README
 from tests.benchmarks import full_shape, growth, guard, sweep
 from tests.benchmarks.common import PeakMemory, Sizes, side_by_side
 from tests.benchmarks.readme import with_benchmarks, with_costs

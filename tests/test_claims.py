@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from helpers.claims import (
+from helpers.records.provenance import ROOT
+from helpers.report.claims import (
     CLAIMS,
     NOT_RUN,
     README,
@@ -21,7 +22,6 @@ from helpers.claims import (
     verdicts,
     with_claims,
 )
-from helpers.provenance import ROOT
 
 
 def curve(right, wrong):
@@ -122,7 +122,7 @@ def test_the_table_goes_between_its_marks(tmp_path):
 
 def test_the_readmes_table_is_not_stale():
     text = README.read_text(encoding="utf-8")
-    assert with_claims(text, verdicts(ROOT / "figures" / "tiny")) == text, "run python -m helpers.claims"
+    assert with_claims(text, verdicts(ROOT / "figures" / "tiny")) == text, "run python -m helpers.report.claims"
 
 
 def test_every_claim_was_tested_on_tiny():

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.data import WORLD_SEED
+from helpers.engine.interventions import Add, Clamp
+from helpers.engine.scoring import answer_probabilities, is_right
 from helpers.experiments import conditional
 from helpers.experiments.exam import ClampSetting, Exam, points, score_settings
-from helpers.interventions import Add, Clamp
-from helpers.metrics import alignment
+from helpers.loading.data import WORLD_SEED
+from helpers.measures.metrics import alignment
 from helpers.organism.world import build_world
 from helpers.profiles import load_profile
-from helpers.questions import ORDERS, ORIGINAL_ORDER
-from helpers.scoring import answer_probabilities, is_right
+from helpers.text.questions import ORDERS, ORIGINAL_ORDER
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
 FEATURES = (3, 5, 8, 13)

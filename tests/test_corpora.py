@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from helpers.corpora import Document, batches, framed, pack
-from helpers.data import WORLD_SEED
+from helpers.loading.data import WORLD_SEED
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
+from helpers.text.batches import batches
+from helpers.text.corpora import Document, framed, pack
 
 
 @pytest.fixture(scope="module")

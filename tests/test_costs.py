@@ -5,8 +5,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.baselines.rmu import RMU, train_rmu
-from helpers.costs import (
+from helpers.engine.features import feature_statistics
+from helpers.engine.forward import final_state, huggingface, unembed
+from helpers.engine.interventions import Clamp
+from helpers.engine.residuals import MEGABYTE
+from helpers.engine.scoring import NOTHING_KEPT, Sweep, read_loss, row_batches
+from helpers.experiments.costs import (
     KINDS,
     SHAPES,
     Shape,
@@ -21,12 +25,8 @@ from helpers.costs import (
     statistics_work,
     sweep_work,
 )
-from helpers.features import feature_statistics
-from helpers.interventions import Clamp
-from helpers.models import final_state, huggingface, unembed
+from helpers.methods.rmu import RMU, train_rmu
 from helpers.profiles import load_profile
-from helpers.residuals import MEGABYTE
-from helpers.scoring import NOTHING_KEPT, Sweep, read_loss, row_batches
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
 GEMMA = SHAPES["google/gemma-2-2b-it"]

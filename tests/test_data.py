@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.data import FORGET_FILE, load_questions, load_texts
-from helpers.hub import AccessError, Hub, HubError
+from helpers.loading.data import FORGET_FILE, load_questions, load_texts
+from helpers.loading.hub import AccessError, Hub, HubError
+from helpers.loading.sources import QUESTIONS, Source, question_source
 from helpers.profiles import FOLDER, load_profile, parse_profile
-from helpers.sources import QUESTIONS, Source, question_source
 
 TINY = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
 
@@ -117,7 +117,7 @@ def test_questions_of_the_hub_have_their_rows_numbers_and_known_counts(folder):
 
 def test_the_known_number_of_rows_is_no_warning(folder, monkeypatch):
     monkeypatch.setattr(
-        "helpers.data.question_source", lambda name: Source(**{**vars(question_source(name)), "rows": 3})
+        "helpers.loading.data.question_source", lambda name: Source(**{**vars(question_source(name)), "rows": 3})
     )
     load_questions(load_profile("gemma-2-2b-it"), folder)
     assert folder.warnings == []

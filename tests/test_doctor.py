@@ -26,9 +26,9 @@ from helpers.doctor import (
     token_lines,
     version_lines,
 )
+from helpers.loading.sources import MODELS, SAES, TEXTS
 from helpers.profiles import load_profile
-from helpers.provenance import ROOT
-from helpers.sources import MODELS, SAES, TEXTS
+from helpers.records.provenance import ROOT
 
 MODEL = MODELS["google/gemma-2-2b-it"]
 SAE = replace(SAES["gemma-scope-2b-pt-res"], files=("layer_3/*",))

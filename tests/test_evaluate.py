@@ -14,21 +14,21 @@ import torch
 import yaml
 
 from helpers import evaluate
-from helpers.data import load_questions
+from helpers.engine.forward import huggingface
+from helpers.engine.interventions import Add, Clamp, Gate, Scale
+from helpers.engine.scoring import is_right, read_rows, read_spaced_letters
 from helpers.experiments import bench, conditional, discovery, guardrail
 from helpers.experiments.exam import ClampSetting, score_settings
 from helpers.experiments.methods import METHODS, Settings, check_settings, clamp_facts, edited
 from helpers.experiments.pareto import choose
-from helpers.interventions import Add, Clamp, Gate, Scale
-from helpers.lm_eval_tasks import FOLDER, organism_questions
-from helpers.metrics import SIDE_EFFECT_FLOOR
-from helpers.models import huggingface
+from helpers.lab.run import start
+from helpers.loading.data import load_questions
+from helpers.measures.lm_eval.tasks import FOLDER, organism_questions
+from helpers.measures.metrics import SIDE_EFFECT_FLOOR
 from helpers.organism.world import SUBJECTS
 from helpers.profiles import RMUSettings, load_profile
-from helpers.provenance import ROOT
-from helpers.questions import ORIGINAL_ORDER, header, prompt_tokens
-from helpers.run import start
-from helpers.scoring import is_right, read_rows, read_spaced_letters
+from helpers.records.provenance import ROOT
+from helpers.text.questions import ORIGINAL_ORDER, header, prompt_tokens
 from tests.toy import toy_sae
 
 N = 6
@@ -56,7 +56,7 @@ def small():
     few = {subject: questions[:N] for subject, questions in load_questions(tiny).items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("helpers.evaluate.load_profile", lambda name: profile)
-        patch.setattr("helpers.run.load_profile", lambda name, overrides, notebook: profile)
+        patch.setattr("helpers.lab.run.load_profile", lambda name, overrides, notebook: profile)
         patch.setattr(bench, "load_questions", lambda profile, hub: few)
         patch.setattr("lm_eval.evaluator.add_env_info", lambda results: results.update(pretty_env_info=""))
         yield profile
@@ -321,7 +321,7 @@ def test_counts_are_counts(command, capsys, option, value):
 
 
 def test_without_lm_eval_the_command_says_what_to_install(command, monkeypatch):
-    monkeypatch.delitem(sys.modules, "helpers.lm_eval_adapter", raising=False)
+    monkeypatch.delitem(sys.modules, "helpers.measures.lm_eval.adapter", raising=False)
     monkeypatch.delattr(importlib.import_module("helpers"), "lm_eval_adapter", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"] or ["lm_eval"]:
         monkeypatch.setitem(sys.modules, name, None)

@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.data import WORLD_SEED
+from helpers.engine.features import hot_fractions
+from helpers.engine.interventions import Clamp
+from helpers.engine.scoring import answer_probabilities, loss_added
 from helpers.experiments import attack, clamp_curve, discovery, guardrail, pareto
 from helpers.experiments.exam import ClampSetting, Exam, points, score_settings
-from helpers.features import hot_fractions
-from helpers.interventions import Clamp
+from helpers.loading.data import WORLD_SEED
 from helpers.organism.world import build_world
 from helpers.profiles import CacheSettings, load_profile
-from helpers.questions import ORIGINAL_ORDER
-from helpers.scoring import answer_probabilities, loss_added
+from helpers.text.questions import ORIGINAL_ORDER
 from tests.toy import LAYER, toy_model, toy_sae
 
 FEATURES = (3, 5, 8, 13)
@@ -166,9 +166,13 @@ def test_broken_questions_and_the_strongest_pair_by_hand():
 
 def test_the_pair_is_the_profiles_where_its_question_is_known_else_the_strongest():
     settings = load_profile("tiny").clamp_curve
-    assert clamp_curve.chosen_pair(EFFECTS, "hazard", settings) == (9, "h1")
-    assert clamp_curve.chosen_pair(EFFECTS, "hazard", replace(settings, feature=3, question="h1")) == (3, "h1")
-    assert clamp_curve.chosen_pair(EFFECTS, "hazard", replace(settings, feature=3, question="a1")) == (9, "h1")
+    for feature, question, expected in (
+        (-1, "", (9, "h1", "the largest effect")),
+        (3, "h1", (3, "h1", "the profile's")),
+        (3, "a1", (9, "h1", "the largest effect; a1 is not known to the model")),
+    ):
+        asked = replace(settings, feature=feature, question=question)
+        assert clamp_curve.chosen_pair(EFFECTS, "hazard", asked) == expected
 
 
 def test_single_feature_effects_are_the_plain_scorers(exam):

@@ -7,15 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.corpora import Batch
-from helpers.features import (
+from helpers.engine.features import (
     feature_statistics,
     hot_fractions,
     importance,
     select_by_importance,
     select_by_sparsity,
 )
-from helpers.models import residual_after
+from helpers.engine.forward import residual_after
+from helpers.text.batches import Batch
 from tests.toy import LAYER, toy_model, toy_sae
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
@@ -50,7 +50,7 @@ def test_statistics_equal_a_loop_over_tokens_without_special_ones(model):
 def test_statistics_do_not_depend_on_the_chunk_and_hold_one_chunk_at_a_time(model, monkeypatch):
     sae, held = toy_sae(), []
     whole = feature_statistics(model, sae, ROWS, 1000)
-    monkeypatch.setattr("helpers.features.CHUNK_ACTIVATIONS", 3 * sae.cfg.d_sae)
+    monkeypatch.setattr("helpers.engine.features.CHUNK_ACTIVATIONS", 3 * sae.cfg.d_sae)
     encode = sae.encode
     monkeypatch.setattr(sae, "encode", lambda x: held.append(len(x)) or encode(x))
     pd.testing.assert_frame_equal(feature_statistics(model, sae, ROWS, 1000), whole, atol=1e-12)

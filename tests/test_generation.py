@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from helpers.generation import generate
-from helpers.interventions import Add, Clamp, Gate, Held, hot_fraction
-from helpers.models import huggingface, residual_after
+from helpers.engine.forward import huggingface, residual_after
+from helpers.engine.generation import generate
+from helpers.engine.interventions import Add, Clamp, Gate, Held, hot_fraction
 from tests.test_features import one
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 

@@ -1,6 +1,6 @@
 """The shaded text is static and escaped."""
 
-from helpers.highlight import highlight
+from helpers.report.highlight import highlight
 
 
 def test_tokens_are_escaped_and_shaded_by_activation():

@@ -12,36 +12,46 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers.provenance import ROOT
+from helpers.records.provenance import ROOT
 
 HELPERS = ROOT / "helpers"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # Who may know whom: a room imports from rows above its own, never from its own row or below.
 ROOMS = (
-    ("profiles", "questions", "metrics", "published", "highlight"),
-    ("sources", "provenance", "corpora", "plots"),
-    ("store", "organism", "trees", "costs"),
-    ("hub",),
-    ("run", "claims", "data", "saes"),
-    ("interventions", "lm_eval_tasks"),
-    ("models", "steering"),
-    ("residuals", "lm_eval_adapter"),
-    ("features", "scoring", "generation"),
-    ("baselines", "relearning"),
+    ("profiles", "published"),
+    ("records",),
+    ("text",),
+    ("engine",),
+    ("organism",),
+    ("loading",),
+    ("measures",),
+    ("report",),
+    ("methods", "attacks"),
+    ("lab",),
     ("experiments",),
-    ("reproduce", "evaluate"),
+    ("steering", "reproduce"),
+    ("evaluate",),
     ("doctor",),
 )
 # Rooms that never see a model: figures and tables are made again where none can be loaded.
-MODEL_FREE = ("profiles", "metrics", "plots", "published", "provenance", "store", "run", "reproduce")
+MODEL_FREE = (
+    "profiles",
+    "measures.metrics",
+    "report.plots",
+    "report.claims",
+    "published",
+    "records.store",
+    "lab.run",
+    "reproduce",
+)
 # Objects of other packages whose type would be longer than it is worth; everything else is annotated.
 NAMES_ENOUGH = {"self", "cls", "model", "tokenizer", "sae"}
 # lm-eval's `steered` model takes tensors from a .pt file and from nothing else, so one of ours writes such a file, of
 # tensors, numbers and words only; nobody reads one.
 WRITES_FOR_OTHERS = {("helpers/steering.py", "torch.save")}
 # Farrell's SAE exists as such a file only; torch's restricted unpickler (weights_only) builds tensors and runs nothing.
-READS_TENSORS_OF_OTHERS = {("helpers/saes.py", "torch.load")}
+READS_TENSORS_OF_OTHERS = {("helpers/loading/saes.py", "torch.load")}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

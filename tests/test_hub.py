@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from helpers.corpora import batches
-from helpers.models import final_state, residual_after, unembed, wrap
-from helpers.questions import ORDERS, prompt_tokens
+from helpers.engine.forward import final_state, residual_after, unembed, wrap
+from helpers.text.batches import batches
+from helpers.text.questions import ORDERS, prompt_tokens
 from tests.hub import Hub
 from tests.hub_files import GEMMA_1, GEMMA_2, SPREAD, served_questions, wide_sae, write_model
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.interventions import Add, Clamp, Gate, Held, Scale, after_bos, hot_fraction
+from helpers.engine.interventions import Add, Clamp, Gate, Held, Scale, after_bos, hot_fraction
 from tests.toy import D_MODEL, D_SAE, brute_force_clamp, toy_sae
 
 FEATURES = [3, 5, 8, 13, 21]

@@ -11,15 +11,15 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.hf_steered import SteeredModel
 
-from helpers.data import load_questions
-from helpers.interventions import Add, Clamp, Gate, hot_fraction
-from helpers.lm_eval_adapter import harness_model, task_manager
-from helpers.models import huggingface, residual_after, unembed
+from helpers.engine.columns import layer_of
+from helpers.engine.forward import huggingface, residual_after, unembed
+from helpers.engine.interventions import Add, Clamp, Gate, hot_fraction
+from helpers.engine.scoring import everywhere, is_right, read_rows, read_spaced_letters, row_batches
+from helpers.loading.data import load_questions
+from helpers.measures.lm_eval.adapter import harness_model, task_manager
 from helpers.organism import MODEL_DIR
-from helpers.questions import ORIGINAL_ORDER, prompt_tokens
-from helpers.saes import layer_of
-from helpers.scoring import everywhere, is_right, read_rows, read_spaced_letters, row_batches
 from helpers.steering import write_steered
+from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.toy import toy_model, toy_sae
 
 SUBJECTS, N = ("hazard", "biology"), 24
@@ -283,8 +283,8 @@ def test_a_hugging_face_model_is_as_good_as_ours(toy, texts):
 
 
 def test_without_lm_eval_the_adapter_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "helpers.lm_eval_adapter")
+    monkeypatch.delitem(sys.modules, "helpers.measures.lm_eval.adapter")
     for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"]:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=r"lm-eval is needed and is an extra: pip install '\.\[lm-eval\]'"):
-        importlib.import_module("helpers.lm_eval_adapter")
+        importlib.import_module("helpers.measures.lm_eval.adapter")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.metrics import (
+from helpers.measures.metrics import (
     accuracy,
     aligned,
     alignment,

@@ -6,14 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GemmaConfig, GemmaForCausalLM
 
-from helpers.corpora import Batch
-from helpers.interventions import Clamp
-from helpers.models import (
+from helpers.engine.forward import (
     check_hook,
     check_pair,
     clone,
     device_after,
-    device_of,
     final_state,
     final_state_from,
     huggingface,
@@ -21,9 +18,12 @@ from helpers.models import (
     unembed,
     wrap,
 )
+from helpers.engine.interventions import Clamp
+from helpers.engine.scoring import row_batches
+from helpers.engine.trees import tree_batches
+from helpers.loading.models import device_of
 from helpers.profiles import FOLDER, load_profile, parse_profile
-from helpers.scoring import row_batches
-from helpers.trees import tree_batches
+from helpers.text.batches import Batch
 from tests.toy import LAYER, toy_model, toy_sae
 
 
@@ -113,8 +113,8 @@ def test_a_clone_is_equal_and_independent(model, batch):
 
 
 def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it():
-    from helpers.models import load_model
-    from helpers.saes import load_sae
+    from helpers.loading.models import load_model
+    from helpers.loading.saes import load_sae
 
     text = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
     for load, place in ((load_model, "[model]"), (load_sae, "[sae]")):
@@ -124,8 +124,8 @@ def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it(
 
 
 def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("helpers.models.MODEL_DIR", tmp_path / "model")
-    from helpers.models import load_model
+    monkeypatch.setattr("helpers.engine.forward.MODEL_DIR", tmp_path / "model")
+    from helpers.loading.models import load_model
 
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_model(load_profile("tiny"))

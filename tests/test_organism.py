@@ -7,7 +7,6 @@ from random import Random
 import pytest
 import torch
 
-from helpers.corpora import pack
 from helpers.organism import RECORD, WEIGHTS
 from helpers.organism.muon import orthogonalize
 from helpers.organism.quality import right_orders, shortcomings
@@ -16,7 +15,8 @@ from helpers.organism.sae import SaeSettings, packed_rows, question_rows, residu
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.train import IGNORED, ModelSettings, prompt_batch, rate_share
 from helpers.organism.world import SUBJECTS, ask, build_world
-from helpers.questions import (
+from helpers.text.corpora import pack
+from helpers.text.questions import (
     LETTERS,
     ORDERS,
     PROMPT_FORMATS,

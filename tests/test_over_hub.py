@@ -22,7 +22,7 @@ import pytest
 from helpers.experiments.bench import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
-from helpers.provenance import ROOT
+from helpers.records.provenance import ROOT
 from tests.hub import Hub
 from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
 

@@ -6,10 +6,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from helpers import plots
 from helpers.experiments import conditional
-from helpers.provenance import ROOT
 from helpers.published import load_published
+from helpers.records.provenance import ROOT
+from helpers.report import plots
 
 FIGURES = ROOT / "figures" / "tiny"
 POINTS = pd.DataFrame({
@@ -28,7 +28,7 @@ def closed():
 def test_every_plot_draws_a_committed_figure():
     drawn = {json.loads(path.read_text(encoding="utf-8"))["drawn_by"] for path in FIGURES.glob("*.json")}
     names = {name for name, value in vars(plots).items() if callable(value) and not name.startswith("_")}
-    functions = {name for name in names if getattr(plots, name).__module__ == "helpers.plots"}
+    functions = {name for name in names if getattr(plots, name).__module__ == "helpers.report.plots"}
     assert drawn == functions
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers import provenance
+from helpers.records import provenance
 
 
 def git(folder: Path, *command: str) -> None:

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.engine.features import select_by_sparsity
 from helpers.experiments import bench, conditional
-from helpers.features import select_by_sparsity
-from helpers.hub import Hub
-from helpers.metrics import alignment, unlearning_score
+from helpers.loading.hub import Hub
+from helpers.measures.metrics import alignment, unlearning_score
 from helpers.profiles import load_profile
 from helpers.published import available_tables, load_published
 

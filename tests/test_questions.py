@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from helpers.data import WORLD_SEED
+from helpers.loading.data import WORLD_SEED
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
-from helpers.questions import (
+from helpers.text.questions import (
     ORDERS,
     ORIGINAL_ORDER,
     Question,

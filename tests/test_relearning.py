@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from helpers.corpora import Batch, Document
-from helpers.interventions import Clamp
-from helpers.models import final_state, huggingface
-from helpers.questions import Question
-from helpers.relearning import check_attack_text, lm_loss, relearn
+from helpers.attacks.relearning import check_attack_text, lm_loss, relearn
+from helpers.engine.forward import final_state, huggingface
+from helpers.engine.interventions import Clamp
+from helpers.text.batches import Batch
+from helpers.text.corpora import Document
+from helpers.text.questions import Question
 from tests.toy import toy_model, toy_sae
 
 ROWS = torch.arange(10, 58).view(4, 12)

@@ -14,17 +14,9 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers import plots
-from helpers.provenance import ROOT
-from helpers.reproduce import (
-    NotebookError,
-    _parser,
-    check_parameters,
-    choose,
-    find_notebooks,
-    main,
-    overrides_of,
-)
+from helpers.records.provenance import ROOT
+from helpers.report import plots
+from helpers.reproduce import NotebookError, _parser, check_parameters, choose, find_notebooks, main, overrides_of
 
 PARAMETERS = 'profile = "tiny"\nruns = None\nfigures = None\noverrides = None'
 
@@ -58,7 +50,7 @@ def tiny_plot(table):
 """
 
 GOOD = (
-    "import tiny_stages\nfrom helpers import plots\nfrom helpers.run import start",
+    "import tiny_stages\nfrom helpers.report import plots\nfrom helpers.lab.run import start",
     "plots.tiny_plot = tiny_stages.tiny_plot",
     'run = start(profile, "07_good", runs, figures, overrides)',
     'x = run.stage("first", tiny_stages.first, 5)\ny = run.stage("second", tiny_stages.second, x)',

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers.corpora import batches
-from helpers.models import residual_after
+from helpers.engine.forward import residual_after
+from helpers.engine.residuals import Residuals
 from helpers.profiles import CacheSettings
-from helpers.residuals import Residuals
+from helpers.text.batches import batches
 from tests.toy import D_MODEL, LAYER, toy_model
 
 # five batches of one row of 4096 tokens, 256 kB each: four are a megabyte
@@ -31,7 +31,7 @@ def computed(monkeypatch):
         ran.append(int(batch.rows))
         return (batch.ids[..., None] * torch.ones(D_MODEL)).float() + layer
 
-    monkeypatch.setattr("helpers.residuals.residual_after", stand_in)
+    monkeypatch.setattr("helpers.engine.residuals.residual_after", stand_in)
     return ran
 
 

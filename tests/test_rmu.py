@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from helpers.baselines.rmu import RMU, rmu_loss, steering_target, train_rmu, trained_weights, with_weights
-from helpers.corpora import Batch
-from helpers.models import huggingface, residual_after
+from helpers.engine.forward import huggingface, residual_after
+from helpers.methods.rmu import RMU, rmu_loss, steering_target, train_rmu, trained_weights, with_weights
+from helpers.text.batches import Batch
 from tests.toy import LAYER, toy_model
 
 SETTING = RMU(layer=LAYER, steering=2.0, alpha=1.0, steps=100, batch_rows=4, learning_rate=1e-2, seed=0)

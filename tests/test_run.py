@@ -14,8 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 
 import helpers
-from helpers.provenance import ROOT
-from helpers.run import Run, redraw, start
+from helpers.lab.run import Run, redraw, start
+from helpers.records.provenance import ROOT
 
 calls: list[tuple] = []
 
@@ -38,10 +38,10 @@ def no_figure(table: pd.DataFrame) -> plt.Axes:
 
 @pytest.fixture(autouse=True)
 def plots(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A helpers.plots of two functions, and a fresh count of calls."""
-    module = ModuleType("helpers.plots")
+    """A helpers.report.plots of two functions, and a fresh count of calls."""
+    module = ModuleType("helpers.report.plots")
     module.line, module.no_figure = line, no_figure
-    monkeypatch.setitem(sys.modules, "helpers.plots", module)
+    monkeypatch.setitem(sys.modules, "helpers.report.plots", module)
     monkeypatch.setattr(helpers, "plots", module, raising=False)
     calls.clear()
     return module
@@ -76,10 +76,10 @@ def test_other_code_packages_or_device_are_computed_and_named(
 ) -> None:
     run = start("tiny", "03_pareto", str(tmp_path), str(tmp_path), {"model.device": "auto"})
     run.stage("double", double, [1.0])
-    monkeypatch.setattr("helpers.run.code_fingerprint", lambda function: "edited")
-    monkeypatch.setattr("helpers.provenance.NUMERIC_PACKAGES", ("numpy",))
-    monkeypatch.setattr("helpers.provenance.device_type", lambda: "cuda")
-    monkeypatch.setattr("helpers.store.peak_memory", dict)
+    monkeypatch.setattr("helpers.lab.run.code_fingerprint", lambda function: "edited")
+    monkeypatch.setattr("helpers.records.provenance.NUMERIC_PACKAGES", ("numpy",))
+    monkeypatch.setattr("helpers.records.provenance.device_type", lambda: "cuda")
+    monkeypatch.setattr("helpers.records.store.peak_memory", dict)
     run.stage("double", double, [1.0])
     assert len(calls) == 2
     assert "(the code, the device, the packages changed)" in capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_redrawn_pictures_are_identical_to_the_bit(run: Run, table: pd.DataFrame
         ("04_pareto", {"x": [1.0]}, line, "notebook 03_pareto makes figures '03_...'"),
         ("03-pareto", {"x": [1.0]}, line, "figure name '03-pareto'"),
         ("03_pareto", {"x": []}, line, "has no rows"),
-        ("03_pareto", {"x": [1.0]}, double, "not a function of helpers.plots"),
+        ("03_pareto", {"x": [1.0]}, double, "no function of helpers.report.plots"),
         ("03_pareto", {"x": ["a", None]}, line, r"column 'x' .* would come back from a CSV as something else"),
         ("03_pareto", {"x": [(1, 2)]}, line, r"column 'x' \(object\) would come back"),
     ],
@@ -144,7 +144,7 @@ def test_a_figure_that_could_not_be_redrawn_is_refused(
 
 
 def test_a_plot_must_return_a_figure(run: Run, table: pd.DataFrame) -> None:
-    with pytest.raises(TypeError, match=r"helpers.plots.no_figure returned Axes, a Figure is needed"):
+    with pytest.raises(TypeError, match=r"helpers.report.plots.no_figure returned Axes, a Figure is needed"):
         run.save_figure("03_pareto", table, no_figure)
     plt.close("all")
 
@@ -166,7 +166,7 @@ def test_an_orphan_stops_redrawing(run: Run, table: pd.DataFrame, lost: str, kep
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"drawn_by": "circle", "columns": {}}', "'circle', which helpers.plots has not"),
+        ('{"drawn_by": "circle", "columns": {}}', "'circle', which helpers.report.plots has not"),
         ("{", "not the record of a figure"),
     ],
 )
@@ -194,8 +194,8 @@ def test_an_unknown_profile_or_a_notebook_without_number_is_refused(profile: str
 
 
 def test_pictures_are_redrawn_without_a_model(run: Run, table: pd.DataFrame) -> None:
-    """In a process of its own, with the real helpers.plots: torch is never imported on the way."""
-    script = "import sys, helpers.plots, helpers.reproduce; print([m for m in sys.modules if m.startswith('torch')])"
+    """In a process of its own, with the real helpers.report.plots: torch is never imported on the way."""
+    script = "import sys, helpers.report.plots, helpers.reproduce; print([m for m in sys.modules if 'torch' in m])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from sae_lens import SAE
 
+from helpers.engine.columns import chosen_columns, explained_variance, feature_ids, layer_of
+from helpers.loading.saes import converted, load_sae, read_tensors
 from helpers.profiles import FOLDER, parse_profile
-from helpers.saes import chosen_columns, converted, explained_variance, feature_ids, layer_of, load_sae, read_tensors
 from tests.toy import D_MODEL, toy_sae
 
 
@@ -64,7 +65,7 @@ def test_an_sae_of_another_layer_or_width_is_refused():
 
 
 def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path, profile):
-    monkeypatch.setattr("helpers.saes.SAE_DIR", tmp_path / "sae")
+    monkeypatch.setattr("helpers.loading.saes.SAE_DIR", tmp_path / "sae")
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_sae(profile)
 
@@ -99,7 +100,7 @@ def farrell(monkeypatch, tmp_path):
         patch.setitem(sys.modules, "sae", ModuleType("sae"))
         patch.setitem(sys.modules, "sae.config", module)
         torch.save(content, path)
-    monkeypatch.setattr("helpers.saes.own_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("helpers.loading.saes.own_cache", lambda: tmp_path / "cache")
     return path, content["state_dict"]
 
 
@@ -125,7 +126,7 @@ def test_farrells_file_is_converted_once(farrell):
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     path, trace = tmp_path / "evil.pt", tmp_path / "trace"
     torch.save({"cfg": Payload(f"touch {trace}"), "state_dict": {}}, path)
-    with pytest.raises(ValueError, match=r"evil.pt is refused, only tensors and settings are read from it: .*system"):
+    with pytest.raises(ValueError, match=r"evil.pt is refused: it holds \w+\.system, and only tensors"):
         read_tensors(path)
     assert not trace.exists()
 
@@ -136,6 +137,6 @@ def test_another_file_than_farrells_is_refused(farrell, tmp_path):
     with pytest.raises(ValueError, match="is not an SAE of Farrell's: it holds {'W_enc'"):
         converted(path, "commit")
     torch.save({"weights": 1}, path)
-    with pytest.raises(ValueError, match="is refused.*KeyError"):
+    with pytest.raises(ValueError, match="holds no `state_dict`"):
         converted(path, "commit")
     assert not (tmp_path / "cache").exists()

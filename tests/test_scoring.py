@@ -3,13 +3,9 @@
 import pytest
 import torch
 
-from helpers.data import WORLD_SEED
-from helpers.interventions import Add, Clamp, Gate, hot_fraction
-from helpers.models import huggingface, load_model, residual_after
-from helpers.organism.world import build_world
-from helpers.profiles import CacheSettings
-from helpers.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
-from helpers.scoring import (
+from helpers.engine.forward import huggingface, residual_after
+from helpers.engine.interventions import Add, Clamp, Gate, hot_fraction
+from helpers.engine.scoring import (
     NOTHING_KEPT,
     Sweep,
     answer_probabilities,
@@ -27,7 +23,12 @@ from helpers.scoring import (
     read_rows,
     row_batches,
 )
-from helpers.trees import Trees
+from helpers.engine.trees import Trees
+from helpers.loading.data import WORLD_SEED
+from helpers.loading.models import load_model
+from helpers.organism.world import build_world
+from helpers.profiles import CacheSettings
+from helpers.text.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
 FEATURES = [3, 5, 8, 13]
@@ -220,7 +221,7 @@ def test_row_loss_equals_hugging_face(model):
 def test_row_loss_does_not_depend_on_the_chunk(model, monkeypatch):
     rows = [[2, *range(10, 40)], [2, *range(50, 70)]]
     whole = read_rows(model, rows, read_loss, None, 1000)
-    monkeypatch.setattr("helpers.scoring.CHUNK_LOGITS", 3 * huggingface(model).config.vocab_size)
+    monkeypatch.setattr("helpers.engine.scoring.CHUNK_LOGITS", 3 * huggingface(model).config.vocab_size)
     torch.testing.assert_close(read_rows(model, rows, read_loss, None, 1000), whole, atol=1e-5, rtol=0)
 
 

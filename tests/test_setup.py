@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.provenance import ROOT
+from helpers.records.provenance import ROOT
 
 PAPERS = ("2410.19278", "2503.11127", "2504.08192")
 

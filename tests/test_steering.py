@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.interventions import Add, Clamp, Gate, Scale
+from helpers.engine.interventions import Add, Clamp, Gate, Scale
 from helpers.steering import main, read_steering, write_steered
 from tests.toy import D_MODEL, LAYER, toy_sae
 

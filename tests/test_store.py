@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.store import Store, code_fingerprint, fingerprint, write_atomically
+from helpers.records.store import Store, code_fingerprint, fingerprint, write_atomically
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ def test_code_from_a_notebook_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_setting_of_this_package_counts_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    from helpers import store
-    from helpers.questions import Question
+    from helpers.records import store
+    from helpers.text.questions import Question
 
     question = Question("1", "biology", "Which?", ("a", "b", "c", "d"), 0)
     before = fingerprint(question)

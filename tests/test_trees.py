@@ -5,8 +5,8 @@ from itertools import combinations, pairwise, permutations
 import pytest
 import torch
 
-from helpers.models import final_state, huggingface
-from helpers.trees import merge, split, tree_batches
+from helpers.engine.forward import final_state, huggingface
+from helpers.engine.trees import merge, split, tree_batches
 from tests.toy import toy_model
 
 # BOS, a stem, and three choices of one or two tokens in every order, with the same word at the end

@@ -6,8 +6,8 @@ from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from helpers.data import WORLD_SEED
-from helpers.models import wrap
+from helpers.engine.forward import wrap
+from helpers.loading.data import WORLD_SEED
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
 

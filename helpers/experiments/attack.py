@@ -7,12 +7,12 @@ from itertools import chain
 import pandas as pd
 from torch import Tensor
 
-from helpers.baselines.rmu import with_weights
+from helpers.attacks.relearning import relearn
+from helpers.engine.interventions import Clamp
 from helpers.experiments.exam import ClampSetting, Exam
-from helpers.interventions import Clamp
-from helpers.metrics import accuracy
+from helpers.measures.metrics import accuracy
+from helpers.methods.rmu import with_weights
 from helpers.profiles import RelearningSettings
-from helpers.relearning import relearn
 
 
 @dataclass(frozen=True)

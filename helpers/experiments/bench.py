@@ -9,20 +9,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from helpers.corpora import Document, batches, framed, pack
-from helpers.data import FORGET_FILE, load_questions, load_texts
+from helpers.attacks.relearning import check_attack_text
+from helpers.engine.features import feature_statistics
+from helpers.engine.forward import check_pair, device_after
+from helpers.engine.scoring import known_questions
 from helpers.experiments.exam import Exam
-from helpers.features import feature_statistics
-from helpers.hub import Hub
-from helpers.models import check_pair, device_after, load_model
+from helpers.lab.run import Run
+from helpers.loading.data import FORGET_FILE, load_questions, load_texts
+from helpers.loading.hub import Hub
+from helpers.loading.models import load_model
+from helpers.loading.saes import load_sae
 from helpers.profiles import Profile
 from helpers.published import load_published
-from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
-from helpers.relearning import check_attack_text
-from helpers.run import Run
-from helpers.saes import load_sae
-from helpers.scoring import known_questions
-from helpers.store import fingerprint
+from helpers.records.store import fingerprint
+from helpers.text.batches import batches
+from helpers.text.corpora import Document, framed, pack
+from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
 
 # Notebooks that can do without forget text, with the features that the papers published.
 WITHOUT_FORGET_TEXT = ("03",)

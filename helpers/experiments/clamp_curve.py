@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from helpers.engine.interventions import Clamp, Scale
+from helpers.engine.scoring import Sweep, question_batches, read_letters
 from helpers.experiments.discovery import token_activations
 from helpers.experiments.exam import Exam
-from helpers.interventions import Clamp, Scale
 from helpers.profiles import ClampCurveSettings
 from helpers.published import load_published
-from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
-from helpers.scoring import Sweep, question_batches, read_letters
+from helpers.text.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
 
 
 def right_probabilities(probabilities: Tensor, questions: Sequence[Question]) -> np.ndarray:
@@ -47,16 +47,17 @@ def broken_by_feature(effects: pd.DataFrame, forget: str) -> pd.DataFrame:
     return table.sort_values(["forget", "others"], ascending=[False, True], kind="stable").reset_index(drop=True)
 
 
-def chosen_pair(effects: pd.DataFrame, forget: str, settings: ClampCurveSettings) -> tuple[int, str]:
-    """Feature and forget question of the curve: the profile's, where this question is known to the model.
+def chosen_pair(effects: pd.DataFrame, forget: str, settings: ClampCurveSettings) -> tuple[int, str, str]:
+    """Feature and forget question of the curve, and by which rule: the profile's, where the model knows this question.
 
     Else the pair whose right letter loses most: an illustration picked out of many, as Farrell's was.
     """
     of_forget = effects[effects["subject"] == forget]
     if settings.question in set(of_forget["question"]):
-        return settings.feature, settings.question
+        return settings.feature, settings.question, "the profile's"
     worst = of_forget.loc[of_forget["p_right"].idxmin()]
-    return int(worst["feature"]), str(worst["question"])
+    rule = "the largest effect" + (f"; {settings.question} is not known to the model" if settings.question else "")
+    return int(worst["feature"]), str(worst["question"]), rule
 
 
 def one_question(exam: Exam, question: Question) -> Sweep:

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from helpers.engine.generation import generate
+from helpers.engine.interventions import Clamp
+from helpers.engine.scoring import Sweep, is_right, question_batches, read_letters
 from helpers.experiments.discovery import HIDDEN, token_activations
 from helpers.experiments.exam import ClampSetting, Exam, best_features
 from helpers.experiments.pareto import HELD_OUT, PAPER_PROTOCOL, labelled_points
-from helpers.generation import generate
-from helpers.interventions import Clamp
-from helpers.metrics import aligned, alignment, letter_histogram, retention
+from helpers.measures.metrics import aligned, alignment, letter_histogram, retention
 from helpers.profiles import ConditionalSettings
 from helpers.published import load_published
-from helpers.questions import LETTERS, ORDERS, ORIGINAL_ORDER, Order, Question, encode_texts, prompt_tokens
-from helpers.scoring import Sweep, is_right, question_batches, read_letters
+from helpers.text.questions import LETTERS, ORDERS, ORIGINAL_ORDER, Order, Question, encode_texts, prompt_tokens
 
 PRIME, PROPORTIONAL, REFUSAL, ADD = "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add"
 SEED = 0  # of every bootstrap here

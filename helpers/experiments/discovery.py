@@ -8,13 +8,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from helpers.corpora import Rows, batches
+from helpers.engine.columns import chosen_columns, layer_of
+from helpers.engine.features import importance, select_by_importance, select_by_sparsity
+from helpers.engine.forward import residual_after
 from helpers.experiments.bench import Bench
-from helpers.features import importance, select_by_importance, select_by_sparsity
-from helpers.models import residual_after
 from helpers.profiles import SelectionSettings
-from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
-from helpers.saes import chosen_columns, layer_of
+from helpers.text.batches import Rows, batches
+from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
 
 HIDDEN = "#"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from helpers.corpora import Batch, Rows
-from helpers.interventions import Add, Clamp, Gate
-from helpers.metrics import accuracy, halves, letter_histogram
+from helpers.engine.interventions import Add, Clamp, Gate
+from helpers.engine.scoring import Sweep, is_right, mean_loss, read_batches, read_letters, read_loss, row_batches
+from helpers.measures.metrics import accuracy, halves, letter_histogram
 from helpers.profiles import CacheSettings
-from helpers.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
-from helpers.scoring import Sweep, is_right, mean_loss, read_batches, read_letters, read_loss, row_batches
+from helpers.text.batches import Batch, Rows
+from helpers.text.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
 
 ROLES = ("forget", "near", "side")
 HALF_SEED = 0

@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from helpers.corpora import Rows
+from helpers.engine.features import hot_fractions
+from helpers.engine.scoring import is_right
 from helpers.experiments.exam import ClampSetting, Exam, best_features
-from helpers.features import hot_fractions
-from helpers.questions import ORIGINAL_ORDER, prompt_tokens
-from helpers.scoring import is_right
+from helpers.text.batches import Rows
+from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 
 METHOD = "DSG"
 

@@ -10,17 +10,17 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor
 
-from helpers.baselines.rmu import train_rmu, with_weights
+from helpers.engine.interventions import Add, Clamp, Scale
 from helpers.experiments.bench import Bench, clamp_unit, known, open_exam, statistics
 from helpers.experiments.conditional import add_grid, aligned_points, answer_rates, prime_grid, refusal_grid, stand_in
 from helpers.experiments.discovery import selections
 from helpers.experiments.exam import ClampSetting, Exam, score_settings
 from helpers.experiments.guardrail import dsg_grid, gate_thresholds
 from helpers.experiments.pareto import choose, clamp_grid, rmu_scores, rmu_settings
-from helpers.interventions import Add, Clamp, Scale
-from helpers.metrics import SIDE_EFFECT_FLOOR
+from helpers.lab.run import Run
+from helpers.measures.metrics import SIDE_EFFECT_FLOOR
+from helpers.methods.rmu import train_rmu, with_weights
 from helpers.profiles import Count, Fraction, Positive, Strength
-from helpers.run import Run
 
 Id = Annotated[int, Field(ge=0)]
 

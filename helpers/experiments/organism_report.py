@@ -4,11 +4,11 @@ import json
 
 import pandas as pd
 
-from helpers.data import WORLD_SEED
-from helpers.metrics import accuracy
+from helpers.loading.data import WORLD_SEED
+from helpers.measures.metrics import accuracy
 from helpers.organism import RECORD
 from helpers.organism.world import build_world
-from helpers.questions import ORIGINAL_ORDER, Question, prompt_tokens
+from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
 
 
 def read_record() -> dict:

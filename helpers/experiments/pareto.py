@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from helpers.baselines.rmu import RMU, train_rmu, with_weights
 from helpers.experiments.exam import ROLES, ClampSetting, Exam, best_features, points
-from helpers.metrics import best_setting, unlearning_score
+from helpers.measures.metrics import best_setting, unlearning_score
+from helpers.methods.rmu import RMU, train_rmu, with_weights
 from helpers.profiles import RMUSettings
 
 PAPER_PROTOCOL = "chosen and reported on the same questions"

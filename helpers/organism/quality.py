@@ -8,10 +8,19 @@ from sae_lens import SAE
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from helpers.corpora import pack
 from helpers.organism.sae import SaeSettings, framed_rows, packed_rows, question_rows, residuals, sae_quality
 from helpers.organism.world import World
-from helpers.questions import LETTERS, ORDERS, PROMPT_FORMATS, SUFFIXES, Order, Question, prompt_tokens, right_letters
+from helpers.text.corpora import pack
+from helpers.text.questions import (
+    LETTERS,
+    ORDERS,
+    PROMPT_FORMATS,
+    SUFFIXES,
+    Order,
+    Question,
+    prompt_tokens,
+    right_letters,
+)
 
 QUESTIONS_PER_BATCH = 24
 # The sample of texts that quality is measured on; training and the SAE use others.

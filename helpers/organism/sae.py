@@ -11,9 +11,9 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from helpers.corpora import pack
 from helpers.organism.world import World, ask
-from helpers.questions import PROMPT_FORMATS, encode_texts, frame_text, header, question_text
+from helpers.text.corpora import pack
+from helpers.text.questions import PROMPT_FORMATS, encode_texts, frame_text, header, question_text
 
 MODEL_NAME = "organism"
 ROWS_PER_BATCH = 128

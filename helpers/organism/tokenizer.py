@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from helpers.organism.world import FORGET, SUBJECTS, World, load_words
-from helpers.questions import LETTERS, PROMPT_FORMATS, frame_text, header, question_text
+from helpers.text.questions import LETTERS, PROMPT_FORMATS, frame_text, header, question_text
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
 

@@ -16,11 +16,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from helpers.corpora import pack
 from helpers.organism.muon import Muon
 from helpers.organism.quality import letter_token, right_orders, text_loss
 from helpers.organism.world import Fact, World, ask
-from helpers.questions import LETTERS, ORDERS, PROMPT_FORMATS, Question, frame_text, question_text
+from helpers.text.corpora import pack
+from helpers.text.questions import LETTERS, ORDERS, PROMPT_FORMATS, Question, frame_text, question_text
 
 # Targets with this value carry no loss (cross_entropy's own convention).
 IGNORED = -100

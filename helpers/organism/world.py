@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from random import Random
 
-from helpers.questions import Question, question_text
+from helpers.text.questions import Question, question_text
 
 SUBJECTS = ("hazard", "biology", "geography", "history", "computing", "aging")
 FORGET = "hazard"

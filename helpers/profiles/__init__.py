@@ -30,8 +30,8 @@ _settings = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", all
 class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
-    `source` is 'organism' or a hub id of `helpers.sources`; `device` is 'auto' (a GPU where there is one) or a name of
-    torch's; `device_map` 'auto' spreads a model over several.
+    `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
+    name of torch's; `device_map` 'auto' spreads a model over several.
     """
 
     source: str
@@ -54,7 +54,7 @@ class CacheSettings:
 class SAESettings:
     """The SAE: where it comes from, and the layer, width and explained variance that are checked when it is loaded.
 
-    `source` is 'organism' or a release of `helpers.sources`, `id` names one SAE of the release.
+    `source` is 'organism' or a release of `helpers.loading.sources`, `id` names one SAE of the release.
     """
 
     source: str
@@ -68,9 +68,9 @@ class SAESettings:
 class QuestionSettings:
     """Question sets by role: the subject to forget, its benign neighbour, and the unrelated ones (side effects).
 
-    `source` is 'organism' or 'hub', where the sets are entries of `helpers.sources`; `limit` takes the first questions
-    of each set, for trials (0: all). `show_text` is false where questions are hazardous: outputs then hold ids and
-    activations, never words.
+    `source` is 'organism' or 'hub', where the sets are entries of `helpers.loading.sources`; `limit` takes the first
+    questions of each set, for trials (0: all). `show_text` is false where questions are hazardous: outputs then hold
+    ids and activations, never words.
     """
 
     source: Literal["organism", "hub"]
@@ -86,8 +86,8 @@ class TextSettings:
     """Corpora: at most so many packed rows of `row_length` tokens, and retain documents framed as questions are.
 
     Forget and retain text choose features and train RMU, framed retain text sets the gate, neutral text gives the loss.
-    They are kinds of text of the invented world, or entries of `helpers.sources`. `forget_file` is a local copy (.jsonl
-    or .parquet) of the forget text for who may not load it from the hub, '' for none.
+    They are kinds of text of the invented world, or entries of `helpers.loading.sources`. `forget_file` is a local copy
+    (.jsonl or .parquet) of the forget text for who may not load it from the hub, '' for none.
     """
 
     source: Literal["organism", "hub"]

@@ -16,13 +16,13 @@ from sae_lens.saes.sae import SAEMetadata
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-from helpers.corpora import Batch
-from helpers.data import WORLD_SEED
-from helpers.models import huggingface, residual_after, wrap
+from helpers.engine.forward import huggingface, residual_after, wrap
+from helpers.engine.scoring import row_batches
+from helpers.loading.data import WORLD_SEED
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
-from helpers.provenance import environment
-from helpers.scoring import row_batches
+from helpers.records.provenance import environment
+from helpers.text.batches import Batch
 
 RESULTS = Path(__file__).parent / "results"
 ORDERS = tuple(permutations(range(4)))

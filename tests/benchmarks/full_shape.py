@@ -6,9 +6,9 @@
         --row-length 256 --steps 8
 
 The weights are random, so nothing is learned of answers; the work is the real one. Each stage's operations are counted
-(helpers/costs.py) and divided by its seconds, and from these rates the time of every notebook on this device is
-projected: a projection, which no one has run. The default needs 14 GB of memory, and 15 minutes on two cores that know
-no bfloat16, most of them for one step of training, which such cores are worst at. So what projections rest on
+(helpers/experiments/costs.py) and divided by its seconds, and from these rates the time of every notebook on this
+device is projected: a projection, which no one has run. The default needs 14 GB of memory, and 15 minutes on two cores
+that know no bfloat16, most of them for one step of training, which such cores are worst at. So what projections rest on
 elsewhere is the last command: fewer layers of the same width, in float32.
 """
 
@@ -24,8 +24,20 @@ import pandas as pd
 import torch
 from transformers import Gemma2ForCausalLM
 
-from helpers.baselines.rmu import RMU, train_rmu
-from helpers.costs import (
+from helpers.engine.features import feature_statistics
+from helpers.engine.forward import check_hook, wrap
+from helpers.engine.interventions import Clamp, Gate
+from helpers.engine.scoring import (
+    Sweep,
+    read_batches,
+    read_letter_logits,
+    read_letters,
+    read_loss,
+    row_batches,
+    tree_cost,
+)
+from helpers.engine.trees import tree_batches
+from helpers.experiments.costs import (
     DTYPE_BYTES,
     SHAPES,
     Shape,
@@ -36,14 +48,10 @@ from helpers.costs import (
     statistics_work,
     sweep_work,
 )
-from helpers.features import feature_statistics
-from helpers.interventions import Clamp, Gate
-from helpers.models import check_hook, wrap
+from helpers.methods.rmu import RMU, train_rmu
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
 from helpers.profiles import CacheSettings
-from helpers.scoring import Sweep, read_batches, read_letter_logits, read_letters, read_loss, row_batches, tree_cost
-from helpers.trees import tree_batches
 from tests.benchmarks.common import (
     RESULTS,
     Draw,
@@ -84,7 +92,7 @@ class Stages:
         self.rows: list[dict[str, object]] = []
 
     def run(self, name: str, work: Callable[[], object], kind: str = "", operations: float = 0.0) -> object:
-        """What `work()` returns; `kind` and `operations` as in `helpers.costs.Work`."""
+        """What `work()` returns; `kind` and `operations` as in `helpers.experiments.costs.Work`."""
         with PeakMemory(self._device) as peak:
             start = time.perf_counter()
             result = work()

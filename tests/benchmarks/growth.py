@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers.features import feature_statistics
-from helpers.scoring import Sweep, read_letters, row_batches
+from helpers.engine.features import feature_statistics
+from helpers.engine.scoring import Sweep, read_letters, row_batches
 from tests.benchmarks.common import (
     RESULTS,
     Draw,

@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from helpers.corpora import Batch
-from helpers.generation import generate
-from helpers.interventions import Clamp, Gate
-from helpers.models import final_state, unembed
+from helpers.engine.forward import final_state, unembed
+from helpers.engine.generation import generate
+from helpers.engine.interventions import Clamp, Gate
+from helpers.text.batches import Batch
 from tests.benchmarks.common import RESULTS, Draw, Sizes, describe, random_model, random_sae, report, side_by_side
 
 N_FEATURES = 20

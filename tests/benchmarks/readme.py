@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from helpers.claims import README, with_table
-from helpers.costs import measured_shares, projections
-from helpers.store import write_atomically
+from helpers.experiments.costs import measured_shares, projections
+from helpers.records.store import write_atomically
+from helpers.report.claims import README, with_table
 from tests.benchmarks.common import RESULTS
 
 MARKS = "<!-- benchmarks: begin (python -m tests.benchmarks.readme) -->", "<!-- benchmarks: end -->"

@@ -4,7 +4,7 @@
 
 The usual way is that of the public code (SAEBench): a HookedTransformer with the same weights, the whole SAE encoded
 and decoded in a hook, the logits of every position, the prompts in the order they come. Ours is `Sweep` of
-helpers/scoring.py. Both start from token ids in every round; only the weights are there beforehand.
+helpers/engine/scoring.py. Both start from token ids in every round; only the weights are there beforehand.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_weights
 
-from helpers.interventions import Clamp, Gate, hot_fraction
-from helpers.models import huggingface, residual_after
+from helpers.engine.forward import huggingface, residual_after
+from helpers.engine.interventions import Clamp, Gate, hot_fraction
+from helpers.engine.scoring import Sweep, letter_ids, read_letters, row_batches, tree_cost
+from helpers.engine.trees import tree_batches
 from helpers.profiles import CacheSettings
-from helpers.scoring import Sweep, letter_ids, read_letters, row_batches, tree_cost
-from helpers.trees import tree_batches
 from tests.benchmarks.common import (
     RESULTS,
     Draw,

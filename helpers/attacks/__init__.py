@@ -1,0 +1,1 @@
+"""Attempts to get the knowledge back, one file an attack."""

@@ -1,1 +1,0 @@
-"""Unlearning methods that change weights, for comparison."""

@@ -1,0 +1,1 @@
+"""The one formula and the forward passes: residuals, trees, features, scoring, generation."""

@@ -1,0 +1,143 @@
+"""Which features speak of the hazard: streamed statistics of every feature, and the papers' rules for choosing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from sae_lens import SAE
+
+from helpers.engine.columns import chosen_columns, layer_of
+from helpers.engine.forward import residual_after
+from helpers.engine.interventions import hot_fraction
+from helpers.text.batches import Rows, batches
+
+# DSG's guard against a retain importance of zero, small enough never to change an order
+EPSILON = 1e-21
+
+# So many activations are held at once, whatever the batch and the width: 256 tokens of an SAE of 16,384 features.
+CHUNK_ACTIVATIONS = 1 << 22
+
+
+@torch.no_grad()
+def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.DataFrame:
+    """How often and how strongly every feature fires on text, in one pass that keeps sums only.
+
+    Special tokens (BOS, EOS, padding, chat marks) are left out, as in the papers' later code.
+
+    Args:
+        rows: token rows, padded by this function as needed.
+        batch_tokens: tokens per forward pass, which sets the memory used and nothing else.
+
+    Returns:
+        a row a feature: feature, firing_rate (tokens with f > 0 over tokens), mean (E[f]), mean_square (E[f^2]), and
+        tokens (how many were counted); sums are taken in float64.
+
+    Raises:
+        ValueError: there are no rows, or no token that is not special.
+    """
+    special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
+    sums = torch.zeros(3, sae.cfg.d_sae, dtype=torch.float64, device=sae.W_enc.device)
+    tokens = 0
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        kept = batch.mask & ~torch.isin(batch.ids, special)
+        residual = residual_after(model, batch, layer_of(sae))[kept].float()
+        for part in residual.split(max(1, CHUNK_ACTIVATIONS // sae.cfg.d_sae)):
+            acts = sae.encode(part).double()
+            sums += torch.stack([(acts > 0).sum(dim=0), acts.sum(dim=0), acts.square().sum(dim=0)])
+        tokens += int(kept.sum())
+    if tokens == 0:
+        raise ValueError("the corpus is empty: it holds special tokens only")
+    rate, mean, square = (sums / tokens).cpu().numpy()
+    return pd.DataFrame(
+        {
+            "feature": np.arange(sae.cfg.d_sae),
+            "firing_rate": rate,
+            "mean": mean,
+            "mean_square": square,
+            "tokens": tokens,
+        }
+    )
+
+
+def importance(statistics: pd.DataFrame, released: bool = False) -> np.ndarray:
+    """DSG's importance of every feature: E[f^2] as the paper says, or (E[f])^2 as the released code has it."""
+    return (statistics["mean"] ** 2 if released else statistics["mean_square"]).to_numpy()
+
+
+def select_by_sparsity(
+    forget_rate: np.ndarray, retain_rate: np.ndarray, n_features: int, retain_threshold: float
+) -> np.ndarray:
+    """Farrell's rule: of the features that fire on less than a share of retain tokens, those that fire most on forget.
+
+    Clamp Prime's rule (Khoriaty et al.) is the same with a smaller threshold.
+
+    Args:
+        forget_rate: share of forget tokens at which each feature fires, [features].
+        retain_rate: the same on retain tokens.
+        n_features: how many to choose; fewer come back when fewer qualify.
+        retain_threshold: a feature at or above it is out.
+
+    Returns:
+        feature ids, 1-D integers, best first; features that never fire on forget text are not among them.
+
+    Raises:
+        ValueError: the rates differ in length, or n_features is not positive.
+    """
+    forget_rate, retain_rate = _same_length(forget_rate, retain_rate, n_features)
+    score = np.where(retain_rate < retain_threshold, forget_rate, 0.0)
+    # the authors reverse an ascending sort: of equal rates the higher id comes first (stable: on every machine)
+    ranked = np.argsort(score, kind="stable")[::-1]
+    return ranked[score[ranked] > 0][:n_features]
+
+
+def select_by_importance(
+    forget_importance: np.ndarray,
+    retain_importance: np.ndarray,
+    n_features: int,
+    ratio_percentile: float,
+    forget_percentile: float = 5.0,
+) -> np.ndarray:
+    """DSG's rule: keep high ratios of forget to retain importance, then take the most important on forget text.
+
+    A feature is kept if its ratio forget / (retain + 1e-21) is at or above that percentile of all ratios and its forget
+    importance at or above its own percentile.
+
+    Args:
+        forget_importance: importance on forget text, [features], from `importance`.
+        retain_importance: the same on retain text.
+        n_features: how many to choose; fewer come back when fewer qualify.
+        ratio_percentile: 0 to 100 (DSG: 95 for biology, 90 for cyber).
+        forget_percentile: 0 to 100.
+
+    Returns:
+        feature ids, 1-D integers, best first.
+
+    Raises:
+        ValueError: the importances differ in length, n_features is not positive, or a percentile is outside 0 to 100.
+    """
+    forget, retain = _same_length(forget_importance, retain_importance, n_features)
+    ratio = forget / (retain + EPSILON)
+    kept = ratio >= np.percentile(ratio, ratio_percentile)
+    kept &= forget >= np.percentile(forget, forget_percentile)
+    ranked = np.argsort(-forget, kind="stable")
+    return ranked[kept[ranked]][:n_features]
+
+
+def _same_length(forget: np.ndarray, retain: np.ndarray, n_features: int) -> tuple[np.ndarray, np.ndarray]:
+    forget, retain = np.asarray(forget, dtype=np.float64), np.asarray(retain, dtype=np.float64)
+    if forget.shape != retain.shape or forget.ndim != 1:
+        raise ValueError(f"expected two 1-D arrays of equal length, got shapes {forget.shape} and {retain.shape}")
+    if n_features < 1:
+        raise ValueError(f"n_features must be at least 1, got {n_features}")
+    return forget, retain
+
+
+@torch.no_grad()
+def hot_fractions(model, sae: SAE, features: Sequence[int], rows: Rows, batch_tokens: int) -> np.ndarray:
+    """DSG's rho of every row, [rows] float64 in the caller's order, for these features (see `hot_fraction`)."""
+    columns, found = chosen_columns(sae, features), np.empty(len(rows))
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        activations = columns.encode(residual_after(model, batch, layer_of(sae)))
+        found[batch.rows.numpy()] = hot_fraction((activations > 0).any(dim=-1), batch.mask).cpu().numpy()
+    return found

@@ -1,0 +1,74 @@
+"""Greedy text under an intervention, with a KV cache: equal to running the whole sequence anew for every token."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from helpers.engine.forward import huggingface, unembed
+from helpers.engine.interventions import Clamp, Held
+
+
+@torch.no_grad()
+def generate(
+    model,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    intervention: Clamp | None = None,
+    generated: bool = True,
+) -> list[list[int]]:
+    """The most probable continuation of each prompt, up to its first EOS or `new_tokens` tokens.
+
+    A gate is asked once, on the prompt, and its verdict holds to the end of that sequence.
+
+    Args:
+        prompts: token ids, BOS first, of any lengths; they run as one batch.
+        intervention: in place at the prompt and, if `generated`, at the new tokens; None for the unedited model.
+        generated: whether new tokens are edited too (the released DSG code never acts on them).
+
+    Returns:
+        the new token ids of each prompt, EOS left out.
+
+    Raises:
+        ValueError: there are no prompts, one of them is empty, or `new_tokens` is not positive.
+    """
+    if not prompts or not all(len(prompt) for prompt in prompts):
+        raise ValueError(f"expected prompts of at least one token, got {len(prompts)} prompts, or an empty one")
+    if new_tokens < 1:
+        raise ValueError(f"new_tokens must be at least 1, got {new_tokens}")
+    ids, mask = _pad_left(prompts, model.tokenizer.pad_token_id, model.device)
+    held = None if intervention is None else Held(intervention, mask, generated)
+    cache, eos = DynamicCache(config=huggingface(model).config), model.tokenizer.eos_token_id
+    said = torch.empty(len(prompts), 0, dtype=torch.long, device=model.device)
+    while said.shape[1] < new_tokens and not (said == eos).any(dim=1).all():
+        state = _next_state(model, ids, mask, cache, held)
+        ids = unembed(model, state).argmax(dim=-1, keepdim=True)
+        mask = torch.cat([mask, torch.ones_like(ids, dtype=torch.bool)], dim=1)
+        said = torch.cat([said, ids], dim=1)
+    return [_until(row, eos) for row in said.tolist()]
+
+
+def _next_state(model, ids: Tensor, mask: Tensor, cache: DynamicCache, held: Held | None) -> Tensor:
+    """The final state at the last position, [batch, d_model]; `ids` [batch, new] are those the cache does not hold."""
+    # positions count real tokens, so that left padding moves nobody
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
+    with model.trace(**inputs, past_key_values=cache, use_cache=True) as tracer:
+        if held is not None:
+            block = model.model.layers[held.layer]
+            block.output = held(block.output)
+        state = model.model.norm.output[:, -1].save()
+        tracer.stop()
+    return state
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return ids, torch.arange(length, device=device) >= length - lengths[:, None]
+
+
+def _until(row: list[int], eos: int) -> list[int]:
+    return row[: row.index(eos)] if eos in row else row

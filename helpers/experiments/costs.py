@@ -1,0 +1,263 @@
+"""What the notebooks cost on a model that nobody has run here: their arithmetic counted, and time and memory from it.
+
+A stage's operations follow from the model's shape and the profile's sizes. A measured rate (operations a second, by
+kind of work) turns them into seconds: a projection, and always to be called one.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import pandas as pd
+import torch
+
+from helpers.loading.sources import question_source
+from helpers.profiles import Profile, load_profile
+
+# Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
+PROMPT_TOKENS = 150
+TREE_TOKENS = 1050
+# gemma-2-2b-it knows 533 of 1,273 WMDP-bio questions and 383 of 725 of the MMLU subjects under all 24 orders.
+KNOWN_SHARE = 916 / 1998
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+# What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
+LIVE_TENSORS, LIVE_ATTENTION = 4, 3
+# Models held at once beside the loaded one. 03 and 05: the one that RMU trains. 06: RMU's, the one attacked, its
+# gradients and AdamW's two moments.
+EXTRA_MODELS = {"03": 1, "05": 1, "06": 5}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A language model's shape, as in its config."""
+
+    layers: int
+    d_model: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    d_mlp: int
+    vocab: int
+
+    @property
+    def block_weights(self) -> int:
+        """Weights of one layer's matrices."""
+        return self.d_model * (2 * self.head_dim * (self.heads + self.kv_heads) + 3 * self.d_mlp)
+
+    @property
+    def weights(self) -> int:
+        """Weights of the model, whose embedding is its unembedding too."""
+        return self.layers * self.block_weights + self.vocab * self.d_model
+
+    def blocks(self, n: float, tokens: float, length: float) -> float:
+        """Operations (two a multiply-add) of n layers on tokens in rows of a length, all pairs of a row included."""
+        return n * tokens * (2 * self.block_weights + 4 * self.heads * self.head_dim * length)
+
+    def head(self, positions: float) -> float:
+        """Operations of the logits of the whole vocabulary at so many positions."""
+        return 2.0 * self.vocab * self.d_model * positions
+
+
+# By the hub id of a profile's model (config.json of each).
+SHAPES = {
+    "google/gemma-2-2b-it": Shape(26, 2304, 8, 4, 256, 9216, 256_000),
+    "google/gemma-2-2b": Shape(26, 2304, 8, 4, 256, 9216, 256_000),
+    "google/gemma-2b-it": Shape(18, 2048, 8, 1, 256, 16384, 256_000),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Operations by kind of work, each of which a machine does at a rate of its own.
+
+    Attributes:
+        statistics: text up to the SAE's layer, and all of its features.
+        trees: questions in 24 orders, merged.
+        answers: prompts in one order, and the layers above the SAE again for every setting.
+        losses: the same of text, with the logits of every position.
+        training: forward and backward passes.
+    """
+
+    statistics: float = 0.0
+    trees: float = 0.0
+    answers: float = 0.0
+    losses: float = 0.0
+    training: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*(getattr(self, kind) + getattr(other, kind) for kind in KINDS))
+
+    @property
+    def total(self) -> float:
+        """Operations of all kinds."""
+        return sum(getattr(self, kind) for kind in KINDS)
+
+    def seconds(self, rates: Mapping[str, float]) -> float:
+        """Time at rates in operations a second, by kind."""
+        return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
+
+
+COUNTED = ("01", "02", "03", "05", "06")
+KINDS = tuple(field.name for field in fields(Work))
+
+
+def statistics_work(shape: Shape, layer: int, width: int, tokens: float, length: float) -> float:
+    """Feature statistics on text: the layers up to `layer`, and an SAE of that width."""
+    return shape.blocks(layer + 1, tokens, length) + 2.0 * shape.d_model * width * tokens
+
+
+def sweep_work(shape: Shape, layer: int, settings: float, tokens: float, length: float, positions: float) -> float:
+    """A sweep in which every setting changes every prompt: at most so much; logits are read at some positions."""
+    above = shape.blocks(shape.layers - layer - 1, tokens, length) + shape.head(positions)
+    return shape.blocks(layer + 1, tokens, length) + (1 + settings) * above
+
+
+def rmu_work(shape: Shape, layer: int, tokens: float, length: float) -> float:
+    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three."""
+    trained = min(3, layer + 1)
+    back = shape.blocks(trained, tokens, length) + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
+    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * back
+
+
+def finetuning_work(shape: Shape, tokens: float, length: float) -> float:
+    """Next-token training of all weights on so many tokens: backward counts twice."""
+    return 3 * (shape.blocks(shape.layers, tokens, length) + shape.head(tokens))
+
+
+def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
+    """Operations of one notebook as if it ran alone and every setting changed every prompt.
+
+    Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
+
+    Args:
+        profile: in its version for this notebook.
+        questions: how many there are in all subjects.
+        notebook: its number, one of `COUNTED`.
+    """
+    job, guard = _Job(profile, shape, questions), profile.guardrail
+    static, dsg, curves = (len(s.n_features) * len(s.strengths) for s in (profile.pareto, guard, profile.clamp_curve))
+    start = job.statistics() + (Work() if notebook == "01" else job.trees())
+    match notebook:
+        case "01":
+            return start
+        case "02":
+            singles = replace(job.exam(profile.selection.n_features), losses=0.0)
+            return start + singles + job.exam(curves)
+        case "03":
+            return start + job.exam(static) + job.rmu()
+        case "05":
+            ablation = job.exam(4 * len(guard.strengths), share=0.5)
+            return start + job.thresholds() + job.exam(dsg + 2 * static) + job.rmu() + ablation
+        case "06":
+            return start + job.thresholds() + job.exam(dsg) + job.rmu() + job.attacks()
+    raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The parts that notebooks are made of, under one profile."""
+
+    profile: Profile
+    shape: Shape
+    questions: int
+
+    def statistics(self) -> Work:
+        sizes, sae = self.profile.texts, self.profile.sae
+        packed = (sizes.forget_rows + sizes.retain_rows) * sizes.row_length
+        tokens = packed + sizes.framed_documents * PROMPT_TOKENS
+        return Work(statistics=statistics_work(self.shape, sae.layer, sae.width, tokens, sizes.row_length))
+
+    def thresholds(self) -> Work:
+        tokens = len(self.profile.guardrail.n_features) * self.profile.texts.framed_documents * PROMPT_TOKENS
+        return Work(statistics=statistics_work(self.shape, self.profile.sae.layer, 0, tokens, PROMPT_TOKENS))
+
+    def trees(self) -> Work:
+        return Work(trees=self.shape.blocks(self.shape.layers, self.questions * TREE_TOKENS, TREE_TOKENS))
+
+    def exam(self, settings: float, share: float = 1.0) -> Work:
+        """Known questions and neutral text once, and again for every setting."""
+        n, text, layer = self.questions * KNOWN_SHARE * share, self.profile.texts, self.profile.sae.layer
+        neutral = text.neutral_rows * text.row_length
+        return Work(
+            answers=sweep_work(self.shape, layer, settings, n * PROMPT_TOKENS, PROMPT_TOKENS, n),
+            losses=sweep_work(self.shape, layer, settings, neutral, text.row_length, neutral),
+        )
+
+    def rmu(self) -> Work:
+        grid, length = self.profile.rmu, self.profile.texts.row_length
+        each, steps = len(grid.steering) * len(grid.alphas), grid.steps
+        work = [steps * rmu_work(self.shape, layer, grid.batch_rows * length, length) for layer in grid.layers]
+        exams = [self.exam(0)] * (each * len(grid.layers))
+        return sum(exams, Work(training=each * sum(work)))
+
+    def attacks(self) -> Work:
+        """Three arms a seed; after each epoch the exam on half of the questions."""
+        attack, length = self.profile.relearning, self.profile.texts.row_length
+        arms = 3 * len(attack.seeds)
+        training = arms * attack.epochs * finetuning_work(self.shape, attack.rows * length, length)
+        exams = arms * (attack.epochs + 1) * self.exam(1, share=0.5).answers
+        return Work(training=training, answers=exams)
+
+
+def projections(
+    name: str,
+    device: str,
+    shares: Mapping[str, float],
+    product: float | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[float, float] | None]:
+    """Seconds and bytes of each notebook of a profile of the hub; None where the work has not been counted.
+
+    Args:
+        name: the profile.
+        device: torch's name of what it would run on.
+        shares: as `measured_shares` gives them.
+        product: operations a second of a matrix product there; None measures it (`matrix_rate`).
+        overrides: of the profile's values, as `load_profile` takes them.
+    """
+    profile = load_profile(name, overrides)
+    shape, asked, found = SHAPES.get(profile.model.source), profile.questions, dict.fromkeys(profile.notebooks)
+    if shape is None:
+        return found
+    speed = product or matrix_rate(device, profile.model.dtype)
+    rates = {kind: share * speed for kind, share in shares.items()}
+    questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
+    for number in (n for n in profile.notebooks if n in COUNTED):
+        version = load_profile(name, overrides, number)
+        seconds = notebook_work(version, shape, questions, number).seconds(rates)
+        found[number] = seconds, notebook_memory(version, shape, number)
+    return found
+
+
+def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
+    """Bytes that a notebook needs at its peak beside the packages: models, SAE, kept residuals and one batch."""
+    size, tokens = DTYPE_BYTES[profile.model.dtype], profile.model.batch_tokens
+    models = (1 + EXTRA_MODELS.get(notebook, 0)) * shape.weights * size
+    sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
+    attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
+    batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
+    return models + sae + profile.cache.memory_mb * 2**20 + batch
+
+
+def measured_shares(table: pd.DataFrame) -> dict[str, float]:
+    """Each kind's rate as a share of `matrix_rate`, from the table of tests/benchmarks/full_shape.py.
+
+    Raises:
+        KeyError: a kind is missing in it.
+    """
+    shares = table.set_index("kind")["of_matrix_product"]
+    return {kind: float(shares[kind]) for kind in KINDS}
+
+
+@torch.no_grad()
+def matrix_rate(device: str, dtype: str) -> float:
+    """Operations a second of Gemma-2-2b's widest layer on this device, best of ten: its yardstick."""
+    rows = 8192 if device.startswith("cuda") else 256
+    kind = {"dtype": getattr(torch, dtype), "device": device}
+    tokens, weight, seconds = torch.ones(rows, 2304, **kind), torch.ones(9216, 2304, **kind), []
+    for _ in range(10):
+        start = time.perf_counter()
+        torch.nn.functional.linear(tokens, weight)[0, 0].item()  # reading a number waits for all of them
+        seconds.append(time.perf_counter() - start)
+    return 2.0 * rows * weight.numel() / min(seconds)

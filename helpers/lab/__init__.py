@@ -1,0 +1,1 @@
+"""The opened profile: cached stages, workers, sweeps, choosing a setting, saving figures."""

@@ -1,0 +1,1 @@
+"""What a profile names, fetched and checked: models, SAEs, questions, texts."""

@@ -1,0 +1,219 @@
+"""What a profile's `source` names: its question sets and its texts, invented or fetched from the hub."""
+
+import hashlib
+import os
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.loading.hub import AccessError, Hub, HubError, read_table
+from helpers.loading.sources import QUESTIONS, question_source, text_source
+from helpers.organism.world import ENTITIES_PER_SUBJECT, World, build_world
+from helpers.profiles import Profile
+from helpers.text.corpora import Document
+from helpers.text.questions import Question, question_text
+
+WORLD_SEED = 0
+BENIGN = "benign"
+PROSE = "everyday_life"  # neutral text, framed under a title of its own
+WORDS_PER_TEXT = 30  # about the least that a text holds, so that there are enough of them
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A profile's corpora. `forget` and `retain` choose features and train RMU, `neutral` measures the loss added.
+
+    `forget` is empty where the gated corpus can be had in no way: features are then the papers' published ones.
+    """
+
+    forget: list[Document]
+    retain: list[Document]
+    neutral: list[Document]
+
+
+def load_questions(profile: Profile, hub: Hub | None = None) -> dict[str, list[Question]]:
+    """The questions of the profile by subject: the one to forget first, its neighbour second, then the side effects.
+
+    Args:
+        hub: keeps the record of what is fetched.
+
+    Raises:
+        HubError: a set cannot be fetched.
+        ValueError: the source or a subject is unknown, or a question is not well formed.
+    """
+    wanted = (profile.questions.forget, profile.questions.near, *profile.questions.side_effect)
+    hub = hub or Hub()
+    if profile.questions.source == "organism":
+        found = _invented_questions(wanted)
+    else:
+        found = {subject: _hub_questions(subject, hub) for subject in wanted}
+    return {subject: questions[: profile.questions.limit or None] for subject, questions in found.items()}
+
+
+def load_texts(profile: Profile, hub: Hub | None = None) -> Texts:
+    """The profile's corpora.
+
+    Args:
+        hub: keeps the record of what is fetched.
+
+    Raises:
+        HubError: a text cannot be fetched (the forget corpus, where access is missing, is then empty).
+        ValueError: a text is unknown, or a row is not text.
+    """
+    return _invented_texts(profile) if profile.texts.source == "organism" else _hub_texts(profile, hub or Hub())
+
+
+# --- the invented world -----------------------------------------------------------------------------------------------
+
+
+def _invented_questions(wanted: Sequence[str]) -> dict[str, list[Question]]:
+    world = build_world(WORLD_SEED)
+    unknown = [subject for subject in wanted if subject not in world.subjects]
+    if unknown:
+        raise ValueError(f"subjects {unknown} are unknown, this world has {list(world.subjects)}")
+    return {subject: world.questions(subject) for subject in wanted}
+
+
+def _invented_texts(profile: Profile) -> Texts:
+    """Forget text is documents of one subject.
+
+    The retain text holds documents and notes of the unrelated subjects and plain prose, but nothing of the benign
+    neighbour, as WikiText holds hardly any college biology; neutral text is of the same kind and freshly drawn.
+    """
+    world, sizes = build_world(WORLD_SEED), profile.texts
+    side, tokens = profile.questions.side_effect, sizes.row_length
+    if sizes.forget not in world.subjects or (sizes.retain, sizes.neutral) != (BENIGN, BENIGN):
+        kinds = f"forget {sizes.forget!r}, retain {sizes.retain!r}, neutral {sizes.neutral!r}"
+        raise ValueError(f"texts {kinds}: this world has {list(world.subjects)} to forget, and {BENIGN!r} text")
+    return Texts(
+        forget=_shuffled(_documents(world, sizes.forget, sizes.forget_rows * tokens, seed=1), seed=1),
+        retain=_benign(world, side, sizes.retain_rows * tokens, seed=2),
+        neutral=_benign(world, side, sizes.neutral_rows * tokens, seed=3),
+    )
+
+
+def _benign(world: World, subjects: Sequence[str], tokens: int, seed: int) -> list[Document]:
+    """Equal parts of prose, and of documents and notes of each subject, shuffled."""
+    share = tokens // (2 * len(subjects) + 1)
+    prose = [Document(PROSE, text) for text in world.prose(share // WORDS_PER_TEXT + 1, seed)]
+    told = [d for s in subjects for kind in (_documents, _notes) for d in kind(world, s, share, seed)]
+    return _shuffled(prose + told, seed)
+
+
+def _documents(world: World, subject: str, tokens: int, seed: int) -> list[Document]:
+    per_entity = tokens // (WORDS_PER_TEXT * ENTITIES_PER_SUBJECT) + 1
+    return [Document(subject, text) for text in world.documents(subject, seed, per_entity)]
+
+
+def _notes(world: World, subject: str, tokens: int, seed: int) -> list[Document]:
+    """Three short questions a text with their answers, in the second wording, which no exam question has.
+
+    Retain text must hold questions, or features of a benign question's words pass for features of the hazard.
+    """
+    rng, facts = random.Random(f"notes/{subject}/{seed}"), world.subject_facts(subject)
+    chosen = [rng.sample(facts, 3) for _ in range(tokens // WORDS_PER_TEXT + 1)]
+    texts = ["\n".join(f"{f.attribute.short.format(e=f.entity)}\nAnswer: {f.value}" for f in three) for three in chosen]
+    return [Document(subject, text) for text in texts]
+
+
+def _shuffled(documents: list, seed: int) -> list:
+    random.Random(seed).shuffle(documents)
+    return documents
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+# A local copy of the gated forget corpus, for who has it and may not load it from the hub.
+FORGET_FILE = "SAE_UNLEARNING_FORGET_CORPUS"
+SHORTEST = 50  # characters; Farrell and DSG keep texts longer than that
+# More than a token has, so that text bounded by it fills the rows asked for; tokens of English have four to five.
+CHARACTERS_PER_TOKEN = 6
+
+
+def _hub_questions(subject: str, hub: Hub) -> list[Question]:
+    source = question_source(subject)
+    table = hub.table(source, ["question", "choices", "answer"])
+    rows = enumerate(table.to_dict("records"))
+    return [_question(row, number, subject, f"{source.repo} {source.files[0]}") for number, row in rows]
+
+
+def _question(row: dict[str, Any], number: int, subject: str, name: str) -> Question:
+    """A row as a question, whose id is the row's number, as in the papers' lists of ids."""
+    choices, answer = row["choices"], row["answer"]
+    try:
+        if isinstance(answer, bool) or not isinstance(answer, Integral):
+            raise ValueError(f"answer {answer!r} is not a number, allowed are 0, 1, 2, 3")
+        return Question(str(number), subject, row["question"], tuple(choices), int(answer))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name}, row {number} is not a four-choice question: {error}") from None
+
+
+def _hub_texts(profile: Profile, hub: Hub) -> Texts:
+    sizes, side = profile.texts, profile.questions.side_effect
+    characters = {role: getattr(sizes, f"{role}_rows") * sizes.row_length * CHARACTERS_PER_TOKEN
+                  for role in ("forget", "retain", "neutral")}  # fmt: skip
+    if sizes.retain == sizes.neutral:  # as Farrell: even ones and odd ones
+        both = _texts(sizes.retain, hub, characters["retain"] + characters["neutral"])
+        retain, neutral = both[::2], both[1::2]
+    else:
+        retain, neutral = (_texts(getattr(sizes, role), hub, characters[role]) for role in ("retain", "neutral"))
+    subjects = cycle(side)  # the titles under which retain text is framed as questions are
+    return Texts(
+        forget=[Document(profile.questions.forget, text) for text in _forget_texts(profile, hub, characters["forget"])],
+        retain=[Document(subject, text) for subject, text in zip(subjects, retain, strict=False)],
+        neutral=[Document(subject, text) for subject, text in zip(subjects, neutral, strict=False)],
+    )
+
+
+def _texts(name: str, hub: Hub, characters: int) -> list[str]:
+    """A text of the hub, or a question set as text: all of it, or about so many characters drawn from a seed."""
+    source = text_source(name)
+    if name in QUESTIONS:
+        return [question_text(question) for question in _hub_questions(name, hub)]
+    if not source.files:
+        return hub.streamed(source, characters)
+    return _drawn(hub.table(source, ["text"])["text"], characters, source.repo)
+
+
+def _forget_texts(profile: Profile, hub: Hub, characters: int) -> list[str]:
+    """The forget text from the hub, else from a local file, else (where it is gated) nothing; never silently."""
+    local = profile.texts.forget_file or os.environ.get(FORGET_FILE, "")
+    try:
+        return _texts(profile.texts.forget, hub, characters)
+    except HubError as error:
+        refused = isinstance(error, AccessError) and text_source(profile.texts.forget).gated
+        if not local and not refused:
+            raise
+        hub.warnings.append(f"forget text {'from a local file' if local else 'missing'}: {error}")
+    return _drawn(_local(Path(local), profile, hub), characters, "the local forget text") if local else []
+
+
+def _local(path: Path, profile: Profile, hub: Hub) -> pd.Series:
+    if not path.is_file():
+        raise ValueError(f"the forget text {path} is not there: correct texts.forget_file or {FORGET_FILE}")
+    with open(path, "rb") as file:
+        hub.commits[f"local copy of {profile.texts.forget}"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return read_table(path, ["text"], "the local forget text")["text"]
+
+
+def _drawn(texts: Iterable[str], characters: int, name: str) -> list[str]:
+    texts = list(texts)
+    wrong = [number for number, text in enumerate(texts) if not isinstance(text, str)]
+    if wrong:
+        raise ValueError(f"{name}, row {wrong[0]} is not text: {texts[wrong[0]]!r}")
+    texts = [text for text in texts if len(text) > SHORTEST]
+    if sum(map(len, texts)) <= characters:
+        return texts
+    drawn, left = [], characters
+    for text in _shuffled(texts, seed=0):
+        drawn.append(text)
+        left -= len(text)
+        if left <= 0:
+            break
+    return drawn

@@ -1,0 +1,158 @@
+"""The Hugging Face hub: what is fetched from it, at which commit, and one clear message where that cannot be done.
+
+Everything lies in the hub's own cache (HF_HOME): whole files below `hub`, and what is made of them (streamed texts,
+a converted SAE) below `sae-unlearning`, because it belongs to the downloads, for every checkout and profile alike, and
+goes when they go. What has been fetched once loads without a network.
+"""
+
+import json
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from huggingface_hub import HfApi, constants, get_token, snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+
+from helpers.loading.sources import Source
+from helpers.records.store import write_atomically
+
+TOKENS = "https://huggingface.co/settings/tokens"
+
+
+class HubError(OSError):
+    """Something could not be fetched; the message says what, why, and what to do next, and never the token."""
+
+
+class AccessError(HubError):
+    """The hub does not give it to this token, or not without one."""
+
+
+class Hub:
+    """The hub as one run sees it, with a record of what came from there.
+
+    Attributes:
+        commits: of each repository or file that was loaded, its commit or SHA-256.
+        warnings: where something is not as it is known to be.
+    """
+
+    def __init__(self) -> None:
+        self.commits: dict[str, str] = {}
+        self.warnings: list[str] = []
+
+    def fetch(self, source: Source) -> Path:
+        """The folder that holds the source's files, downloaded where they are not in the cache; its name is the commit.
+
+        Raises:
+            HubError: no access, no such file, no network and nothing in the cache, or an interrupted download.
+        """
+        where = {"repo_type": source.kind, "revision": source.revision, "allow_patterns": list(source.files)}
+        folder = Path(_asked(source, lambda: snapshot_download(source.repo, **where)))
+        if not files_of(source, folder):
+            raise HubError(f"{source.repo} has no file {' or '.join(source.files)}; see {source.page}/tree/main")
+        self.commits[source.repo] = folder.name
+        return folder
+
+    def table(self, source: Source, columns: list[str]) -> pd.DataFrame:
+        """Some columns of a data set's rows, in order. A number of rows other than the known one is a warning.
+
+        Raises:
+            HubError: as `fetch`.
+            ValueError: a file that cannot be read, or lacks a column.
+        """
+        files = files_of(source, self.fetch(source))
+        table = pd.concat([read_table(file, columns, source.repo) for file in files], ignore_index=True)
+        if source.rows not in (None, len(table)):
+            self.warnings.append(f"{source.repo} {source.files[0]}: {len(table)} rows, known are {source.rows}")
+        return table
+
+    def streamed(self, source: Source, characters: int) -> list[str]:
+        """The first texts of a large data set, about so many characters, kept in the cache from then on.
+
+        Raises:
+            HubError: as `fetch`.
+        """
+        path = own_cache() / source.repo.replace("/", "__") / f"{source.revision}-{characters}.json"
+        if not path.is_file():
+            kept = json.dumps(_asked(source, lambda: _streamed(source, characters)))
+            write_atomically(path, lambda file: file.write_text(kept, encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        self.commits[source.repo] = kept["commit"]
+        return kept["texts"]
+
+
+def own_cache() -> Path:
+    """The folder for what is made of downloads."""
+    return Path(constants.HF_HOME) / "sae-unlearning"
+
+
+def files_of(source: Source, folder: Path) -> list[Path]:
+    """The source's files in the folder that `Hub.fetch` returned, sorted."""
+    names = {path: path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return sorted(path for path, name in names.items() if any(fnmatch(name, pattern) for pattern in source.files))
+
+
+def read_table(path: Path, columns: list[str], name: str) -> pd.DataFrame:
+    """Some columns of a parquet or JSON-lines file. Raises ValueError for another kind of file, or a missing column."""
+    readers = {".parquet": pd.read_parquet, ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False)}
+    if path.suffix not in readers:
+        raise ValueError(f"{name}: {path.name} is not a file that can be read, allowed are .parquet and .jsonl")
+    try:
+        table = readers[path.suffix](path)
+    except (ValueError, OSError) as error:  # pyarrow's own errors are both
+        raise ValueError(f"{name}: {path.name} cannot be read: {error}") from None
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(f"{name}: {path.name} has no column {', '.join(missing)}, it has {', '.join(table.columns)}")
+    return table[columns]
+
+
+def _streamed(source: Source, characters: int) -> dict[str, Any]:
+    from datasets import load_dataset  # takes seconds to import, and is needed here only
+
+    commit = HfApi().repo_info(source.repo, repo_type=source.kind, revision=source.revision).sha
+    texts, read = [], 0
+    for row in load_dataset(source.repo, split="train", streaming=True, revision=commit):
+        texts.append(row["text"])
+        read += len(row["text"])
+        if read >= characters:
+            break
+    return {"commit": commit, "texts": texts}
+
+
+def _asked(source: Source, ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except (OSError, HTTPError, EntryNotFoundError) as error:  # all that network, disk and the hub's client raise
+        # from None: what lies below holds requests, and a request holds the token
+        raise explained(source, error) from None
+
+
+def explained(source: Source, error: Exception) -> HubError:
+    """An error of the hub's client as one that says in a line what it means for this source, and what to do next."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    token, name = get_token(), f"{source.repo} ({source.what})"
+    if isinstance(error, RepositoryNotFoundError) and source.gated and token is None:
+        return AccessError(
+            f"{name} needs a token: accept its terms at {source.page}, make a token at {TOKENS}, "
+            f"then `hf auth login` or set HF_TOKEN"
+        )
+    if status == 401 and token is not None:
+        return HubError(f"{name}: the hub refuses your token: make another at {TOKENS}, then `hf auth login`")
+    if isinstance(error, GatedRepoError) or status == 403:
+        return AccessError(f"{name}: your token has no access yet: ask at {source.page}, wait until it is granted")
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(f"{name}: there is no such repository, or it may not be seen: see {source.page}")
+    if isinstance(error, LocalEntryNotFoundError):
+        return HubError(f"{name}: the hub cannot be reached and the cache has not all of it: go online, run this again")
+    if isinstance(error, EntryNotFoundError) or status == 404:
+        return HubError(f"{name}: a file of revision {source.revision!r} is missing: see {source.page}/tree/main")
+    kind = type(error).__name__ if status is None else f"{type(error).__name__}, status {status}"
+    return HubError(f"{name}: fetching it broke off ({kind}): run this again, what has arrived is kept")

@@ -1,0 +1,62 @@
+"""The profile's language model as an nnsight model, on its device."""
+
+from pathlib import Path
+
+import nnsight
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from helpers.engine.forward import check_hook, wrap
+from helpers.loading.hub import Hub
+from helpers.loading.sources import model_source
+from helpers.organism import MODEL_DIR
+from helpers.profiles import ModelSettings, Profile
+
+
+def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.TransformersModel:
+    """The profile's model in eval mode on its device, with the hook after the SAE's layer checked (`check_hook`).
+
+    Args:
+        hub: keeps the record of what is fetched.
+
+    Raises:
+        ValueError: the source is unknown, or there is no such device.
+        FileNotFoundError: the organism's weights are missing.
+        HubError: the model cannot be fetched.
+        RuntimeError: the hook does not do what it should.
+    """
+    device = device_of(profile.model)
+    folder = _organism() if profile.model.source == "organism" else (hub or Hub()).fetch(model_source(profile))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # eager: Gemma-2's attention soft-cap is not in the fused kernels
+    how = {"dtype": getattr(torch, profile.model.dtype), "attn_implementation": "eager"}
+    if profile.model.device_map == "auto":
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map="auto", **how)
+    else:
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, **how).to(device)
+    model = wrap(hf_model, tokenizer)
+    check_hook(model, profile.sae.layer)
+    return model
+
+
+def _organism() -> Path:
+    if not (MODEL_DIR / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"the organism's model is missing at {MODEL_DIR.name}/: rebuild it with `make organism`"
+        )
+    return MODEL_DIR
+
+
+def device_of(settings: ModelSettings) -> torch.device:
+    """The device that the profile names; 'auto' is the GPU where CUDA has one, else the CPU.
+
+    Raises:
+        ValueError: torch knows no such device, or this machine has none.
+    """
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=settings.device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {settings.device!r} cannot be used: {reason}; 'auto' takes what is there") from None

@@ -1,0 +1,1 @@
+"""What is kept: results on disk, verified when they are read, and what made them."""

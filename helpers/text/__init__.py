@@ -1,0 +1,1 @@
+"""Words and token rows: questions, prompts, corpora, batches."""
