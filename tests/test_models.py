@@ -124,7 +124,7 @@ def test_a_source_that_cannot_be_loaded_is_refused_and_nothing_stands_in_for_it(
 
 
 def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("helpers.engine.forward.MODEL_DIR", tmp_path / "model")
+    monkeypatch.setattr("helpers.loading.models.MODEL_DIR", tmp_path / "model")
     from helpers.loading.models import load_model
 
     with pytest.raises(FileNotFoundError, match="make organism"):
