@@ -7,6 +7,7 @@ called `..._lines` knows neither network nor disk.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -23,8 +24,9 @@ from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import get_session
 
-from helpers.experiments.bench import WITHOUT_FORGET_TEXT, published_statistics
 from helpers.experiments.costs import measured_shares, projections
+from helpers.lab.lab import TOLERANCE
+from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
 from helpers.loading.hub import TOKENS, explained, files_of, own_cache
 from helpers.loading.models import device_of
@@ -180,6 +182,18 @@ def _size(gigabytes: float) -> str:
     return f"{gigabytes:.1f} GB" if gigabytes >= 0.1 else f"{max(1, round(gigabytes * 1000))} MB"
 
 
+def explained_lines(records: Sequence[Mapping[str, Any]], expected: float) -> list[Line]:
+    """Whether the SAE has explained as much variance as the profile says, from the records of figures made here."""
+    found = [r["facts"]["explained_variance"] for r in records if "explained_variance" in r.get("facts", {})]
+    if not found:
+        return []
+    words = f"explained {found[-1]:.3f} of the variance in the latest figures, the profile says {expected:.3f}"
+    if found[-1] >= expected - TOLERANCE:
+        return [Line("ok", "SAE", words)]
+    step = "check sae.id and sae.layer, that the SAE was trained on this model or its untuned twin, and model.dtype"
+    return [Line("warning", "SAE", words, step)]
+
+
 def time_lines(profile: Profile, minutes: Mapping[str, float]) -> list[Line]:
     """Times of the embedded model's notebooks, which were measured: `minutes` by notebook."""
     return [
@@ -295,12 +309,20 @@ def spares(profile: Profile) -> dict[str, str]:
     local = profile.texts.forget_file or os.environ.get(FORGET_FILE, "")
     if local:
         return {corpus.repo: f"the local file {Path(local).name}"}
-    able = [n for n in profile.notebooks if n in WITHOUT_FORGET_TEXT
-            and not published_statistics(load_profile(profile.name, notebook=n)).empty]  # fmt: skip
+    able = [book.name[:2] for book in find_notebooks(ROOT / "notebooks")
+            if book.name[:2] in profile.notebooks and book.published_features
+            and not published_statistics(load_profile(profile.name, notebook=book.name[:2])).empty]  # fmt: skip
     return {corpus.repo: f"published features in notebook {', '.join(able)}, none in the others"} if able else {}
 
 
 # --- the examination --------------------------------------------------------------------------------------------------
+
+
+def figure_records(profile: Profile) -> list[dict[str, Any]]:
+    """Records of the profile's figures in the repository, oldest first."""
+    paths = (ROOT / "figures" / profile.name).glob("*.json")
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return sorted(records, key=lambda record: record.get("made", ""))
 
 
 def examine(profile: Profile) -> list[Line]:
@@ -314,6 +336,7 @@ def examine(profile: Profile) -> list[Line]:
     room = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
     lines = version_lines(sys.version_info[:2], pins, direct, versions(tuple(pins)))
     lines += device_lines(device, profile)
+    lines += explained_lines(figure_records(profile), profile.sae.explained_variance)
     lines += disk_lines(room, needs, profile.cache.disk_mb * 2**20, "the hub's cache")
     if not sources:
         minutes = {book.name[:2]: book.minutes[profile.name] for book in find_notebooks(ROOT / "notebooks")

@@ -9,29 +9,23 @@ import difflib
 import json
 import logging
 import sys
-import tomllib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from helpers.experiments.bench import open_bench
-from helpers.experiments.methods import METHODS, Edited, Settings, check_names, check_settings, clamp_facts, edited
-from helpers.lab.run import show_progress, start
+from helpers.engine.edited import Edited
+from helpers.lab.by_hand import UNEDITED, put_in_place, read_settings
+from helpers.lab.lab import Lab, open_lab
+from helpers.lab.run import show_progress
 from helpers.loading.saes import load_sae
+from helpers.methods import METHODS
+from helpers.methods.method import Method
+from helpers.methods.own import load_own
+from helpers.methods.steering_files import Steering, read_steering
 from helpers.profiles import Profile, available_profiles, load_profile
 from helpers.records.provenance import ROOT, now
 from helpers.records.store import write_atomically
-from helpers.steering import Steering, read_steering
-
-# The methods that a steering file's action is.
-METHODS_OF_ACTIONS = {
-    "add": ("add",),
-    "clamp": ("clamp", "clamp_prime"),
-    "clamp_cond": ("clamp", "clamp_prime"),
-    "clamp_refusal": ("refusal",),
-}
 
 log = logging.getLogger("helpers.evaluate")  # by name: this module is __main__ when it is run
 
@@ -42,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_progress()
     try:
         path, table = _carry_out(options)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         log.error("error: %s", error)
         return 2
     log.info("%s\nwritten: %s", table, path)
@@ -51,9 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     description = "Evaluate a method with lm-evaluation-harness."
+    methods = f"one of: {', '.join((UNEDITED, *METHODS))}; or a .py file with a method of your own"
     parser = argparse.ArgumentParser(prog="python -m helpers.evaluate", description=description)
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
-    parser.add_argument("--method", required=True, help=f"one of: {', '.join(METHODS)}")
+    parser.add_argument("--method", required=True, help=methods)
     parser.add_argument("--tasks", required=True, help="lm-eval's task names, with commas between them")
     parser.add_argument("--settings", type=Path, help="JSON, TOML or steering CSV in place of the profile's choice")
     parser.add_argument("--limit", type=_count, help="ask only the first so many questions of each task")
@@ -70,27 +65,52 @@ def _count(text: str) -> int:
 
 
 def _carry_out(options: argparse.Namespace) -> tuple[Path, str]:
-    profile, method = load_profile(options.profile), options.method
-    check_names(method, ())
+    profile, own = load_profile(options.profile), [options.method] if options.method.endswith(".py") else []
+    name, method = _method(options.method, own)
     from helpers.measures.lm_eval.adapter import run_tasks, task_manager  # of an extra, which may be missing
 
     manager, tasks = task_manager(profile.questions.source), options.tasks.split(",")
     check_tasks(tasks, manager.all_tasks)
-    by_hand = read_settings(options.settings, method, profile)
-    run = start(profile.name, "04_lm_eval", str(options.runs))
-    lab = open_bench(run)
-    if isinstance(by_hand, Steering):
-        facts = {"method": method, "chosen": f"steering file, {by_hand.action}", **clamp_facts(by_hand.clamp)}
-        asked = Edited(lab.model, by_hand.clamp, facts)
-    else:
-        asked = edited(run, lab, method, by_hand)
-    log.info("%s: %s", method, json.dumps(asked.facts))
-    results, table = run_tasks(asked.model, asked.intervention, tasks, manager, options.limit, options.batch_size)
-    run.note(evaluated=asked.facts, tasks=tasks, limit=options.limit, lm_eval=metadata.version("lm-eval"))
-    path = (options.out or options.runs / profile.name / "lm_eval") / f"results_{method}_{_stamp()}.json"
-    text = json.dumps({**results, "provenance": run.record()}, indent=1) + "\n"
+    by_hand = _by_hand(options.settings, name, method, profile)
+    overrides = {"own_methods": [str(Path(file).resolve()) for file in own]} if own else None
+    lab = open_lab(profile.name, "04_lm_eval", str(options.runs), None, overrides)
+    edit, facts = _edit(lab, name, by_hand)
+    log.info("%s: %s", name, json.dumps(facts))
+    results, table = run_tasks(edit, tasks, manager, options.limit, options.batch_size)
+    lab.note(evaluated=facts, tasks=tasks, limit=options.limit, lm_eval=metadata.version("lm-eval"))
+    path = (options.out or options.runs / profile.name / "lm_eval") / f"results_{name}_{_stamp()}.json"
+    text = json.dumps({**results, "provenance": lab.record()}, indent=1) + "\n"
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
     return path, table
+
+
+def _method(name: str, own: Sequence[str]) -> tuple[str, type[Method] | None]:
+    """A method by its name or file, None for the unedited model. Raises ValueError for an unknown name."""
+    if own:
+        return next(iter(load_own(own).items()))
+    if name not in (UNEDITED, *METHODS):
+        raise ValueError(f"method {name!r} is unknown, the known ones are: {', '.join((UNEDITED, *METHODS))}")
+    return name, METHODS.get(name)
+
+
+def _by_hand(path: Path | None, name: str, method: type[Method] | None, profile: Profile) -> dict[str, Any] | Steering:
+    """What is set by hand: fields of the method, or the intervention of a steering CSV whose action the method is."""
+    if path is None:
+        return {}
+    if path.suffix != ".csv" or not path.is_file():
+        return read_settings(path, name, method)
+    steering = read_steering(path, load_sae(profile))
+    if method is None or steering.action not in method.actions:
+        able = [name for name, one in METHODS.items() if steering.action in one.actions]
+        raise ValueError(f"{path.name} is of action {steering.action!r}: use --method {' or '.join(able)}")
+    return steering
+
+
+def _edit(lab: Lab, name: str, by_hand: dict[str, Any] | Steering) -> tuple[Edited, dict[str, Any]]:
+    if not isinstance(by_hand, Steering):
+        return put_in_place(lab, name, by_hand)
+    edit = Edited(lab.model, by_hand.clamp)
+    return edit, {"method": name, "chosen": f"steering file, {by_hand.action}", **edit.facts()}
 
 
 def _stamp() -> str:
@@ -107,53 +127,6 @@ def check_tasks(tasks: Sequence[str], known: Sequence[str]) -> None:
         similar = difflib.get_close_matches(task, known, n=10, cutoff=0.5)
         hint = f"similar ones are: {', '.join(similar)}; " if similar else ""
         raise ValueError(f"task {task!r} is unknown; {hint}`lm_eval ls tasks` lists all {len(known)}")
-
-
-def read_settings(path: Path | None, method: str, profile: Profile) -> Settings | Steering:
-    """What a settings file sets by hand: keys of `Settings` in JSON or TOML, or the intervention of a steering CSV.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a file of another kind, not well formed, an unknown key or a value that is not allowed, or a
-            steering file of an action that the method is not.
-    """
-    if path is None:
-        settings = Settings()
-    elif not path.is_file():
-        raise FileNotFoundError(f"there is no settings file {path}")
-    elif path.suffix == ".csv":
-        return _steering(path, method, profile)
-    else:
-        settings = _parse_settings(path, method)
-    check_settings(method, settings)
-    return settings
-
-
-def _steering(path: Path, method: str, profile: Profile) -> Steering:
-    steering = read_steering(path, load_sae(profile))
-    methods = METHODS_OF_ACTIONS[steering.action]
-    if method not in methods:
-        raise ValueError(f"{path.name} is of action {steering.action!r}: use --method {' or '.join(methods)}")
-    return steering
-
-
-def _parse_settings(path: Path, method: str) -> Settings:
-    readers = {".json": json.loads, ".toml": tomllib.loads}
-    if path.suffix not in readers:
-        raise ValueError(f"settings file {path.name!r} ends in none of {', '.join(readers)}, .csv")
-    try:
-        data = readers[path.suffix](path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{path.name} is not valid {path.suffix[1:].upper()}: {error}") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path.name} holds a {type(data).__name__}, a table of settings is needed")
-    check_names(method, data)
-    try:
-        # through JSON, because strict validation takes a JSON array for a tuple but nothing else for a number
-        return TypeAdapter(Settings).validate_json(json.dumps(data, default=str), strict=True)
-    except ValidationError as error:
-        faults = [f"{e['loc'][0]} = {data[e['loc'][0]]!r}: {e['msg'].lower()}" for e in error.errors()]
-        raise ValueError(f"{path.name}: {'; '.join(faults)}") from None
 
 
 if __name__ == "__main__":

@@ -21,11 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.lab.run import SUFFIXES, redraw, show_progress
+from helpers.lab.run import show_progress
 from helpers.loading.sources import needed
 from helpers.profiles import Profile, available_profiles, load_profile, run_name
 from helpers.records.provenance import ROOT
 from helpers.records.store import write_atomically
+from helpers.report.figures import SUFFIXES, redraw
 
 TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
@@ -38,12 +39,20 @@ class NotebookError(Exception):
 
 @dataclass(frozen=True)
 class Notebook:
-    """A notebook of the folder: the figures it promises, the minutes it takes by profile, what else it needs."""
+    """A notebook of the folder.
+
+    Attributes:
+        figures: those that it promises.
+        minutes: that it takes, by profile.
+        needs: what else it needs, in words.
+        published_features: whether it goes on with published features where the forget text cannot be had.
+    """
 
     path: Path
     figures: tuple[str, ...]
     minutes: Mapping[str, float]
     needs: tuple[str, ...]
+    published_features: bool
 
     @property
     def name(self) -> str:
@@ -105,8 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="TABLE.KEY=VALUE", help="settings to change"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="a trial with the first N questions of each subject")
+    parser.add_argument("--limit", type=int, metavar="N", help="a trial with N known questions of each subject")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: as the profile says)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes that share the work (default: one a core or GPU)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a dask scheduler whose workers share it: tcp://host:8786"
+    )
+    parser.add_argument("--method", nargs="+", metavar="FILE", help="files with methods of your own, shown beside ours")
     parser.add_argument("--show-text", action="store_true", help="show the words of hazardous questions and texts")
     parser.add_argument("--list", action="store_true", help="list notebooks, times and figures, and stop")
     parser.add_argument("--dry-run", action="store_true", help="check everything and say what would be done, and stop")
@@ -124,6 +140,10 @@ def _carry_out(options: argparse.Namespace) -> int:
     folders = Folders(profile.name, options.runs.resolve(), options.figures.resolve(), overrides)
     if options.figures_only:
         return _redraw(folders.figures)
+    check_device(profile.model.device)
+    for file in profile.own_methods:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"there is no file {file} with a method of your own")
     notebooks = served(choose(find_notebooks(options.notebooks), options.only), profile, bool(options.only))
     for notebook in notebooks:
         needed(load_profile(profile.name, overrides, notebook.name[:2]))  # what it loads is known, or said now
@@ -144,6 +164,22 @@ def _carry_out(options: argparse.Namespace) -> int:
     return int(any(outcome.error for outcome in outcomes))
 
 
+def check_device(device: str) -> None:
+    """Make sure before any notebook starts that there is CUDA where it is asked for.
+
+    Raises:
+        NotebookError: there is none.
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch  # takes a second, which runs on the CPU need not wait for
+
+    number = int(device.partition(":")[2] or 0)
+    if number >= torch.cuda.device_count():
+        has = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+        raise NotebookError(f"device {device!r} cannot be used: this machine has {has}; 'auto' takes what is there")
+
+
 def overrides_of(options: argparse.Namespace) -> dict[str, Any] | None:
     """Settings given on the command line, by dotted key; None where there are none.
 
@@ -153,6 +189,8 @@ def overrides_of(options: argparse.Namespace) -> dict[str, Any] | None:
         NotebookError: an argument of `--set` without '='.
     """
     given = {"questions.limit": options.limit, "model.device": options.device}
+    given |= {"compute.jobs": options.jobs, "compute.scheduler": options.scheduler}
+    given |= {"own_methods": [str(Path(file).resolve()) for file in options.method] if options.method else None}
     given |= {"questions.show_text": True if options.show_text else None}
     for setting in options.set:
         key, equals, text = setting.partition("=")
@@ -193,12 +231,15 @@ def find_notebooks(folder: Path) -> tuple[Notebook, ...]:
 
 
 def _notebook(path: Path) -> Notebook:
-    about = _read(path)["metadata"].get("reproduce", {})
+    content = _read(path)
+    about, sources = content["metadata"].get("reproduce", {}), [cell["source"] for cell in content["cells"]]
     figures = tuple(about.get("figures", ()))
     wrong = [name for name in figures if not name.startswith(path.stem[:3])]
     if wrong:
         raise NotebookError(f"{path.name} promises {', '.join(wrong)}; its figures begin with {path.stem[:3]!r}")
-    return Notebook(path.resolve(), figures, dict(about.get("minutes", {})), tuple(about.get("needs", ())))
+    published = any("published_features=True" in source for source in sources)
+    minutes, needs = dict(about.get("minutes", {})), tuple(about.get("needs", ()))
+    return Notebook(path.resolve(), figures, minutes, needs, published)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,14 +1,17 @@
 """What an intervention needs of an SAE: the few columns of the chosen features, and the layer they are read at."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from sae_lens import SAE
 from torch import Tensor
 
-EXPLAINED_VARIANCE_TOLERANCE = 0.05
+if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
+    from sae_lens import SAE
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,22 @@
 """Which features speak of the hazard: streamed statistics of every feature, and the papers' rules for choosing."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from sae_lens import SAE
+from torch import Tensor
 
 from helpers.engine.columns import chosen_columns, layer_of
 from helpers.engine.forward import residual_after
 from helpers.engine.interventions import hot_fraction
 from helpers.text.batches import Rows, batches
+
+if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
+    from sae_lens import SAE
 
 # DSG's guard against a retain importance of zero, small enough never to change an order
 EPSILON = 1e-21
@@ -141,3 +147,20 @@ def hot_fractions(model, sae: SAE, features: Sequence[int], rows: Rows, batch_to
         activations = columns.encode(residual_after(model, batch, layer_of(sae)))
         found[batch.rows.numpy()] = hot_fraction((activations > 0).any(dim=-1), batch.mask).cpu().numpy()
     return found
+
+
+@torch.no_grad()
+def token_activations(model, sae, features: Sequence[int], rows: Rows, batch_tokens: int) -> list[Tensor]:
+    """Activations of some features on every token of every row: [tokens, features] a row, in the caller's order."""
+    columns, found = chosen_columns(sae, features), [torch.empty(0)] * len(rows)
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        activations = columns.encode(residual_after(model, batch, layer_of(sae)))
+        for i, row, mask in zip(batch.rows.tolist(), activations, batch.mask, strict=True):
+            found[i] = row[mask].cpu()
+    return found
+
+
+def mean_activation(statistics: pd.DataFrame, features: Sequence[int]) -> float:
+    """Mean activation of some features where they fire, from `feature_statistics`; each feature counts alike."""
+    chosen = statistics.iloc[np.asarray(features)]
+    return float((chosen["mean"] / chosen["firing_rate"]).mean())

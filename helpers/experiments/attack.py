@@ -1,66 +1,59 @@
 """Notebook 06: fine-tuning the knowledge back (Muhamed et al. 2025, Fig. 5)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Sequence
 
 import pandas as pd
-from torch import Tensor
 
-from helpers.attacks.relearning import relearn
-from helpers.engine.interventions import Clamp
-from helpers.experiments.exam import ClampSetting, Exam
-from helpers.measures.metrics import accuracy
-from helpers.methods.rmu import with_weights
-from helpers.profiles import RelearningSettings
+from helpers.attacks.relearning import Relearning, check_attack_text, relearned
+from helpers.lab.lab import Lab
+from helpers.lab.pieces import Piece
+from helpers.methods.method import Method
+from helpers.text.corpora import pack
 
 
-@dataclass(frozen=True)
-class Attack:
-    """The fine-tuning attack: packed forget rows, how they are learned, and the seed of their order."""
-
-    rows: Tensor
-    epochs: int
-    learning_rate: float
-    batch_rows: int
-    seed: int
-
-    def on(self, model, intervention: Clamp | None = None) -> Iterator:
-        """The model after each epoch (`relearn`)."""
-        return relearn(model, self.rows, self.epochs, self.learning_rate, self.batch_rows, self.seed, intervention)
+def attacks(lab: Lab) -> list[Relearning]:
+    """One attack a seed of the profile, on forget text that has passed `check_attack_text`."""
+    sizes, documents = lab.profile.relearning, lab.forget_documents
+    check_attack_text(documents, lab.profile.questions.forget, lab.knowledge.asked)
+    rows = pack(lab.model.tokenizer, [d.text for d in documents], lab.profile.texts.row_length)[: sizes.rows]
+    how = (sizes.epochs, sizes.learning_rate, sizes.batch_rows)
+    return [Relearning(rows, *how, seed) for seed in sizes.seeds]
 
 
-def attacks(rows: Tensor, settings: RelearningSettings) -> list[Attack]:
-    """One attack a seed."""
-    sizes = (settings.epochs, settings.learning_rate, settings.batch_rows)
-    return [Attack(rows[: settings.rows], *sizes, seed) for seed in settings.seeds]
+def relearning_curves(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
+    """Every attack on every setting, in training arms of their own (`relearned`), on the judged half of the questions.
 
-
-def relearning_curves(
-    exam: Exam, sae, attack: Attack, dsg: ClampSetting, rmu_weights: dict[str, Tensor]
-) -> pd.DataFrame:
-    """Accuracy before and after every epoch of one attack, for every arm.
-
-    The arms: RMU's weights; DSG with its hook off while fine-tuning and on at the exam ('at test time'), on in both
-    ('also in training'), and the weights of 'at test time' examined without the hook ('hook removed').
-
-    Returns:
-        arm, seed, epoch (0 is before the attack), role (forget, near, side), n, right, accuracy, low, high.
+    Each seed and arm is a piece of work. An intervention is attacked twice: trained without and with it in place.
     """
-    clamp, unlearned = dsg.clamp(sae), with_weights(exam.model, rmu_weights)
-    rows: list[pd.DataFrame] = []
-    for epoch, model in enumerate(chain([unlearned], attack.on(unlearned))):
-        rows.append(_counts(exam, exam.answers_of(model).unedited).assign(arm="RMU", epoch=epoch))
-    for epoch, model in enumerate(chain([exam.model], attack.on(exam.model))):
-        answers = exam.answers_of(model)
-        rows.append(_counts(exam, answers.edited(clamp)).assign(arm="DSG at test time", epoch=epoch))
-        rows.append(_counts(exam, answers.unedited).assign(arm="DSG, hook removed", epoch=epoch))
-    for epoch, model in enumerate(chain([exam.model], attack.on(exam.model, clamp))):
-        edited = exam.answers_of(model).edited(clamp)
-        rows.append(_counts(exam, edited).assign(arm="DSG also in training", epoch=epoch))
-    return accuracy(pd.concat(rows).assign(seed=attack.seed), ["arm", "seed", "epoch", "role"])
+    edits = [lab.edited(setting) for setting in settings]
+    asked = [
+        (seed, i, in_training)
+        for seed in range(len(lab.profile.relearning.seeds))
+        for i, edit in enumerate(edits)
+        for in_training in ((False,) if edit.intervention is None else (False, True))
+    ]
+    attack = lab.once(attacks)
+    pieces = [
+        Piece(
+            f"{settings[i].label}, {'hook on' if hooked else 'hook off'} while training, seed {attack[seed].seed}",
+            "relearning",
+            (lab.key(relearned, lab.judged, edits[i], settings[i].label, attack[seed], hooked),),
+            _relearned,
+            (settings[i], seed, hooked),
+        )
+        for seed, i, hooked in asked
+    ]
+    return pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
 
 
-def _counts(exam: Exam, probabilities: Tensor) -> pd.DataFrame:
-    """The exam's table of these answers; no loss is measured here, and 0 stands in its place."""
-    return exam.tabulate(probabilities, 0.0)
+def _relearned(lab: Lab, setting: Method, seed: int, in_training: bool) -> list[pd.DataFrame]:
+    attack = lab.once(attacks)[seed]
+    return [relearned(lab.judged, lab.edited(setting), setting.label, attack, in_training)]
+
+
+def first_and_last(curves: pd.DataFrame) -> pd.DataFrame:
+    """Forget accuracy before and after the attack, mean over seeds: arm, when ('0' or 'last'), accuracy."""
+    forget = curves[curves["role"] == "forget"]
+    ends = forget[forget["epoch"].isin([0, forget["epoch"].max()])]
+    table = ends.groupby(["arm", "epoch"], sort=False)["accuracy"].mean().reset_index()
+    return table.assign(when=table["epoch"].map(lambda epoch: "last" if epoch else "0")).drop(columns="epoch")

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from helpers.engine.features import token_activations
 from helpers.engine.interventions import Clamp, Scale
 from helpers.engine.scoring import Sweep, question_batches, read_letters
-from helpers.experiments.discovery import token_activations
-from helpers.experiments.exam import Exam
+from helpers.measures.knowledge import Knowledge
 from helpers.profiles import ClampCurveSettings
 from helpers.published import load_published
 from helpers.text.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
@@ -21,18 +21,19 @@ def right_probabilities(probabilities: Tensor, questions: Sequence[Question]) ->
     return probabilities.numpy()[np.arange(len(questions)), right]
 
 
-def single_feature_effects(exam: Exam, sae, features: Sequence[int], value: float) -> pd.DataFrame:
+def single_feature_effects(knowledge: Knowledge, sae, features: Sequence[int], value: float) -> pd.DataFrame:
     """p(right letter) of every known question when one feature alone is clamped.
 
     Returns:
         feature, subject, question (its id), p_right.
     """
     tables, features = [], np.asarray(features).tolist()
-    edited = exam.answers.edited_by_each([Clamp(sae, [feature], value) for feature in features])
+    edited = knowledge.answers.edited_by_each([Clamp(sae, [feature], value) for feature in features])
     for feature, probabilities in zip(features, edited, strict=True):
-        after = right_probabilities(probabilities, exam.asked)
+        after = right_probabilities(probabilities, knowledge.asked)
         tables.append(pd.DataFrame({
-            "feature": feature, "subject": [q.subject for q in exam.asked], "question": [str(q.id) for q in exam.asked],
+            "feature": feature, "subject": [q.subject for q in knowledge.asked],
+            "question": [str(q.id) for q in knowledge.asked],
             "p_right": after,
         }))  # fmt: skip
     return pd.concat(tables, ignore_index=True)
@@ -60,14 +61,16 @@ def chosen_pair(effects: pd.DataFrame, forget: str, settings: ClampCurveSettings
     return int(worst["feature"]), str(worst["question"]), rule
 
 
-def one_question(exam: Exam, question: Question) -> Sweep:
+def one_question(knowledge: Knowledge, question: Question) -> Sweep:
     """A sweep over one question in its original order."""
-    batched = question_batches(exam.model, [question], ORIGINAL_ORDER, exam.prompt_format, exam.batch_tokens)
-    return Sweep(exam.model, batched, exam.layer, read_letters, exam.cache)
+    batched = question_batches(
+        knowledge.model, [question], ORIGINAL_ORDER, knowledge.prompt_format, knowledge.batch_tokens
+    )
+    return Sweep(knowledge.model, batched, knowledge.layer, read_letters, knowledge.cache)
 
 
 def clamp_curve(
-    exam: Exam, sae, feature: int, question: Question, strengths: Sequence[float], unit: float
+    knowledge: Knowledge, sae, feature: int, question: Question, strengths: Sequence[float], unit: float
 ) -> pd.DataFrame:
     """p(A..D) of one question against the clamp value of one feature, with the loss added (Farrell et al., Fig. 4).
 
@@ -75,21 +78,21 @@ def clamp_curve(
         strength (-1 is the unedited model, 0 zero ablation), value, letter, right (is it the right one), probability,
         loss_added.
     """
-    sweep, right = one_question(exam, question), right_letters([question], ORIGINAL_ORDER)[0][0]
+    sweep, right = one_question(knowledge, question), right_letters([question], ORIGINAL_ORDER)[0][0]
     rows = [(-1.0, np.nan, letter, i == right, p, 0.0)
             for i, (letter, p) in enumerate(zip(LETTERS, sweep.unedited[0].tolist(), strict=True))]  # fmt: skip
     clamps = [Clamp(sae, [feature], -strength * unit) for strength in strengths]
-    found = zip(strengths, sweep.edited_by_each(clamps), exam.losses_added(clamps), strict=True)
+    found = zip(strengths, sweep.edited_by_each(clamps), knowledge.losses_added(clamps), strict=True)
     for strength, probabilities, added in found:
         for i, (letter, p) in enumerate(zip(LETTERS, probabilities[0].tolist(), strict=True)):
             rows.append((strength, -strength * unit, letter, i == right, p, added))
     return pd.DataFrame(rows, columns=["strength", "value", "letter", "right", "probability", "loss_added"])
 
 
-def firing_features(exam: Exam, sae, question: Question) -> np.ndarray:
+def firing_features(knowledge: Knowledge, sae, question: Question) -> np.ndarray:
     """Ids of the features that fire anywhere in a question after BOS."""
-    row = prompt_tokens(exam.model.tokenizer, [question], ORIGINAL_ORDER, exam.prompt_format)
-    (activations,) = token_activations(exam.model, sae, range(sae.cfg.d_sae), row, exam.batch_tokens)
+    row = prompt_tokens(knowledge.model.tokenizer, [question], ORIGINAL_ORDER, knowledge.prompt_format)
+    (activations,) = token_activations(knowledge.model, sae, range(sae.cfg.d_sae), row, knowledge.batch_tokens)
     return np.flatnonzero((activations[1:] > 0).any(dim=0).numpy())
 
 
@@ -111,7 +114,7 @@ def control_clamps(
 
 
 def control_curves(
-    exam: Exam,
+    knowledge: Knowledge,
     sae,
     feature: int,
     others: Sequence[int],
@@ -122,11 +125,11 @@ def control_curves(
     """p(right letter) of one question and loss added, for the clamp and every control."""
     controls = [(s, *control) for s in strengths for control in control_clamps(sae, feature, others, s, unit)]
     clamps = [clamp for *_, clamp in controls]
-    edited = one_question(exam, question).edited_by_each(clamps)
+    edited = one_question(knowledge, question).edited_by_each(clamps)
     rows = [
         (name, used, strength, float(right_probabilities(probabilities, [question])[0]), added)
         for (strength, name, used, _), probabilities, added in zip(
-            controls, edited, exam.losses_added(clamps), strict=True
+            controls, edited, knowledge.losses_added(clamps), strict=True
         )
     ]
     return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right", "loss_added"])

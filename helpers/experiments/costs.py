@@ -13,6 +13,10 @@ import pandas as pd
 import torch
 
 from helpers.loading.sources import question_source
+from helpers.methods.dsg import DSG
+from helpers.methods.method import Method
+from helpers.methods.rmu import RMU
+from helpers.methods.static_clamp import StaticClamp
 from helpers.profiles import Profile, load_profile
 
 # Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
@@ -135,22 +139,22 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
         questions: how many there are in all subjects.
         notebook: its number, one of `COUNTED`.
     """
-    job, guard = _Job(profile, shape, questions), profile.guardrail
-    static, dsg, curves = (len(s.n_features) * len(s.strengths) for s in (profile.pareto, guard, profile.clamp_curve))
+    job, curve = _Job(profile, shape, questions), profile.clamp_curve
+    static, dsg, curves = job.settings(StaticClamp), job.settings(DSG), len(curve.n_features) * len(curve.strengths)
     start = job.statistics() + (Work() if notebook == "01" else job.trees())
     match notebook:
         case "01":
             return start
         case "02":
-            singles = replace(job.exam(profile.selection.n_features), losses=0.0)
-            return start + singles + job.exam(curves)
+            singles = replace(job.asked(profile.selection.n_features), losses=0.0)
+            return start + singles + job.asked(curves)
         case "03":
-            return start + job.exam(static) + job.rmu()
+            return start + job.asked(static) + job.rmu()
         case "05":
-            ablation = job.exam(4 * len(guard.strengths), share=0.5)
-            return start + job.thresholds() + job.exam(dsg + 2 * static) + job.rmu() + ablation
+            ablation = job.asked(4 * len({setting.strength for setting in DSG.grid(profile)}), share=0.5)
+            return start + job.thresholds() + job.asked(dsg + 2 * static) + job.rmu() + ablation
         case "06":
-            return start + job.thresholds() + job.exam(dsg) + job.rmu() + job.attacks()
+            return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.attacks()
     raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
 
 
@@ -162,6 +166,9 @@ class _Job:
     shape: Shape
     questions: int
 
+    def settings(self, method: type[Method]) -> int:
+        return len(method.grid(self.profile))
+
     def statistics(self) -> Work:
         sizes, sae = self.profile.texts, self.profile.sae
         packed = (sizes.forget_rows + sizes.retain_rows) * sizes.row_length
@@ -169,13 +176,14 @@ class _Job:
         return Work(statistics=statistics_work(self.shape, sae.layer, sae.width, tokens, sizes.row_length))
 
     def thresholds(self) -> Work:
-        tokens = len(self.profile.guardrail.n_features) * self.profile.texts.framed_documents * PROMPT_TOKENS
+        sets = len({setting.n_features for setting in DSG.grid(self.profile)})
+        tokens = sets * self.profile.texts.framed_documents * PROMPT_TOKENS
         return Work(statistics=statistics_work(self.shape, self.profile.sae.layer, 0, tokens, PROMPT_TOKENS))
 
     def trees(self) -> Work:
         return Work(trees=self.shape.blocks(self.shape.layers, self.questions * TREE_TOKENS, TREE_TOKENS))
 
-    def exam(self, settings: float, share: float = 1.0) -> Work:
+    def asked(self, settings: float, share: float = 1.0) -> Work:
         """Known questions and neutral text once, and again for every setting."""
         n, text, layer = self.questions * KNOWN_SHARE * share, self.profile.texts, self.profile.sae.layer
         neutral = text.neutral_rows * text.row_length
@@ -185,19 +193,17 @@ class _Job:
         )
 
     def rmu(self) -> Work:
-        grid, length = self.profile.rmu, self.profile.texts.row_length
-        each, steps = len(grid.steering) * len(grid.alphas), grid.steps
-        work = [steps * rmu_work(self.shape, layer, grid.batch_rows * length, length) for layer in grid.layers]
-        exams = [self.exam(0)] * (each * len(grid.layers))
-        return sum(exams, Work(training=each * sum(work)))
+        grid, length = RMU.grid(self.profile), self.profile.texts.row_length
+        work = [s.steps * rmu_work(self.shape, s.layer, s.batch_rows * length, length) for s in grid]
+        return sum([self.asked(0)] * len(grid), Work(training=sum(work)))
 
     def attacks(self) -> Work:
-        """Three arms a seed; after each epoch the exam on half of the questions."""
+        """Three arms a seed; after each epoch half of the questions."""
         attack, length = self.profile.relearning, self.profile.texts.row_length
         arms = 3 * len(attack.seeds)
         training = arms * attack.epochs * finetuning_work(self.shape, attack.rows * length, length)
-        exams = arms * (attack.epochs + 1) * self.exam(1, share=0.5).answers
-        return Work(training=training, answers=exams)
+        asked = arms * (attack.epochs + 1) * self.asked(1, share=0.5).answers
+        return Work(training=training, answers=asked)
 
 
 def projections(

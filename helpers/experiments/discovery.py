@@ -1,42 +1,21 @@
 """Notebook 01: which features speak of the hazard (Farrell et al., Figs. 2-3; all three papers' selection rules)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from helpers.engine.columns import chosen_columns, layer_of
-from helpers.engine.features import importance, select_by_importance, select_by_sparsity
-from helpers.engine.forward import residual_after
-from helpers.experiments.bench import Bench
-from helpers.profiles import SelectionSettings
-from helpers.text.batches import Rows, batches
-from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
+from helpers.engine.features import token_activations
+from helpers.text.batches import Rows
+from helpers.text.questions import HIDDEN, ORIGINAL_ORDER, Question, prompt_tokens
 
-HIDDEN = "#"
-
-
-def selections(
-    forget: pd.DataFrame, retain: pd.DataFrame, settings: SelectionSettings, n: int
-) -> dict[str, np.ndarray]:
-    """The n features that each paper's rule chooses from the same statistics, best first.
-
-    The rules: 'sparsity' (Farrell), 'clamp_prime' (Khoriaty), 'importance' (DSG as the paper says, E[f^2]) and
-    'importance_released' (DSG as its code has it, (E[f])^2).
-    """
-    rates = forget["firing_rate"].to_numpy(), retain["firing_rate"].to_numpy()
-    percentiles = (settings.ratio_percentile, settings.forget_percentile)
-    chosen = {
-        "sparsity": select_by_sparsity(*rates, n, settings.sparsity_retain_threshold),
-        "clamp_prime": select_by_sparsity(*rates, n, settings.clamp_prime_retain_threshold),
-    }
-    for name, released in (("importance", False), ("importance_released", True)):
-        values = importance(forget, released), importance(retain, released)
-        chosen[name] = select_by_importance(*values, n, *percentiles)
-    return chosen
+if TYPE_CHECKING:
+    from helpers.lab.lab import Lab
 
 
 def firing_table(forget: pd.DataFrame, retain: pd.DataFrame, chosen: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -55,17 +34,6 @@ def overlap_table(chosen: dict[str, np.ndarray]) -> pd.DataFrame:
     pairs = product(chosen, chosen)
     rows = [(a, b, len(np.intersect1d(chosen[a], chosen[b])), len(chosen[a])) for a, b in pairs]
     return pd.DataFrame(rows, columns=["rule", "other", "shared", "n"])
-
-
-@torch.no_grad()
-def token_activations(model, sae, features: Sequence[int], rows: Rows, batch_tokens: int) -> list[Tensor]:
-    """Activations of some features on every token of every row: [tokens, features] a row, in the caller's order."""
-    columns, found = chosen_columns(sae, features), [torch.empty(0)] * len(rows)
-    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
-        activations = columns.encode(residual_after(model, batch, layer_of(sae)))
-        for i, row, mask in zip(batch.rows.tolist(), activations, batch.mask, strict=True):
-            found[i] = row[mask].cpu()
-    return found
 
 
 def activation_histogram(
@@ -131,10 +99,11 @@ def strongest_examples(
     )
 
 
-def histogram_sources(bench: Bench, questions: Sequence[Question], prompt_format: str) -> dict[str, Rows]:
+def histogram_sources(lab: Lab, questions: Sequence[Question]) -> dict[str, Rows]:
     """What a feature's activations are compared on: forget questions, forget text, neutral text."""
+    form = lab.profile.model.prompt_format
     return {
-        "forget questions": prompt_tokens(bench.model.tokenizer, questions, ORIGINAL_ORDER, prompt_format),
-        "forget text": bench.forget_rows,
-        "neutral text": bench.neutral_rows,
+        "forget questions": prompt_tokens(lab.model.tokenizer, questions, ORIGINAL_ORDER, form),
+        "forget text": lab.forget_rows,
+        "neutral text": lab.neutral_rows,
     }

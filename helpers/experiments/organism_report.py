@@ -10,6 +10,8 @@ from helpers.organism import RECORD
 from helpers.organism.world import build_world
 from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
 
+Known = dict[str, dict[str, dict[str, list[str]]]]
+
 
 def read_record() -> dict:
     """How model and SAE were made: settings, versions, training curve, measured quality, hashes of the files."""
@@ -29,11 +31,11 @@ def token_table(tokenizer, question: Question, prompt_format: str) -> pd.DataFra
     return pd.DataFrame({"position": range(len(row)), "id": row, "token": [repr(tokenizer.decode([i])) for i in row]})
 
 
-def knowledge_table(known: dict[str, dict[str, list[str]]], questions: dict[str, list[Question]]) -> pd.DataFrame:
+def knowledge_table(known: Known, questions: dict[str, list[Question]]) -> pd.DataFrame:
     """Share of each subject's questions right under all 24 orders.
 
     Args:
-        known: by prompt format and subject, the ids of the known questions (`known_ids`).
+        known: by prompt format and subject, the ids of the known questions (`Lab.known_ids`).
         questions: all questions by subject.
 
     Returns:
@@ -43,15 +45,15 @@ def knowledge_table(known: dict[str, dict[str, list[str]]], questions: dict[str,
     return accuracy(_answers(known, questions), ["prompt_format", "subject", "kind"])
 
 
-def pooled_knowledge(known: dict[str, dict[str, list[str]]], questions: dict[str, list[Question]]) -> pd.DataFrame:
+def pooled_knowledge(known: Known, questions: dict[str, list[Question]]) -> pd.DataFrame:
     """`knowledge_table` pooled over subjects: prompt_format, kind, n, right, accuracy, low, high."""
     return accuracy(_answers(known, questions), ["prompt_format", "kind"])
 
 
-def _answers(known: dict[str, dict[str, list[str]]], questions: dict[str, list[Question]]) -> pd.DataFrame:
+def _answers(known: Known, questions: dict[str, list[Question]]) -> pd.DataFrame:
     unasked = build_world(WORLD_SEED).unasked
     rows = [
-        {"prompt_format": f, "subject": s, "kind": kind, "n": 1, "right": q.id in ids[s]}
+        {"prompt_format": f, "subject": s, "kind": kind, "n": 1, "right": q.id in ids[s]["known"]}
         for f, ids in known.items()
         for s, asked in questions.items()
         for q in asked

@@ -50,10 +50,8 @@ def load_questions(profile: Profile, hub: Hub | None = None) -> dict[str, list[Q
     wanted = (profile.questions.forget, profile.questions.near, *profile.questions.side_effect)
     hub = hub or Hub()
     if profile.questions.source == "organism":
-        found = _invented_questions(wanted)
-    else:
-        found = {subject: _hub_questions(subject, hub) for subject in wanted}
-    return {subject: questions[: profile.questions.limit or None] for subject, questions in found.items()}
+        return _invented_questions(wanted)
+    return {subject: _hub_questions(subject, hub) for subject in wanted}
 
 
 def load_texts(profile: Profile, hub: Hub | None = None) -> Texts:

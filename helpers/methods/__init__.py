@@ -1,1 +1,22 @@
-"""One file a method."""
+"""One file a method: its settings, its grid under a profile, how a setting is applied, label, look and source."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from helpers.methods.clamp_prime import ClampPrime
+from helpers.methods.dsg import DSG
+from helpers.methods.method import Method
+from helpers.methods.refusal_clamp import RefusalClamp
+from helpers.methods.rmu import RMU
+from helpers.methods.static_clamp import StaticClamp
+from helpers.methods.unconditional import Unconditional
+
+# By the name that commands, notebooks and the tables of a profile use. A new method is a file and a line here.
+METHODS: Mapping[str, type[Method]] = MappingProxyType({
+    "static_clamp": StaticClamp,
+    "clamp_prime": ClampPrime,
+    "refusal_clamp": RefusalClamp,
+    "unconditional": Unconditional,
+    "dsg": DSG,
+    "rmu": RMU,
+})  # fmt: skip

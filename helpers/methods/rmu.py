@@ -4,19 +4,44 @@ Down-projections near one layer are trained so that on forget text the residual 
 vector, and on retain text stays what it was in the frozen model.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import nnsight
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Self
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from helpers.engine.edited import Edited
 from helpers.engine.forward import clone, huggingface, residual_after
+from helpers.methods.look import Look
+from helpers.methods.method import Method
+from helpers.profiles import Count, Positive, Profile, settings_table
 from helpers.text.batches import Batch
+
+if TYPE_CHECKING:
+    from helpers.lab.lab import Lab
+
+Layer = Annotated[int, Field(ge=0)]
+
+
+@settings_table
+class Grid:
+    """The method's table in a profile: every layer with every steering and alpha; the rest is the same in all."""
+
+    layers: tuple[Layer, ...]
+    steering: tuple[Positive, ...]
+    alphas: tuple[Positive, ...]
+    steps: Count
+    batch_rows: Count
+    learning_rate: Positive
 
 
 @dataclass(frozen=True)
-class RMU:
-    """One setting of RMU.
+class RMU(Method):
+    """On forget text the residual is steered to a fixed random vector, on retain text it is held to the frozen model's.
 
     Attributes:
         layer: the residual after it is steered; the down-projections of it and of the two layers below are trained.
@@ -29,13 +54,34 @@ class RMU:
         seed: draws the target's direction and the order of the rows.
     """
 
-    layer: int
-    steering: float
-    alpha: float
-    steps: int
-    batch_rows: int
-    learning_rate: float
-    seed: int
+    layer: Layer
+    steering: Positive
+    alpha: Positive
+    steps: Count
+    batch_rows: Count
+    learning_rate: Positive
+    seed: int = field(default=0, kw_only=True)
+
+    name, look = "RMU", Look("#000000", "D")
+    source = "Li et al. 2024; grid as Farrell, Lau, Conmy 2024, Fig. 5"
+    trains = True
+    table = "rmu"
+
+    @classmethod
+    def grid(cls, profile: Profile) -> list[Self]:
+        """Every layer with every length of the target and every weight of the retain term."""
+        sizes = profile.grid_of(cls.table, Grid)
+        rest = (sizes.steps, sizes.batch_rows, sizes.learning_rate)
+        return [cls(*setting, *rest) for setting in product(sizes.layers, sizes.steering, sizes.alphas)]
+
+    @property
+    def words(self) -> str:
+        """The setting in a few words: 'layer 2, steering 3, alpha 30'."""
+        return f"layer {self.layer:g}, steering {self.steering:g}, alpha {self.alpha:g}"
+
+    def apply(self, lab: Lab) -> Edited:
+        """The unedited model with trained down-projections."""
+        return Edited(lab.model, weights=lab.trained(train_rmu, lab.model, lab.forget_rows, lab.retain_rows, self))
 
 
 def rmu_loss(forget: Tensor, retain: Tensor, frozen_retain: Tensor, target: Tensor, alpha: float) -> Tensor:
@@ -106,12 +152,3 @@ def train_rmu(model, forget_rows: Tensor, retain_rows: Tensor, setting: RMU) -> 
         optimiser.step()
         optimiser.zero_grad()
     return {name: weight.detach().cpu().clone() for name, weight in weights.items()}
-
-
-def with_weights(model, weights: dict[str, Tensor]) -> nnsight.TransformersModel:
-    """A model like `model` with some weights replaced, from what `train_rmu` returned."""
-    changed = clone(model)
-    missing = huggingface(changed).load_state_dict(weights, strict=False).unexpected_keys
-    if missing:
-        raise ValueError(f"the model has no weights named {missing}")
-    return changed

@@ -9,12 +9,18 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 FOLDER = Path(__file__).parent
+
+# Settings of no table that a command may change.
+TOP_LEVEL = ("own_methods",)
+# What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
+HARMLESS_SETTINGS = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
+HARMLESS_TABLES = ("cache", "compute")
 
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -23,10 +29,12 @@ Positive = Annotated[float, Field(gt=0)]
 # How far below zero a feature is set, so itself never negative: strength 20 sets it to -20 clamp units.
 Strength = Annotated[float, Field(ge=0)]
 
-_settings = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+Grid = TypeVar("Grid")
+
+settings_table = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 
-@_settings
+@settings_table
 class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
@@ -42,7 +50,23 @@ class ModelSettings:
     batch_tokens: Count
 
 
-@_settings
+@settings_table
+class ComputeSettings:
+    """How the pieces of a sweep or an attack are computed; of this only the threads can change a digit of the rows.
+
+    Attributes:
+        threads: of torch, in every process (0: as many as torch likes). Sums of floats depend on it, so it is fixed
+            where rows are to be the same on every machine of a kind.
+        jobs: processes on this machine (0: one a core, or one a GPU).
+        scheduler: address of a dask scheduler whose workers take the pieces, '' for none.
+    """
+
+    threads: Annotated[int, Field(ge=0)]
+    jobs: Annotated[int, Field(ge=0)]
+    scheduler: str
+
+
+@settings_table
 class CacheSettings:
     """How much of the residuals a sweep keeps, in megabytes (2^20): in memory, then in temporary files."""
 
@@ -50,7 +74,7 @@ class CacheSettings:
     disk_mb: Annotated[int, Field(ge=0)]
 
 
-@_settings
+@settings_table
 class SAESettings:
     """The SAE: where it comes from, and the layer, width and explained variance that are checked when it is loaded.
 
@@ -64,13 +88,13 @@ class SAESettings:
     explained_variance: Fraction
 
 
-@_settings
+@settings_table
 class QuestionSettings:
     """Question sets by role: the subject to forget, its benign neighbour, and the unrelated ones (side effects).
 
-    `source` is 'organism' or 'hub', where the sets are entries of `helpers.loading.sources`; `limit` takes the first
-    questions of each set, for trials (0: all). `show_text` is false where questions are hazardous: outputs then hold
-    ids and activations, never words.
+    `source` is 'organism' or 'hub', where the sets are entries of `helpers.loading.sources`; `limit` asks the questions
+    of each set in order until so many are known, for trials (0: all). `show_text` is false where questions are
+    hazardous: outputs then hold ids and activations, never words.
     """
 
     source: Literal["organism", "hub"]
@@ -81,7 +105,7 @@ class QuestionSettings:
     side_effect: tuple[str, ...]
 
 
-@_settings
+@settings_table
 class TextSettings:
     """Corpora: at most so many packed rows of `row_length` tokens, and retain documents framed as questions are.
 
@@ -102,7 +126,7 @@ class TextSettings:
     framed_documents: Count
 
 
-@_settings
+@settings_table
 class SelectionSettings:
     """The three papers' rules for choosing features (thresholds on retain firing rates, percentiles of importance)."""
 
@@ -113,7 +137,7 @@ class SelectionSettings:
     forget_percentile: Percentile
 
 
-@_settings
+@settings_table
 class ClampCurveSettings:
     """Notebook 02: clamp strengths in clamp units, numbers of features clamped together, random features as control.
 
@@ -128,54 +152,17 @@ class ClampCurveSettings:
     random_features: Count
 
 
-@_settings
-class RMUSettings:
-    """RMU's grid: layers, steering coefficients in units of the residual norm, retain weights, and the optimiser."""
-
-    layers: tuple[Annotated[int, Field(ge=0)], ...]
-    steering: tuple[Positive, ...]
-    alphas: tuple[Positive, ...]
-    steps: Count
-    batch_rows: Count
-    learning_rate: Positive
-
-
-@_settings
-class ParetoSettings:
-    """Notebook 03: numbers of features and clamp strengths of the static sweep."""
-
-    n_features: tuple[Count, ...]
-    strengths: tuple[Strength, ...]
-
-
-@_settings
-class GuardrailSettings:
-    """Notebook 05: DSG's grid, and the percentile of rho on retain text that sets its gate."""
-
-    n_features: tuple[Count, ...]
-    strengths: tuple[Strength, ...]
-    gate_percentile: Percentile
-
-
-@_settings
+@settings_table
 class ConditionalSettings:
-    """Notebook 04: grids of Clamp Prime, the refusal clamp and unconditional addition, and what is asked beside them.
+    """Notebook 04: what is asked beside the sweeps.
 
     Attributes:
-        n_features: how many of the ranked features are set, or trigger the refusal feature.
-        strengths, refusal_strengths, add_strengths: how far below zero features are set, or lowered, in clamp units.
-        fires_above: the activation above which a feature triggers the refusal feature.
         control_features: how many other features take the refusal feature's place as a control.
         resamples: of the bootstrap over questions.
         ordered_questions: how many questions of a subject are asked in all 24 orders.
         told_questions, new_tokens: how many questions are answered in free text, and how long an answer may be.
     """
 
-    n_features: tuple[Count, ...]
-    strengths: tuple[Strength, ...]
-    refusal_strengths: tuple[Strength, ...]
-    add_strengths: tuple[Strength, ...]
-    fires_above: Strength
     control_features: Count
     resamples: Count
     ordered_questions: Count
@@ -183,7 +170,7 @@ class ConditionalSettings:
     new_tokens: Count
 
 
-@_settings
+@settings_table
 class RelearningSettings:
     """Notebook 06: the fine-tuning attack, and the side-effect accuracy that the attacked settings must keep."""
 
@@ -195,29 +182,43 @@ class RelearningSettings:
     seeds: tuple[int, ...]
 
 
-@_settings
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
-    `notebooks` are the numbers of the notebooks that the profile serves, none for every notebook.
+    Attributes:
+        notebooks: the numbers of the notebooks that the profile serves, none for every notebook.
+        own_methods: files of methods of one's own, which notebooks show beside the papers'.
+        method: a table a method of `helpers.methods`, by its key there; the method's own file says what stands in it.
     """
 
     name: str
     title: str
     notebooks: tuple[str, ...]
     clamp_unit: Literal["absolute", "mean activation"]
+    own_methods: tuple[str, ...]
     model: ModelSettings
+    compute: ComputeSettings
     cache: CacheSettings
     sae: SAESettings
     questions: QuestionSettings
     texts: TextSettings
     selection: SelectionSettings
     clamp_curve: ClampCurveSettings
-    pareto: ParetoSettings
-    rmu: RMUSettings
     conditional: ConditionalSettings
-    guardrail: GuardrailSettings
     relearning: RelearningSettings
+    method: dict[str, dict[str, Any]]
+
+    def grid_of(self, method: str, kind: type[Grid]) -> Grid:
+        """The table of a method, checked against the class that says what stands in it.
+
+        Raises:
+            ValueError: there is no such table, or one with an unknown key, a missing one or a value not allowed.
+        """
+        if method not in self.method:
+            tables = ", ".join(self.method) or "none"
+            raise ValueError(f"profile {self.name!r} has no table [method.{method}], which it needs; it has {tables}")
+        return _checked(kind, self.method[method], self.name, f"method.{method}.")
 
 
 def available_profiles() -> tuple[str, ...]:
@@ -261,9 +262,8 @@ def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
     So a trial never overwrites real figures. Where and how fast it is computed, from which copy of the forget text, and
     what is shown, is no such change.
     """
-    harmless = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
-    changed = any(key not in harmless and not key.startswith("cache.") for key in overrides or {})
-    return f"{name}+changed" if changed else name
+    changed = [key for key in overrides or {} if key not in HARMLESS_SETTINGS]
+    return f"{name}+changed" if any(key.partition(".")[0] not in HARMLESS_TABLES for key in changed) else name
 
 
 def _read(name: str) -> str:
@@ -295,22 +295,29 @@ def _nested(overrides: Mapping[str, Any], name: str) -> dict[str, Any]:
     """{"questions.limit": 8} as the tables it stands for: {"questions": {"limit": 8}}."""
     nested: dict[str, Any] = {}
     for key, value in overrides.items():
-        table, dot, setting = key.partition(".")
-        if not (table and dot and setting) or "." in setting:
+        *tables, setting = key.split(".")
+        if not all(tables) or not setting or (not tables and key not in TOP_LEVEL):
             raise ValueError(f"profile {name!r}: override {key!r} is not of the form table.key, as in questions.limit")
-        nested.setdefault(table, {})[setting] = value
+        place = nested
+        for table in tables:
+            place = place.setdefault(table, {})
+        place[setting] = value
     return nested
 
 
 def _validated(data: Mapping[str, Any], name: str) -> Profile:
+    return _checked(Profile, data, name, "")
+
+
+def _checked(kind: type[Grid], data: Mapping[str, Any], name: str, table: str) -> Grid:
     try:
         # through JSON, because strict validation takes a JSON array for a tuple but nothing else for a number
-        return TypeAdapter(Profile).validate_json(json.dumps(data, default=str), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
-        raise ValueError(f"profile {name!r}: " + "; ".join(_explain(e) for e in error.errors())) from None
+        raise ValueError(f"profile {name!r}: " + "; ".join(_explain(e, table) for e in error.errors())) from None
 
 
-def _explain(error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"])
+def _explain(error: Mapping[str, Any], table: str) -> str:
+    place = table + ".".join(str(part) for part in error["loc"])
     kinds = {"unexpected_keyword_argument": f"unknown key {place}", "missing": f"missing value {place}"}
     return kinds.get(error["type"]) or f"{place} = {error['input']!r}: {error['msg'].lower()}"

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -65,110 +65,124 @@ def _sync(path: Path) -> None:
 # --- fingerprints -----------------------------------------------------------------------------------------------------
 
 
-def fingerprint(value: object) -> str:
+def fingerprint(value: object, known: Mapping[int, str] | None = None) -> str:
     """SHA-256 (hex) of what a value means: equal values have equal fingerprints in every process and on every device.
 
     Known are None, bool, int, float, str, list and tuple (alike), dict (order does not matter), frozen dataclasses,
     module-level functions (by name), numpy and torch arrays, DataFrames, torch modules (weights and config), models
-    wrapped by nnsight, tokenizers. Dataclasses, modules and functions of this package count with their code.
+    wrapped by nnsight, tokenizers, and objects with a method `__fingerprint__`, whose result stands for them.
+    Dataclasses, modules and functions of this package count with their code.
+
+    Args:
+        known: fingerprints of objects that do not change, by `id`, so that a large model is hashed once.
 
     Raises:
         TypeError: any other type, for a key that leaves something out would serve a wrong result later.
     """
-    return _sha256(_dump(_canonical(value)))
+    return _sha256(_dump(_Describer(known or {}).canonical(value)))
 
 
-def _canonical(value: object) -> list:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _dataclass(value)
-    # classes are found by name, so that torch and transformers need not be imported to know that this is not theirs
-    for cls in type(value).__mro__:
-        describe = _DESCRIBE.get(f"{cls.__module__}.{cls.__qualname__}")
-        if describe is not None:
-            return [_KINDS.get(cls.__qualname__, cls.__qualname__), *describe(value)]
-    raise TypeError(f"{_type_name(value)} cannot be part of a stage's key; pass settings, arrays or models instead")
+class _Describer:
+    """Values as JSON that says all that they mean."""
+
+    def __init__(self, known: Mapping[int, str]) -> None:
+        self._known = known
+
+    def canonical(self, value: object) -> list:
+        if id(value) in self._known:
+            return ["known", self._known[id(value)]]
+        if hasattr(type(value), "__fingerprint__"):
+            return [_type_name(value), self.canonical(value.__fingerprint__())]
+        if is_dataclass(value) and not isinstance(value, type):
+            return self._dataclass(value)
+        # classes are found by name, so that torch and transformers need not be imported to know that this is not theirs
+        for cls in type(value).__mro__:
+            describe = self._DESCRIBE.get(f"{cls.__module__}.{cls.__qualname__}")
+            if describe is not None:
+                return [_KINDS.get(cls.__qualname__, cls.__qualname__), *describe(self, value)]
+        raise TypeError(f"{_type_name(value)} cannot be part of a stage's key; pass settings, arrays or models instead")
+
+    def _dataclass(self, value: Any) -> list:
+        if not type(value).__dataclass_params__.frozen:
+            raise TypeError(
+                f"{_type_name(value)} is not frozen, so it cannot be part of a stage's key; use frozen=True"
+            )
+        content = [[field.name, self.canonical(getattr(value, field.name))] for field in fields(value)]
+        return [_type_name(value), content, _own_code(type(value))]
+
+    def _function(self, value: Any) -> list:
+        name = f"{value.__module__}.{value.__qualname__}"
+        if "<" in name or value.__module__ == "__main__":
+            raise TypeError(f"{name} has no name that says what it does: define it at the top of a module in helpers/")
+        return [name, _own_code(value)]
+
+    def _sequence(self, value: Any) -> list:
+        return [[self.canonical(item) for item in value]]
+
+    def _mapping(self, value: Mapping) -> list:
+        return [sorted(([self.canonical(key), self.canonical(item)] for key, item in value.items()), key=_dump)]
+
+    def _array(self, value: np.ndarray) -> list:
+        if value.dtype.hasobject:  # the bytes of such an array are addresses
+            return ["object", list(value.shape), [self.canonical(item) for item in value.ravel().tolist()]]
+        return [value.dtype.str, list(value.shape), _sha256(np.array(value, order="C").reshape(-1).view(np.uint8))]
+
+    def _tensor(self, value: torch.Tensor) -> list:
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return [str(value.dtype), list(value.shape), _sha256(flat.view(sys.modules["torch"].uint8).numpy())]
+
+    def _module(self, value: torch.nn.Module) -> list:
+        weights = [[name, self._tensor(tensor)] for name, tensor in sorted(value.state_dict().items())]
+        return [_type_name(value), weights, self._config(value), _own_code(type(value))]
+
+    def _config(self, value: Any) -> list:
+        """The settings a model (transformers: `config`) or an SAE (sae-lens: `cfg`) keeps beside its weights."""
+        config = getattr(value, "config", None) or getattr(value, "cfg", None)
+        settings = config.to_dict() if hasattr(config, "to_dict") else {}
+        # where it was loaded from, by which version and onto what says nothing about what it is
+        volatile = ("_name_or_path", "transformers_version", "device")
+        return self.canonical({name: str(setting) for name, setting in settings.items() if name not in volatile})
+
+    def _wrapped(self, value: Any) -> list:
+        # stages tokenise with the model's own tokenizer, so it is part of what the model is
+        return [*self._module(value._module), self.canonical(getattr(value, "tokenizer", None))]
+
+    def _tokenizer(self, value: Any) -> list:
+        state = json.loads(value.backend_tokenizer.to_str())
+        # padding and truncation are leftovers of the latest call, so they would tie the key to what ran before
+        state = {name: part for name, part in state.items() if name not in ("padding", "truncation")}
+        return [_sha256(_dump(state)), value.padding_side, self.canonical(value.chat_template)]
+
+    def _frame(self, value: pd.DataFrame) -> list:
+        columns = [
+            [self.canonical(name), str(column.dtype), self.canonical(column.to_numpy())]
+            for name, column in value.items()
+        ]
+        return [columns, self.canonical(value.index.to_numpy())]
+
+    _DESCRIBE: ClassVar[dict[str, Callable[[Any, Any], list]]] = {
+        "builtins.NoneType": lambda self, value: [],
+        "builtins.bool": lambda self, value: [value],
+        "builtins.int": lambda self, value: [int(value)],
+        "builtins.float": lambda self, value: [float(value).hex()],
+        "builtins.str": lambda self, value: [str(value)],
+        "builtins.list": _sequence,
+        "builtins.tuple": _sequence,
+        "builtins.dict": _mapping,
+        "builtins.function": _function,
+        "enum.Enum": lambda self, value: [_type_name(value), value.name],
+        "numpy.generic": lambda self, value: self._array(np.asarray(value)),
+        "numpy.ndarray": _array,
+        "pandas.DataFrame": _frame,
+        "torch.Tensor": _tensor,
+        "torch.dtype": lambda self, value: [str(value)],
+        "torch.device": lambda self, value: [str(value)],
+        "torch.nn.modules.module.Module": _module,
+        "nnsight.intervention.envoy.Envoy": _wrapped,
+        "transformers.tokenization_utils_base.PreTrainedTokenizerBase": _tokenizer,
+    }
 
 
-def _dataclass(value: Any) -> list:
-    if not type(value).__dataclass_params__.frozen:
-        raise TypeError(f"{_type_name(value)} is not frozen, so it cannot be part of a stage's key; use frozen=True")
-    content = [[field.name, _canonical(getattr(value, field.name))] for field in fields(value)]
-    return [_type_name(value), content, _own_code(type(value))]
-
-
-def _function(value: Any) -> list:
-    name = f"{value.__module__}.{value.__qualname__}"
-    if "<" in name or value.__module__ == "__main__":
-        raise TypeError(f"{name} has no name that says what it does: define it at the top of a module in helpers/")
-    return [name, _own_code(value)]
-
-
-def _mapping(value: Mapping) -> list:
-    return [sorted(([_canonical(key), _canonical(item)] for key, item in value.items()), key=_dump)]
-
-
-def _array(value: np.ndarray) -> list:
-    if value.dtype.hasobject:  # the bytes of such an array are addresses
-        return ["object", list(value.shape), [_canonical(item) for item in value.ravel().tolist()]]
-    return [value.dtype.str, list(value.shape), _sha256(np.array(value, order="C").reshape(-1).view(np.uint8))]
-
-
-def _tensor(value: torch.Tensor) -> list:
-    flat = value.detach().cpu().contiguous().reshape(-1)
-    return [str(value.dtype), list(value.shape), _sha256(flat.view(sys.modules["torch"].uint8).numpy())]
-
-
-def _module(value: torch.nn.Module) -> list:
-    weights = [[name, _tensor(tensor)] for name, tensor in sorted(value.state_dict().items())]
-    return [_type_name(value), weights, _config(value), _own_code(type(value))]
-
-
-def _config(value: Any) -> list:
-    """The settings a model (transformers: `config`) or an SAE (sae-lens: `cfg`) keeps beside its weights."""
-    config = getattr(value, "config", None) or getattr(value, "cfg", None)
-    settings = config.to_dict() if hasattr(config, "to_dict") else {}
-    # where it was loaded from, by which version and onto what says nothing about what it is
-    volatile = ("_name_or_path", "transformers_version", "device")
-    return _canonical({name: str(setting) for name, setting in settings.items() if name not in volatile})
-
-
-def _tokenizer(value: Any) -> list:
-    state = json.loads(value.backend_tokenizer.to_str())
-    # padding and truncation are leftovers of the latest call, so they would tie the key to what ran before
-    state = {name: part for name, part in state.items() if name not in ("padding", "truncation")}
-    return [_sha256(_dump(state)), value.padding_side, _canonical(value.chat_template)]
-
-
-def _frame(value: pd.DataFrame) -> list:
-    columns = [[_canonical(name), str(column.dtype), _canonical(column.to_numpy())] for name, column in value.items()]
-    return [columns, _canonical(value.index.to_numpy())]
-
-
-_DESCRIBE: dict[str, Callable[[Any], list]] = {
-    "builtins.NoneType": lambda value: [],
-    "builtins.bool": lambda value: [value],
-    "builtins.int": lambda value: [int(value)],
-    "builtins.float": lambda value: [float(value).hex()],
-    "builtins.str": lambda value: [str(value)],
-    "builtins.list": lambda value: [[_canonical(item) for item in value]],
-    "builtins.tuple": lambda value: [[_canonical(item) for item in value]],
-    "builtins.dict": _mapping,
-    "builtins.function": _function,
-    "enum.Enum": lambda value: [_type_name(value), value.name],
-    "numpy.generic": lambda value: _array(np.asarray(value)),
-    "numpy.ndarray": _array,
-    "pandas.DataFrame": _frame,
-    "torch.Tensor": _tensor,
-    "torch.dtype": lambda value: [str(value)],
-    "torch.device": lambda value: [str(value)],
-    "torch.nn.modules.module.Module": _module,
-    # stages tokenise with the model's own tokenizer, so it is part of what the model is
-    "nnsight.intervention.envoy.Envoy": lambda value: [
-        *_module(value._module),
-        _canonical(getattr(value, "tokenizer", None)),
-    ],
-    "transformers.tokenization_utils_base.PreTrainedTokenizerBase": _tokenizer,
-}
 _KINDS = {"tuple": "list"}
 
 
@@ -242,13 +256,20 @@ def _source(path: Path, changed: int) -> tuple[str, tuple[tuple[int, str], ...]]
     """SHA-256 of a source file last changed at that time, and its imports as (level, dotted name)."""
     source = path.read_bytes()
     imports: set[tuple[int, str]] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_AsRun().visit(ast.parse(source))):
         if isinstance(node, ast.Import):
             imports |= {(0, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             stem = f"{node.module}." if node.module else ""
             imports |= {(node.level, f"{stem}{alias.name}") for alias in node.names}
     return _sha256(source), tuple(sorted(imports))
+
+
+class _AsRun(ast.NodeTransformer):
+    """Code without what stands under `if TYPE_CHECKING:`, which never runs and so changes no result."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
 
 def _absolute(package: str, level: int, target: str) -> str:
@@ -300,23 +321,29 @@ class Store:
             TypeError: the result would come back from disk as something else.
             OSError: the folder cannot be written.
         """
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise ValueError(f"stage name {name!r}: letters, digits, '_' and '-' are allowed")
-        entry = self.folder / f"{name}-{_sha256(_dump([name, dict(key)]))[:16]}"
-        if entry.exists():
-            try:
-                return _read(entry, name, key, cached=True)
-            except CorruptEntryError as fault:
-                log.warning("stage %s is corrupt (%s), computing again", name, fault)
-                shutil.rmtree(entry)
-        else:
-            self._say_what_changed(name, key)
-        return self._make(entry, name, compute, key)
-
-    def _make(self, entry: Path, name: str, compute: Callable[[], Result], key: Mapping[str, str]) -> Stage:
+        stored = self.read(name, key)
+        if stored is not None:
+            return stored
+        self._say_what_changed(name, key)
         start = time.perf_counter()
         result = compute()
-        seconds = time.perf_counter() - start
+        return self.write(name, result, key, time.perf_counter() - start)
+
+    def read(self, name: str, key: Mapping[str, str]) -> Stage | None:
+        """The stored result, verified; None where there is none, or a faulty one, which is then removed."""
+        entry = self._entry(name, key)
+        if not entry.exists():
+            return None
+        try:
+            return _read(entry, name, key, cached=True)
+        except CorruptEntryError as fault:
+            log.warning("stage %s is corrupt (%s), computing again", name, fault)
+            shutil.rmtree(entry, ignore_errors=True)
+            return None
+
+    def write(self, name: str, result: Result, key: Mapping[str, str], seconds: float) -> Stage:
+        """Store a result that took so many seconds, and read it back; arguments and errors are those of `stage`."""
+        entry = self._entry(name, key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=self.folder))
@@ -326,11 +353,19 @@ class Store:
             _write(partial, result, {"name": name, "key": dict(key), "seconds": round(seconds, 3)})
             stage = _read(partial, name, key, cached=False)
             _check_round_trip(name, result, stage.result)
-            if not entry.exists():  # a run beside this one may have made it meanwhile
+            try:
                 os.rename(partial, entry)
+            except OSError:
+                if not entry.exists():  # a run beside this one may have made it meanwhile
+                    raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return stage
+
+    def _entry(self, name: str, key: Mapping[str, str]) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise ValueError(f"stage name {name!r}: letters, digits, '_' and '-' are allowed")
+        return self.folder / f"{name}-{_sha256(_dump([name, dict(key)]))[:16]}"
 
     def _say_what_changed(self, name: str, key: Mapping[str, str]) -> None:
         differences = [_differing(old, key) for old in self._keys(name)]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import permutations
 
 LETTERS = ("A", "B", "C", "D")
+# Stands for words where a profile hides text.
+HIDDEN = "#"
 
 Order = tuple[int, int, int, int]
 ORDERS: tuple[Order, ...] = tuple(permutations(range(4)))

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
 from helpers.engine.interventions import Clamp, Held
 from helpers.measures.lm_eval.tasks import FOLDER
@@ -54,16 +55,15 @@ def task_manager(source: str) -> TaskManager:
 
 
 def run_tasks(
-    model, intervention: Clamp | None, tasks: Sequence[str], manager: TaskManager, limit: int | None, batch_size: int
+    edited: Edited, tasks: Sequence[str], manager: TaskManager, limit: int | None, batch_size: int
 ) -> tuple[dict[str, Any], str]:
-    """lm-eval's results of our model under an intervention, as JSON without places of this machine, and its table.
+    """lm-eval's results of an edited model, as JSON without places of this machine, and its table.
 
     Args:
-        model: ours, with its tokenizer.
         limit: ask only the first so many questions of each task.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of what is meant here: a model already loaded
-    asked = harness_model(model, model.tokenizer, intervention, batch_size)
+    asked = harness_model(edited.model, edited.model.tokenizer, edited.intervention, batch_size)
     results = lm_eval.simple_evaluate(
         asked, tasks=list(tasks), task_manager=manager, limit=limit, batch_size=batch_size, log_samples=False
     )

@@ -1,0 +1,57 @@
+"""Methods of one's own: a file anywhere that defines subclasses of `Method`, loaded by its path."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.methods.method import Method
+
+
+def load_own(files: Sequence[str]) -> dict[str, type[Method]]:
+    """The methods that some files define, by the file's name, or by file and class where it defines several.
+
+    A file is loaded once a process; its name becomes a module's name, so it may be none that is taken.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a name that is no module's or is taken, or a file without a method that can be applied.
+    """
+    return {name: method for file in files for name, method in _methods_of(Path(file)).items()}
+
+
+def _methods_of(path: Path) -> dict[str, type[Method]]:
+    module = _module(path)
+    found = [
+        thing
+        for thing in vars(module).values()
+        if isinstance(thing, type)
+        and issubclass(thing, Method)
+        and thing.__module__ == module.__name__
+        and not thing.__abstractmethods__
+    ]
+    if not found:
+        raise ValueError(
+            f"{path.name} defines no method: a subclass of helpers.methods.method.Method with grid and apply is needed"
+        )
+    return {path.stem if len(found) == 1 else f"{path.stem}.{method.__name__}": method for method in found}
+
+
+def _module(path: Path):
+    path = path.resolve()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path.name} with a method of one's own")
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if known is not None or not path.stem.isidentifier() or importlib.util.find_spec(path.stem) is not None:
+        raise ValueError(f"{path.name}: its name must be a module's that is not taken, as in my_method.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses and pickled names look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
