@@ -1,107 +1,417 @@
-"""Verdicts follow from rows, and the README's table is not stale."""
+"""Verdicts follow from rows, an open question is called open, and the README's table is not stale.
+
+Every rule is tried on rows that agree, that disagree, that leave it open and that lack what it needs, and on rows of a
+null result: nothing happened, or there are too few questions to tell. Intervals that the comments quote are Wilson's.
+"""
 
 import pandas as pd
 import pytest
 
+from helpers.measures.metrics import wilson_interval
 from helpers.records.provenance import ROOT
-from helpers.report.claims import (
-    CLAIMS,
-    NOT_RUN,
-    README,
-    _clamp_of_one,
-    _clamp_prime_forgets,
-    _clamps_near_rmu,
-    _condition_is_needed,
-    _dsg_holds,
-    _dsg_is_best,
-    _near_falls,
-    _refusal_is_best,
-    _rmu_relearns,
-    _saturation,
-    markdown,
-    verdicts,
-    with_claims,
-)
+from helpers.report import claims
+from helpers.report.claims import CLAIMS, NOT_RUN, README, markdown, verdicts, with_claims
+
+AGREES, PARTLY, UNDECIDED, DISAGREES = "agrees", "partly", "undecided", "disagrees"
 
 
-def curve(right, wrong):
-    """Our clamp curve with p(right) (letter A) and p(B) by strength."""
-    rows = [("ours, tiny", s, "A", True, right[s], 0.0) for s in right]
-    rows += [("ours, tiny", s, "B", False, wrong[s], 0.0) for s in right]
-    return pd.DataFrame(rows, columns=["world", "strength", "letter", "right", "probability", "loss_added"])
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_flip_means_that_another_letter_is_said():
-    flipped = curve({-1: 0.99, 0: 0.98, 5: 0.05, 9: 0.01}, {-1: 0.01, 0: 0.02, 5: 0.9, 9: 0.95})
-    assert _clamp_of_one(flipped) == ("p(right) 0.05, p(B) 0.90 at c = 5", "agrees")
-    assert _saturation(flipped)[1] == "agrees"
-    assert _clamp_of_one(curve({-1: 0.99, 0: 0.98, 5: 0.6}, {-1: 0.0, 0: 0.0, 5: 0.4}))[1] == "disagrees"
+def rates(*pairs, tokens=10_000):
+    """01_firing_rates: chosen features by (forget rate, retain rate), and one that was not chosen."""
+    rows = [(f, r, tokens, tokens, True) for f, r in pairs] + [(0.9, 0.0, tokens, tokens, False)]
+    return pd.DataFrame(rows, columns=["forget_rate", "retain_rate", "forget_tokens", "retain_tokens", "sparsity"])
 
 
-def test_a_model_that_says_no_letter_any_more_has_not_flipped():
-    collapsed = curve({-1: 0.99, 0: 0.98, 5: 0.05, 9: 1e-6}, {-1: 0.01, 0: 0.02, 5: 0.9, 9: 1e-5})
-    assert _saturation(collapsed)[1] == "partly"
-    assert _clamp_of_one(curve({-1: 0.99, 0: 0.98, 5: 1e-6}, {-1: 0.0, 0: 0.0, 5: 1e-5}))[1] == "disagrees"
+def curve(*points, loss=0.0):
+    """02_clamp_curve: p(A), the right letter, p(B) and p(C) before the edit, at 0 and at c = 1, 2, ..."""
+    rows = [
+        ("ours, tiny", strength, letter, letter == "A", p, loss)
+        for strength, ps in enumerate(points, start=-1)
+        for letter, p in zip("ABC", ps, strict=True)
+    ]
+    paper = [("the paper", 16, "C", False, 1.0, 0.0)]
+    return pd.DataFrame(rows + paper, columns=["world", "strength", "letter", "right", "probability", "loss_added"])
 
 
-def test_the_near_domain_falls_further_only_beyond_chance():
-    row = {"method": "static clamp", "forget_accuracy": 0.3, "near_accuracy": 0.5, "near_n": 100, "side_accuracy": 0.8,
-           "side_n": 500}  # fmt: skip
-    assert _near_falls(pd.DataFrame([row]))[1] == "agrees"
-    assert _near_falls(pd.DataFrame([{**row, "near_n": 4}]))[1] == "disagrees"
+KNOWN, FLIPPED, BARELY, SILENT = (0.98, 0.01, 0.0), (0.02, 0.9, 0.0), (0.4, 0.55, 0.0), (1e-6, 1e-5, 0.0)
 
 
-def held_out(**forget):
-    rows = [("chosen on one half, reported on the other", m, "s", a, a - 0.1, a + 0.1, 100) for m, a in forget.items()]
-    columns = ["protocol", "method", "setting", "forget_accuracy", "forget_low", "forget_high", "forget_n"]
-    return pd.DataFrame(rows, columns=columns)
+def controls(clamp, *others):
+    """02_controls: p(right) at two strengths, the second given."""
+    named = [("clamp", 7, clamp)] + [("random feature", i, p) for i, p in enumerate(others)]
+    rows = [(control, feature, c, p) for control, feature, last in named for c, p in ((0, 0.99), (9, last))]
+    return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right"])
 
 
-def test_dsg_is_best_on_questions_it_was_not_chosen_on():
-    same = held_out(DSG=0.1).assign(protocol="chosen and reported on the same questions")
-    table = held_out(DSG=0.4, RMU=0.7, **{"static clamp": 0.45})
-    assert _dsg_is_best(pd.concat([same, table]))[1] == "partly"  # 40 and 45 of 100 do not differ beyond chance
-    assert _dsg_is_best(held_out(DSG=0.4, RMU=0.7))[1] == "agrees"  # static clamps have no setting at all
-    assert _dsg_is_best(held_out(DSG=0.8, RMU=0.7, **{"static clamp": 0.45}))[1] == "disagrees"
+def answered(labels, **counts):
+    """A row with accuracies: role -> (right, n); a role without questions has empty columns."""
+    row = dict(labels)
+    for role in ("forget", "near", "side"):
+        right, n = counts.get(role, (None, None))
+        found = (right / n, *wilson_interval(right, n), n) if n else (None,) * 4
+        row |= {f"{role}_{name}": x for name, x in zip(("accuracy", "low", "high", "n"), found, strict=True)}
+    return row
 
 
-def aligned(**found):
-    """Rows of the alignment table: method -> (alignment, R_good, R_bad), each with an interval of +-0.1."""
+def clamps(*settings, method="static clamp"):
+    """02_all_questions and 03_pareto: (number of features, strength, counts by role)."""
+    return pd.DataFrame([answered({"method": method, "n_features": n, "strength": c}, **by) for n, c, by in settings])
+
+
+def held_out(side=(295, 295), **forget):
+    """03_held_out and 05_held_out: method -> (right, n) of the forget questions, or None for no setting.
+
+    The rows of the papers' protocol say that everything is forgotten, and must not be read.
+    """
     rows = []
-    for method, values in found.items():
-        row = {"protocol": "chosen on one half, reported on the other", "method": method.replace("_", " ")}
-        for name, x in zip(("alignment", "good_retention", "bad_retention"), values, strict=True):
-            row |= {name: x, f"{name}_low": x - 0.1, f"{name}_high": x + 0.1}
-        rows.append(row | {"setting": "s"})
+    for method, counts in forget.items():
+        labels = {"method": method.replace("_", " ")}
+        found = {} if counts is None else {"forget": counts, "side": side}
+        setting = "none" if counts is None else "s"
+        rows += [
+            answered(
+                labels | {"protocol": "chosen and reported on the same questions", "setting": "s"}, forget=(0, 99)
+            ),
+            answered(labels | {"protocol": "chosen on one half, reported on the other", "setting": setting}, **found),
+        ]
     return pd.DataFrame(rows)
 
 
-def test_conditional_clamps_are_judged_by_their_intervals():
-    table = aligned(Clamp_Prime=(0.6, 0.95, 0.37), RMU=(0.7, 0.9, 0.2), unconditional_add=(0.3, 0.4, 0.3),
-                    Refusal_Clamp=(0.65, 0.9, 0.3))  # fmt: skip
-    assert _clamp_prime_forgets(table) == ("R_bad 0.37, R_good 0.95, held out", "agrees")
-    assert _refusal_is_best(table)[1] == "partly"  # better than Clamp Prime, not than RMU
-    assert _clamps_near_rmu(table)[1] == "agrees"  # 0.6 + 0.1 reaches 0.7 - 0.1
-    assert _condition_is_needed(table)[1] == "agrees"
-    other = aligned(Clamp_Prime=(0.35, 0.85, 0.6), RMU=(0.7, 0.9, 0.2), unconditional_add=(0.3, 0.4, 0.3))
-    assert _clamp_prime_forgets(other)[1] == "disagrees"
-    assert _clamps_near_rmu(other)[1] == _condition_is_needed(other)[1] == "disagrees"
+def aligned(n=100, width=0.1, **found):
+    """04_alignment: method -> (alignment, R_good, R_bad), each with an interval of +-width."""
+    rows = []
+    for method, values in found.items():
+        row = {
+            "protocol": "chosen on one half, reported on the other",
+            "method": method.replace("_", " "),
+            "setting": "s",
+        }
+        for name, x in zip(("alignment", "good_retention", "bad_retention"), values, strict=True):
+            row |= {name: x, f"{name}_low": x - width, f"{name}_high": x + width}
+        rows.append(row | {"forget_n": n, "side_n": n})
+    return pd.DataFrame(rows)
 
 
-def attack(arm, forget, side=(1.0, 1.0)):
-    rows = [(arm, seed, epoch, role, a[epoch > 0] + shift) for seed, shift in ((0, -0.1), (1, 0.1))
-            for epoch in (0, 5) for role, a in (("forget", forget), ("side", side))]  # fmt: skip
-    return pd.DataFrame(rows, columns=["arm", "seed", "epoch", "role", "accuracy"])
+def questions(near=None, tau=0.2, **opened):
+    """05_rho: role -> (questions at which the gate opens, questions)."""
+    opened |= {"near": near} if near else {}
+    rows = [("questions", role, 0.3 if i < k else 0.1, tau) for role, (k, n) in opened.items() for i in range(n)]
+    return pd.DataFrame([*rows, ("text", "retain text", 0.9, tau)], columns=["kind", "role", "rho", "tau"])
 
 
-def test_relearning_is_the_share_of_the_loss_that_came_back():
-    assert _rmu_relearns(attack("RMU", (0.5, 0.8))) == ("forget 0.50 to 0.80: 60% of the loss is back", "agrees")
-    assert _rmu_relearns(attack("RMU", (0.5, 0.6)))[1] == "disagrees"
+def attack(arm, forget, side=(1.0, 1.0), n=100):
+    """06_relearning: accuracies before and after; two seeds, which differ by 0.1 after the attack."""
+    rows = [
+        (arm, seed, epoch, role, n, accuracy[epoch > 0] + (shift if role == "forget" and epoch else 0))
+        for seed, shift in ((0, -0.05), (1, 0.05))
+        for epoch in (0, 5)
+        for role, accuracy in (("forget", forget), ("side", side))
+    ]
+    return pd.DataFrame(rows, columns=["arm", "seed", "epoch", "role", "n", "accuracy"])
 
 
-def test_a_guard_that_ruins_the_rest_does_not_hold():
-    good, ruined = attack("DSG at test time", (0.3, 0.3)), attack("DSG also in training", (0.3, 0.2), (1.0, 0.7))
-    assert _dsg_holds(pd.concat([good, ruined]))[1] == "partly"
+def guarded(at_test, in_training, n=100):
+    """06_relearning: both arms of DSG, each (before, after) or (before, after, side after)."""
+    arms = (("DSG at test time", at_test), ("DSG also in training", in_training))
+    return pd.concat([attack(arm, x[:2], (1.0, x[2] if len(x) > 2 else 1.0), n) for arm, x in arms])
+
+
+# --- every rule -------------------------------------------------------------------------------------------------------
+
+# of 1000 questions 300 are [0.27, 0.33], 500 [0.47, 0.53], 700 [0.67, 0.73]; of 10 they are too wide to tell
+MANY, HALF, FEW = {"forget": (300, 1000), "side": (300, 1000)}, (500, 1000), {"forget": (9, 10), "side": (9, 10)}
+ALL = {"forget": (1000, 1000), "near": (1000, 1000), "side": (1000, 1000)}
+
+CASES = {
+    claims._specific: {
+        "two of three fire a hundred times as often": (rates((0.1, 0.001), (0.2, 0.002), (0.1, 0.05)), AGREES),
+        "one of three": (rates((0.1, 0.001), (0.1, 0.05), (0.2, 0.1)), DISAGREES),
+        "one of two": (rates((0.1, 0.001), (0.1, 0.05)), UNDECIDED),
+        "null: as often on both": (rates((0.05, 0.05)), DISAGREES),
+        "null: 20 tokens": (rates((0.1, 0.0), tokens=20), UNDECIDED),  # 2 of 20 against 0 of 20
+        "null: hardly ever anywhere": (rates((0.002, 0.0)), DISAGREES),  # 20 of 10,000 tokens, maybe of one document
+        "no features": (rates(), NOT_RUN),
+        "no forget text": (rates((0.0, 0.0), tokens=0), NOT_RUN),
+    },
+    claims._ablation_of_one: {
+        "as before, though a clamp flips it": (curve(KNOWN, KNOWN, FLIPPED), AGREES),
+        "ablation flips it": (curve(KNOWN, FLIPPED, FLIPPED), DISAGREES),
+        "right, but less so": (curve(KNOWN, (0.8, 0.1, 0.1), FLIPPED), UNDECIDED),
+        "null: no clamp of the feature does anything": (curve(KNOWN, KNOWN, KNOWN), UNDECIDED),
+        "null: not known before": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
+        "no ablation": (curve(KNOWN), NOT_RUN),
+    },
+    claims._clamp_of_one: {
+        "another letter is said": (curve(KNOWN, KNOWN, FLIPPED), AGREES),
+        "the right one stays likelier": (curve(KNOWN, KNOWN, (0.6, 0.4, 0.0)), DISAGREES),
+        "another is just likelier": (curve(KNOWN, KNOWN, BARELY), UNDECIDED),
+        "null: nothing moves": (curve(KNOWN, KNOWN, KNOWN), DISAGREES),
+        "null: the model says no letter any more": (curve(KNOWN, KNOWN, SILENT), DISAGREES),
+        "null: wrong before the edit": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
+        "ablation is no negative clamp": (curve(KNOWN, FLIPPED, KNOWN), DISAGREES),
+    },
+    claims._saturation: {
+        "stronger clamps keep B": (curve(KNOWN, KNOWN, FLIPPED, FLIPPED, (0.0, 0.6, 0.4)), AGREES),
+        "C takes over from B": (curve(KNOWN, KNOWN, FLIPPED, (0.02, 0.0, 0.9)), DISAGREES),
+        "B stays likeliest, below one half": (curve(KNOWN, KNOWN, FLIPPED, (0.1, 0.4, 0.2)), UNDECIDED),
+        "one keeps it, the next does not": (curve(KNOWN, KNOWN, FLIPPED, FLIPPED, SILENT), PARTLY),
+        "null: no letter is said any more": (curve(KNOWN, KNOWN, FLIPPED, SILENT), DISAGREES),
+        "null: nothing flips": (curve(KNOWN, KNOWN, KNOWN, KNOWN), UNDECIDED),
+        "null: no stronger clamp was tried": (curve(KNOWN, KNOWN, KNOWN, FLIPPED), UNDECIDED),
+        "not known before": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
+    },
+    claims._loss_of_one: {
+        "free": (curve(KNOWN, KNOWN, FLIPPED, loss=0.002), AGREES),
+        "dear": (curve(KNOWN, KNOWN, FLIPPED, loss=0.02), DISAGREES),
+        "barely a flip": (curve(KNOWN, KNOWN, BARELY, loss=0.002), UNDECIDED),
+        "null: nothing flips, at no cost": (curve(KNOWN, KNOWN, KNOWN), UNDECIDED),
+        "not known before": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
+    },
+    claims._controls: {
+        "5 of 5 harmless": (controls(0.01, *[0.9] * 5), AGREES),  # [0.57, 1]
+        "5 of 5 flip it": (controls(0.01, *[0.1] * 5), DISAGREES),
+        "4 of 5 harmless": (controls(0.01, *[0.9] * 4, 0.1), UNDECIDED),  # [0.38, 0.96]
+        "most, not all": (controls(0.01, *[0.9] * 19, 0.1), PARTLY),
+        "null: nor does the clamp itself": (controls(0.9, *[0.9] * 5), UNDECIDED),
+        "null: 2 of 2": (controls(0.01, 0.9, 0.9), UNDECIDED),  # [0.34, 1]
+        "no other feature": (controls(0.01), NOT_RUN),
+    },
+    claims._ablation_of_many: {
+        "all right when ablated": (clamps((20, 0, ALL), (20, 9, MANY)), AGREES),
+        "half right": (clamps((20, 0, MANY | {"forget": HALF}), (20, 9, MANY)), DISAGREES),
+        "95 of 100": (clamps((20, 0, {"forget": (95, 100)}), (20, 9, MANY)), UNDECIDED),
+        "null: nor does the strongest clamp": (clamps((20, 0, ALL), (20, 9, ALL)), UNDECIDED),
+        "null: 5 questions": (clamps((20, 0, {"forget": (5, 5)}), (20, 9, {"forget": (0, 5)})), UNDECIDED),
+        "one feature": (clamps((1, 0, ALL), (1, 9, MANY)), NOT_RUN),
+        "no ablation": (clamps((20, 9, MANY)), NOT_RUN),
+        "no known question": (clamps((20, 0, {}), (20, 9, {})), NOT_RUN),
+    },
+    claims._more_features: {
+        "fall both": (clamps((10, 9, ALL), (50, 9, MANY), (50, 0, ALL)), AGREES),
+        "rise both": (clamps((10, 9, MANY), (50, 9, ALL)), DISAGREES),
+        "only forget falls for sure": (clamps((10, 9, ALL), (50, 9, ALL | {"forget": HALF})), UNDECIDED),
+        "forget falls, side rises": (
+            clamps((10, 9, {"forget": HALF, "side": HALF}), (50, 9, {"forget": (300, 1000), "side": (700, 1000)})),
+            PARTLY,
+        ),
+        "published features count too": (
+            clamps((10, 9, ALL), (50, 9, MANY), method="static clamp, published features"),
+            AGREES,
+        ),
+        "null: nothing falls": (clamps((10, 9, ALL), (50, 9, ALL)), UNDECIDED),
+        "null: 10 questions": (clamps((10, 9, {"forget": (10, 10), "side": (10, 10)}), (50, 9, FEW)), UNDECIDED),
+        "one number of features": (clamps((10, 9, ALL), (10, 5, MANY)), NOT_RUN),
+        "no clamp": (clamps((10, 9, ALL), (50, 9, MANY), method="RMU"), NOT_RUN),
+        "no side question": (clamps((10, 9, {"forget": HALF}), (50, 9, {"forget": HALF})), NOT_RUN),
+    },
+    claims._near_falls: {
+        "near 0.5, side 0.8": (clamps((50, 9, {"forget": (3, 10), "near": (50, 100), "side": (400, 500)})), AGREES),
+        "near 0.8, side 0.5": (clamps((50, 9, {"forget": (3, 10), "near": (400, 500), "side": (50, 100)})), DISAGREES),
+        "of 4 questions": (clamps((50, 9, {"forget": (3, 10), "near": (2, 4), "side": (400, 500)})), UNDECIDED),
+        "null: nothing falls": (clamps((50, 9, ALL)), UNDECIDED),
+        "no near question": (clamps((50, 9, MANY)), NOT_RUN),
+        "no known question": (clamps((50, 9, {})), NOT_RUN),
+        "no clamp": (clamps((50, 9, ALL), method="RMU"), NOT_RUN),
+    },
+    claims._rmu_beats_clamps: {
+        "0.5 below 0.9": (held_out(RMU=(50, 100), static_clamp=(90, 100)), AGREES),
+        "0.9 above 0.5": (held_out(RMU=(90, 100), static_clamp=(50, 100)), DISAGREES),
+        "0.45 and 0.5 of 100": (held_out(RMU=(45, 100), static_clamp=(50, 100)), UNDECIDED),
+        "the clamps have no setting": (held_out(RMU=(50, 100), static_clamp=None), AGREES),
+        "RMU has no setting": (held_out(RMU=None, static_clamp=(50, 100)), DISAGREES),
+        "neither has": (held_out(RMU=None, static_clamp=None), UNDECIDED),
+        "side effects lost on the other half": (
+            held_out(side=(240, 295), RMU=(50, 100), static_clamp=(90, 100)),
+            DISAGREES,
+        ),
+        "null: one question fewer than unedited": (held_out(RMU=(99, 100), static_clamp=None), UNDECIDED),
+        "null: all right in both": (held_out(RMU=(100, 100), static_clamp=(100, 100)), UNDECIDED),
+        "null: 4 questions": (held_out(RMU=(2, 4), static_clamp=(4, 4)), UNDECIDED),
+        "RMU not trained": (held_out(**{"static clamp, published features": (50, 100)}), NOT_RUN),
+        "no clamp": (held_out(RMU=(50, 100)), NOT_RUN),
+    },
+    claims._clamp_prime_forgets: {
+        "R_bad to 0.47, R_good from 0.85": (aligned(Clamp_Prime=(0.6, 0.95, 0.37)), AGREES),
+        "neither": (aligned(Clamp_Prime=(0.2, 0.6, 0.7)), DISAGREES),
+        "R_bad to 0.55": (aligned(Clamp_Prime=(0.5, 0.95, 0.45)), UNDECIDED),
+        "null: does nothing": (aligned(width=0, Clamp_Prime=(0.0, 1.0, 1.0)), DISAGREES),
+        "null: ruins everything": (aligned(width=0, Clamp_Prime=(0.0, 0.0, 0.0)), DISAGREES),
+        "null: 4 questions": (aligned(n=4, width=0, Clamp_Prime=(1.0, 1.0, 0.0)), UNDECIDED),
+        "no Clamp Prime": (aligned(RMU=(0.6, 0.95, 0.37)), NOT_RUN),
+        "no known question": (aligned(n=None, Clamp_Prime=(0.6, 0.95, 0.37)), NOT_RUN),
+    },
+    # two intervals of +-0.1 make one of +-0.14 for a difference
+    claims._refusal_is_best: {
+        "0.15 above both": (
+            aligned(Refusal_Clamp=(0.75, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.5, 1, 0.5)),
+            AGREES,
+        ),
+        "below both": (aligned(Refusal_Clamp=(0.3, 1, 0.7), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.5, 1, 0.5)), DISAGREES),
+        "0.13 above one": (
+            aligned(Refusal_Clamp=(0.73, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.5, 1, 0.5)),
+            UNDECIDED,
+        ),
+        "between them": (aligned(Refusal_Clamp=(0.6, 1, 0.4), Clamp_Prime=(0.4, 1, 0.6), RMU=(0.8, 1, 0.2)), PARTLY),
+        "null: all do nothing": (
+            aligned(width=0.01, Refusal_Clamp=(0, 1, 1), Clamp_Prime=(0, 1, 1), RMU=(0, 1, 1)),
+            UNDECIDED,
+        ),
+        "null: 4 questions": (
+            aligned(n=4, width=0, Refusal_Clamp=(1, 1, 0), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.5, 1, 0.5)),
+            UNDECIDED,
+        ),
+        "no RMU": (aligned(Refusal_Clamp=(0.75, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4)), NOT_RUN),
+    },
+    claims._clamps_near_rmu: {
+        "above by 0.1": (aligned(Clamp_Prime=(0.7, 1, 0.3), RMU=(0.6, 1, 0.4)), AGREES),
+        "below by 0.3": (aligned(Clamp_Prime=(0.4, 1, 0.6), RMU=(0.7, 1, 0.3)), DISAGREES),
+        "below by 0.1": (aligned(Clamp_Prime=(0.6, 1, 0.4), RMU=(0.7, 1, 0.3)), UNDECIDED),
+        "null: both do nothing": (aligned(width=0.02, Clamp_Prime=(0, 1, 1), RMU=(0, 1, 1)), UNDECIDED),
+        "null: intervals too wide": (aligned(width=0.3, Clamp_Prime=(0.6, 1, 0.4), RMU=(0.6, 1, 0.4)), UNDECIDED),
+        "no RMU": (aligned(Clamp_Prime=(0.6, 1, 0.4)), NOT_RUN),
+    },
+    claims._condition_is_needed: {
+        "ruins the rest": (aligned(unconditional_add=(0.2, 0.3, 0.3), Clamp_Prime=(0.6, 0.9, 0.3)), AGREES),
+        "does better": (aligned(unconditional_add=(0.8, 0.9, 0.1), Clamp_Prime=(0.3, 0.5, 0.4)), DISAGREES),
+        "0.1 lower": (aligned(unconditional_add=(0.5, 0.8, 0.4), Clamp_Prime=(0.6, 0.9, 0.3)), UNDECIDED),
+        "null: both do nothing": (aligned(unconditional_add=(0, 1, 1), Clamp_Prime=(0, 1, 1)), UNDECIDED),
+        "null: addition does nothing": (aligned(unconditional_add=(0, 1, 1), Clamp_Prime=(0.6, 0.7, 0.1)), DISAGREES),
+        "no addition": (aligned(Clamp_Prime=(0.6, 0.9, 0.3)), NOT_RUN),
+    },
+    claims._gate_separates: {
+        "99 % and 0 %": (questions(forget=(99, 100), near=(9, 50), side=(0, 300)), AGREES),  # from 0.95; to 0.01
+        "open on both halves": (questions(forget=(50, 100), side=(50, 100)), DISAGREES),
+        "90 of 100": (questions(forget=(90, 100), side=(0, 300)), UNDECIDED),
+        "80 of 100": (questions(forget=(80, 100), side=(0, 300)), PARTLY),  # to 0.87
+        "null: always open": (questions(forget=(100, 100), side=(300, 300)), DISAGREES),
+        "null: always shut": (questions(forget=(0, 100), side=(0, 300)), DISAGREES),
+        "null: 2 questions": (questions(forget=(2, 2), side=(0, 2)), UNDECIDED),
+        "no side question": (questions(forget=(99, 100)), NOT_RUN),
+        "no threshold": (questions(tau=None, forget=(99, 100), side=(0, 300)), NOT_RUN),
+    },
+    claims._dsg_forgets: {
+        "0.3 of 100": (held_out(DSG=(30, 100)), AGREES),  # to 0.40
+        "0.7 of 100": (held_out(DSG=(70, 100)), DISAGREES),
+        "0.45 of 100": (held_out(DSG=(45, 100)), UNDECIDED),  # to 0.55
+        "side effects lost": (held_out(side=(240, 295), DSG=(30, 100)), DISAGREES),
+        "no setting": (held_out(DSG=None), DISAGREES),
+        "null: nothing forgotten, all kept": (held_out(DSG=(100, 100)), DISAGREES),
+        "null: 2 questions": (held_out(DSG=(0, 2)), UNDECIDED),
+        "null: 10 side questions": (held_out(side=(10, 10), DSG=(30, 100)), UNDECIDED),
+        "no DSG": (held_out(RMU=(30, 100)), NOT_RUN),
+    },
+    claims._dsg_is_best: {
+        "below both": (held_out(DSG=(30, 100), RMU=(70, 100), static_clamp=(90, 100)), AGREES),
+        "above both": (held_out(DSG=(90, 100), RMU=(70, 100), static_clamp=(50, 100)), DISAGREES),
+        "40 and 45 of 100": (held_out(DSG=(40, 100), RMU=(70, 100), static_clamp=(45, 100)), UNDECIDED),
+        "between them": (held_out(DSG=(60, 100), RMU=(90, 100), static_clamp=(30, 100)), PARTLY),
+        "static clamps have no setting": (held_out(DSG=(40, 100), RMU=(70, 100), static_clamp=None), AGREES),
+        "DSG has no setting": (held_out(DSG=None, RMU=(70, 100), static_clamp=(99, 100)), DISAGREES),
+        "null: nothing forgotten": (held_out(DSG=(99, 100), RMU=(100, 100), static_clamp=None), UNDECIDED),
+        "null: 3 questions": (held_out(DSG=(1, 3), RMU=(3, 3), static_clamp=(3, 3)), UNDECIDED),
+        "null: 10 side questions": (
+            held_out(side=(10, 10), DSG=(30, 100), RMU=(70, 100), static_clamp=(90, 100)),
+            UNDECIDED,
+        ),
+        "no RMU": (held_out(DSG=(30, 100), static_clamp=(90, 100)), NOT_RUN),
+    },
+    claims._rmu_relearns: {
+        "0.5 to 0.8": (attack("RMU", (0.5, 0.8)), AGREES),
+        "0.5 to 0.4": (attack("RMU", (0.5, 0.4)), DISAGREES),
+        "beyond chance, but a sixth": (attack("RMU", (0.4, 0.5), n=1000), DISAGREES),  # 0.1 [0.06, 0.14] of 0.6
+        "0.5 to 0.6": (attack("RMU", (0.5, 0.6)), UNDECIDED),
+        "null: nothing had been forgotten": (attack("RMU", (1.0, 1.0)), UNDECIDED),
+        "null: one question forgotten and relearned": (attack("RMU", (0.99, 1.0)), UNDECIDED),
+        "null: 4 questions": (attack("RMU", (0.25, 0.75), n=4), UNDECIDED),
+        "no RMU": (attack("DSG at test time", (0.5, 0.8)), NOT_RUN),
+        "no attack": (attack("RMU", (0.5, 0.8)).query("epoch == 0"), NOT_RUN),
+    },
+    claims._dsg_holds: {
+        "both stay": (guarded((0.3, 0.3), (0.3, 0.2)), AGREES),  # 0 [-0.13, 0.13] of a loss of 0.7
+        "both relearn": (guarded((0.3, 0.8), (0.3, 0.7)), DISAGREES),
+        "0.3 to 0.4": (guarded((0.3, 0.4), (0.3, 0.3)), UNDECIDED),  # 0.1 [-0.03, 0.23] of a loss of 0.7
+        "one relearns": (guarded((0.3, 0.8), (0.3, 0.3)), PARTLY),
+        "one is ruined": (guarded((0.3, 0.3), (0.3, 0.2, 0.7)), PARTLY),
+        "null: nothing had been forgotten": (guarded((1.0, 1.0), (1.0, 1.0)), UNDECIDED),
+        "null: both are ruined": (guarded((0.3, 0.2, 0.5), (0.3, 0.2, 0.5)), DISAGREES),
+        "null: 4 questions": (guarded((0.25, 0.25), (0.25, 0.25), n=4), UNDECIDED),
+        "one arm is missing": (attack("DSG at test time", (0.3, 0.3)), NOT_RUN),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """From a rule and rows to our number in words and the verdict, by way of the figure's file."""
+
+    def judge(rule, table):
+        (claim,) = [claim for claim in CLAIMS if claim.test is rule]
+        table.to_csv(tmp_path / f"{claim.figure}.csv", index=False)
+        found = verdicts(tmp_path).set_index("claim").loc[claim.statement]
+        return found["ours"], found["verdict"]
+
+    return judge
+
+
+@pytest.mark.parametrize(
+    ("rule", "case"), [pytest.param(r, c, id=f"{r.__name__[1:]}: {c}") for r, cases in CASES.items() for c in cases]
+)
+def test_a_verdict_follows_from_the_rows(judged, rule, case):
+    table, verdict = CASES[rule][case]
+    ours, found = judged(rule, table)
+    assert found == verdict, ours
+    assert isinstance(ours, str) and ours and "nan" not in ours
+    assert not case.startswith("null") or found != AGREES
+    if verdict == UNDECIDED:
+        assert len(ours.split()) > 5  # the numbers, or why there are none
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.test.__name__[1:])
+def test_every_rule_can_say_every_word(claim):
+    assert {AGREES, UNDECIDED, DISAGREES, NOT_RUN} <= {verdict for _, verdict in CASES[claim.test].values()}
+    assert any(name.startswith("null") for name in CASES[claim.test])
+
+
+def test_the_words_hold_the_numbers_and_say_what_is_open(judged):
+    assert judged(claims._clamp_of_one, curve(KNOWN, KNOWN, FLIPPED)) == (
+        "one picked question: p(right) 0.02, p(B) 0.90 at c = 1",
+        AGREES,
+    )
+    table = aligned(Refusal_Clamp=(0.65, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.9, 1, 0.1))
+    assert judged(claims._refusal_is_best, table) == (
+        "held out: Refusal Clamp 0.65 [0.55, 0.75]; Clamp Prime 0.60 [0.50, 0.70]; RMU 0.90 [0.80, 1.00]; "
+        "open: above Clamp Prime; not so: above RMU",
+        DISAGREES,
+    )
+    assert judged(claims._near_falls, clamps((50, 9, MANY)))[0] == "no known near question"
+    table = held_out(**{"static clamp, published features": (50, 100)})
+    assert judged(claims._rmu_beats_clamps, table)[0] == "no RMU in the rows"
+
+
+def test_seeds_of_an_attack_are_not_more_questions(judged):
+    """Of 100 questions 50 and 80: 0.3 [0.17, 0.42], over a loss of 0.5; two seeds ask the same 100."""
+    ours, _ = judged(claims._rmu_relearns, attack("RMU", (0.5, 0.8)))
+    assert ours == "forget 0.50 to 0.80: 60% [34%, 83%] of the loss is back"
+
+
+@pytest.mark.parametrize(
+    ("parts", "side_by_side", "together"),
+    [
+        ((AGREES, AGREES), AGREES, AGREES),
+        ((DISAGREES, DISAGREES), DISAGREES, DISAGREES),
+        ((AGREES, DISAGREES), PARTLY, DISAGREES),
+        ((AGREES, UNDECIDED), UNDECIDED, UNDECIDED),
+        ((UNDECIDED, UNDECIDED), UNDECIDED, UNDECIDED),
+        ((DISAGREES, UNDECIDED), DISAGREES, DISAGREES),
+        ((AGREES, UNDECIDED, DISAGREES), PARTLY, DISAGREES),
+    ],
+)
+def test_parts_make_a_verdict(parts, side_by_side, together):
+    for ordered in (parts, parts[::-1]):
+        assert claims._verdict(*ordered) == side_by_side
+        assert claims._weakest(*ordered) == together
 
 
 def test_a_figure_that_is_not_there_is_not_run(tmp_path):

@@ -40,7 +40,13 @@ def test_wilson_interval_refuses_impossible_counts(right, n):
 
 def test_difference_interval_is_newcombes_published_example():
     """56 of 70 against 48 of 80 (Newcombe 1998, Table II, method 10): 0.0524 to 0.3339."""
-    assert difference_interval(56 / 70, 70, 48 / 80, 80) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    found = difference_interval(56 / 70, wilson_interval(56, 70), 48 / 80, wilson_interval(48, 80))
+    assert found == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_difference_interval_by_hand():
+    # 3 and 4 make 5 on the way down, 6 and 8 make 10 on the way up
+    assert difference_interval(10, (7, 16), 2, (-6, 6)) == pytest.approx((8 - 5, 8 + 10))
 
 
 def test_accuracy_pools_by_questions_not_by_subjects():

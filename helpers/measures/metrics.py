@@ -27,12 +27,14 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def difference_interval(p: float, n: float, q: float, m: float) -> tuple[float, float]:
-    """Newcombe's 95 % interval of the difference p - q of two independent shares of n and m trials.
+def difference_interval(
+    p: float, p_interval: tuple[float, float], q: float, q_interval: tuple[float, float]
+) -> tuple[float, float]:
+    """The 95 % interval of the difference p - q of two independent estimates with 95 % intervals of their own.
 
-    It is built from the two Wilson intervals, so it behaves at 0 and 1.
+    Zou and Donner's MOVER; of two Wilson intervals it makes Newcombe's interval, which behaves at 0 and 1.
     """
-    (p_low, p_high), (q_low, q_high) = (wilson_interval(round(x * k), int(k)) for x, k in ((p, n), (q, m)))
+    (p_low, p_high), (q_low, q_high) = p_interval, q_interval
     return p - q - sqrt((p - p_low) ** 2 + (q_high - q) ** 2), p - q + sqrt((p_high - p) ** 2 + (q - q_low) ** 2)
 
 

@@ -1,22 +1,28 @@
 """What the papers claim, what they measured, what the figures' rows say, and a verdict computed from both.
 
+A rule judges the parts of a claim by intervals, never by a number alone where there is an interval, and is told to say
+'undecided' where nothing happened: an edit that does nothing, or a handful of questions, must not pass for an effect.
 The same table stands at the end of each notebook and in the README (`python -m helpers.report.claims` writes it there).
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from helpers.measures.metrics import SIDE_EFFECT_FLOOR, difference_interval
+from helpers.measures.metrics import CHANCE, SIDE_EFFECT_FLOOR, difference_interval, wilson_interval
 from helpers.records.provenance import ROOT
 from helpers.records.store import write_atomically
 
 README = ROOT / "README.md"
 START, END = "<!-- claims: begin (python -m helpers.report.claims) -->", "<!-- claims: end -->"
-AGREES, PARTLY, DISAGREES, NOT_RUN = "agrees", "partly", "disagrees", "not run"
+AGREES, PARTLY, UNDECIDED, DISAGREES, NOT_RUN = "agrees", "partly", "undecided", "disagrees", "not run"
+USEFUL = 0.95  # an accuracy above it is hardly harmed
+RELEARNED = 0.25  # the share of a loss that must come back before it counts as relearned
+MARGIN = 0.1  # of alignment: closer than this is near
+FEW = 20  # fewer questions than these all answer alike by chance, and a bootstrap then shows no width
 
 
 @dataclass(frozen=True)
@@ -42,15 +48,24 @@ def verdicts(figures: Path, notebook: str = "") -> pd.DataFrame:
     """The claims of one notebook ('03'), or of all, with our numbers from the figures' rows.
 
     Returns:
-        claim, paper (with its source), ours, verdict; 'not run' where the figure is not there.
+        claim, paper (with its source), ours, verdict: agrees, disagrees, partly (some of it agrees and some
+        disagrees), undecided (the rows leave it open) or not run (the figure, or what the rule needs, is not there).
     """
-    rows = []
-    for claim in CLAIMS:
-        if claim.figure.startswith(notebook):
-            path = figures / f"{claim.figure}.csv"
-            ours, verdict = claim.test(pd.read_csv(path)) if path.is_file() else ("", NOT_RUN)
-            rows.append((claim.statement, f"{claim.paper} ({claim.source})", ours, verdict))
+    rows = [
+        (claim.statement, f"{claim.paper} ({claim.source})", *_tested(claim, figures / f"{claim.figure}.csv"))
+        for claim in CLAIMS
+        if claim.figure.startswith(notebook)
+    ]
     return pd.DataFrame(rows, columns=["claim", "paper", "ours", "verdict"])
+
+
+def _tested(claim: Claim, path: Path) -> tuple[str, str]:
+    if not path.is_file():
+        return "", NOT_RUN
+    try:
+        return claim.test(pd.read_csv(path))
+    except _MissingRowsError as missing:
+        return str(missing), NOT_RUN
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -73,202 +88,417 @@ def with_table(readme: str, begin: str, end: str, table: pd.DataFrame) -> str:
     return f"{head}{begin}\n{markdown(table)}\n{end}{tail}"
 
 
-def _verdict(*holds: bool) -> str:
-    return AGREES if all(holds) else PARTLY if any(holds) else DISAGREES
+# --- judging ----------------------------------------------------------------------------------------------------------
 
 
-def _interval(row: pd.Series, role: str) -> str:
-    return f"{row[f'{role}_accuracy']:.2f} [{row[f'{role}_low']:.2f}, {row[f'{role}_high']:.2f}]"
+class _MissingRowsError(LookupError):
+    """What a rule needs is not in the rows; the message says what."""
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A number with its 95 % interval; a difference of two has one too. Written as '0.38 [0.28, 0.50]'."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, share: float, n: int) -> "_Estimate":
+        """A share of n trials (the nearest count) with Wilson's interval."""
+        right = round(share * n)
+        return cls(right / n, *wilson_interval(right, n))
+
+    def __sub__(self, other: "_Estimate") -> "_Estimate":
+        # Two methods, or before and after, answer the same questions. The rows keep counts and not pairs, so the two
+        # are taken as independent: that interval is too wide rather than too narrow.
+        mine, theirs = (self.low, self.high), (other.low, other.high)
+        return _Estimate(self.value - other.value, *difference_interval(self.value, mine, other.value, theirs))
+
+    def __format__(self, spec: str) -> str:
+        value, low, high = (format(x, spec or ".2f") for x in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
+
+
+def _below(estimate: _Estimate, threshold: float) -> str:
+    return AGREES if estimate.high < threshold else DISAGREES if estimate.low > threshold else UNDECIDED
+
+
+def _above(estimate: _Estimate, threshold: float) -> str:
+    return AGREES if estimate.low > threshold else DISAGREES if estimate.high < threshold else UNDECIDED
+
+
+def _verdict(*parts: str) -> str:
+    """Of findings side by side: partly where some agree and some disagree, else what the decided ones say.
+
+    An open one undoes 'agrees' and not 'disagrees': then nothing was seen for the claim, and something against it.
+    """
+    found = set(parts)
+    if found == {AGREES}:
+        return AGREES
+    if DISAGREES in found or PARTLY in found:
+        return PARTLY if found & {AGREES, PARTLY} else DISAGREES
+    return UNDECIDED
+
+
+def _weakest(*parts: str) -> str:
+    """Of parts that count only together: doing nothing keeps the rest, and a ruined model has forgotten."""
+    return min(parts, key=(DISAGREES, UNDECIDED, PARTLY, AGREES).index)
+
+
+def _finding(words: str, parts: Mapping[str, str], combined: Callable[..., str] = _verdict) -> tuple[str, str]:
+    """Our number in words, with the parts that are open or not so, and the verdict on all parts."""
+    notes = [words]
+    for word, judgement in (("open", UNDECIDED), ("not so", DISAGREES)):
+        if names := [name for name, part in parts.items() if part == judgement]:
+            notes.append(f"{word}: {', '.join(names)}")
+    return "; ".join(notes), combined(*parts.values())
+
+
+# --- 01: features -----------------------------------------------------------------------------------------------------
 
 
 def _specific(table: pd.DataFrame) -> tuple[str, str]:
-    chosen = table[table["sparsity"]]
-    best = chosen.loc[chosen["forget_rate"].idxmax()]
-    ours = f"{len(chosen)} chosen; the best fires at {best['forget_rate']:.1%} and {best['retain_rate']:.2%} of tokens"
-    return ours, _verdict(bool((chosen["forget_rate"] > 10 * chosen["retain_rate"]).mean() > 0.5))
+    chosen = table[table["sparsity"].astype(bool) & (table["forget_tokens"] > 0) & (table["retain_tokens"] > 0)]
+    if chosen.empty:
+        raise _MissingRowsError("no feature chosen on forget text")
+    n, best = len(chosen), chosen.loc[chosen["forget_rate"].idxmax()]
+    judged = [_fires_tenfold(row) for _, row in chosen.iterrows()]
+    specific, others = judged.count(AGREES) / n, judged.count(DISAGREES) / n
+    words = (
+        f"{judged.count(AGREES)} of {n} chosen fire ten times as often on forget as on retain tokens; "
+        f"the busiest at {best['forget_rate']:.1%} and {best['retain_rate']:.2%}"
+    )
+    # features whose own counts leave it open may fall to either side
+    return _finding(words, {"most of them": _above(_Estimate(specific, specific, 1 - others), 0.5)})
 
 
-def _letters(table: pd.DataFrame) -> pd.DataFrame:
-    """Our clamp curve by strength: p(right), the likeliest wrong letter and its probability, loss added."""
+def _fires_tenfold(row: pd.Series) -> str:
+    """Whether a feature fires on at least 1 % of forget tokens, and there ten times as often as on retain tokens."""
+    forget, retain = (_Estimate.of(row[f"{x}_rate"], int(row[f"{x}_tokens"])) for x in ("forget", "retain"))
+    # tokens of one document are not independent, so these intervals are narrow; tenfold leaves room
+    ratio = _Estimate(forget.value / retain.high, forget.low / retain.high, forget.high / max(retain.low, 1e-12))
+    return _weakest(_above(forget, 0.01), _above(ratio, 10))
+
+
+# --- 02: one question and one feature, so no interval; then all questions ---------------------------------------------
+
+
+def _curve(table: pd.DataFrame) -> pd.DataFrame:
+    """Our clamp curve by strength: p of every letter, of the right one and of the likeliest wrong one, loss added.
+
+    One picked question has no interval; where p lies between clear and not at all, a rule calls it open.
+    """
     ours = table[table["world"].str.startswith("ours")]
-    wrong = ours[~ours["right"]].sort_values("probability").groupby("strength").last()
-    curve = ours[ours["right"]].set_index("strength")[["probability", "loss_added"]]
-    return curve.assign(wrong=wrong["letter"], p_wrong=wrong["probability"]).sort_index()
+    if not {-1, 0} <= set(ours["strength"]):
+        raise _MissingRowsError("no curve of ours from before the edit over ablation")
+    p = ours.pivot(index="strength", columns="letter", values="probability").sort_index()
+    right = ours.loc[ours["right"], "letter"].iloc[0]
+    others = p.drop(columns=right)
+    loss = ours.groupby("strength")["loss_added"].first()
+    curve = p.assign(right=p[right], wrong=others.max(axis=1), said=others.idxmax(axis=1), loss_added=loss)
+    if curve.loc[-1, "right"] <= curve.loc[-1, "wrong"]:
+        raise _MissingRowsError("the unedited model does not know the question")
+    return curve
 
 
-def _ablation_of_one(table: pd.DataFrame) -> tuple[str, str]:
-    p = _letters(table)["probability"]
-    return f"p(right) {p[-1]:.3f} before, {p[0]:.3f} ablated", _verdict(abs(p[-1] - p[0]) < 0.05)
-
-
-def _flip(table: pd.DataFrame) -> pd.Series | None:
-    """The weakest clamp under which a wrong letter has more than half of the probability, None if there is none."""
-    flipped = _letters(table).query("p_wrong > 0.5").reset_index()
+def _flip(curve: pd.DataFrame) -> pd.Series | None:
+    """The weakest clamp that clearly flips: a wrong letter above one half, the right one below chance; or None."""
+    flipped = curve[(curve.index > 0) & (curve["wrong"] > 0.5) & (curve["right"] < CHANCE)]
     return None if flipped.empty else flipped.iloc[0]
 
 
+def _ablation_of_one(table: pd.DataFrame) -> tuple[str, str]:
+    curve = _curve(table)
+    before, ablated = curve.loc[-1], curve.loc[0]
+    words = f"one picked question: p(right) {before['right']:.3f} before, {ablated['right']:.3f} ablated"
+    if not (curve["wrong"] > curve["right"]).any():
+        return f"{words}; no clamp of the feature changes the answer either", UNDECIDED
+    if ablated["wrong"] > ablated["right"]:
+        return words, DISAGREES
+    return _finding(words, {"within 0.05": AGREES if abs(ablated["right"] - before["right"]) < 0.05 else UNDECIDED})
+
+
 def _clamp_of_one(table: pd.DataFrame) -> tuple[str, str]:
-    flip = _flip(table)
-    if flip is None:
-        return "no clamp gives a wrong letter more than 0.5", DISAGREES
-    ours = f"p(right) {flip['probability']:.2g}, p({flip['wrong']}) {flip['p_wrong']:.2f} at c = {flip['strength']:g}"
-    return ours, _verdict(flip["probability"] < 0.1)
+    curve = _curve(table)
+    clamped, flip = curve[curve.index > 0], _flip(curve)
+    overtaken = clamped[(clamped["wrong"] > clamped["right"]) & (clamped["wrong"] > CHANCE)]
+    if flip is None and overtaken.empty:
+        return "one picked question: no clamp gives a wrong letter the answer", DISAGREES
+    row = overtaken.loc[overtaken["wrong"].idxmax()] if flip is None else flip
+    words = f"p(right) {row['right']:.2g}, p({row['said']}) {row['wrong']:.2f} at c = {row.name:g}"
+    return _finding(f"one picked question: {words}", {"a clear flip": UNDECIDED if flip is None else AGREES})
 
 
 def _saturation(table: pd.DataFrame) -> tuple[str, str]:
-    flip, curve = _flip(table), _letters(table)
-    last = curve.iloc[-1]
-    ours = f"p(right) {last['probability']:.2g}, p({last['wrong']}) {last['p_wrong']:.2g} at c = {last.name:g}"
+    curve = _curve(table)
+    flip = _flip(curve)
     if flip is None:
-        return ours, DISAGREES
-    beyond = curve[curve.index >= flip["strength"]]
-    return ours, _verdict((beyond["probability"] < 0.1).all(), (beyond["p_wrong"] > 0.5).all())
+        return "one picked question: no clamp clearly flips it", UNDECIDED
+    letter, beyond = flip["said"], curve[curve.index > flip.name]
+    words = f"one picked question: p({letter}) {flip['wrong']:.2f} at c = {flip.name:g}"
+    if beyond.empty:
+        return f"{words}, the strongest clamp tried", UNDECIDED
+    kept = {f"c = {strength:g}": _keeps_saying(row, letter) for strength, row in beyond.iterrows()}
+    return _finding(f"{words}, {beyond[letter].iloc[-1]:.2g} at c = {beyond.index[-1]:g}", kept)
+
+
+def _keeps_saying(row: pd.Series, letter: str) -> str:
+    if row[letter] > 0.5:
+        return AGREES
+    return UNDECIDED if row["said"] == letter and row[letter] > max(CHANCE, row["right"]) else DISAGREES
 
 
 def _loss_of_one(table: pd.DataFrame) -> tuple[str, str]:
-    flip = _flip(table)
+    flip = _flip(_curve(table))
     if flip is None:
-        return "no clamp flips the answer", DISAGREES
-    return f"{flip['loss_added']:+.2g} nats at c = {flip['strength']:g}", _verdict(abs(flip["loss_added"]) < 0.01)
+        return "one picked question: no clamp clearly flips it", UNDECIDED
+    words = f"{flip['loss_added']:+.2g} nats at c = {flip.name:g}, which flips one picked question"
+    return words, AGREES if abs(flip["loss_added"]) < 0.01 else DISAGREES
 
 
 def _controls(table: pd.DataFrame) -> tuple[str, str]:
-    lowest = table[table["control"] == "random feature"].groupby("feature")["p_right"].min()
-    harmless = int((lowest > 0.5).sum())
-    ours = f"{harmless} of {len(lowest)} leave p(right) above 0.5 at every c"
-    return ours, _verdict(harmless == len(lowest), harmless > 0)
+    lowest = table.groupby(["control", "feature"])["p_right"].min()
+    if not {"clamp", "random feature"} <= set(table["control"]):
+        raise _MissingRowsError("the clamp or its controls are not in the rows")
+    others, clamp = lowest["random feature"], lowest["clamp"].iloc[0]
+    harmless, n = int((others > 0.5).sum()), len(others)
+    words = f"one picked question: {harmless} of {n} leave p(right) above 0.5 at every c"
+    if clamp > 0.5:
+        return f"{words}; so does the clamp itself", UNDECIDED
+    most = _above(_Estimate.of(harmless / n, n), 0.5)
+    return _finding(words, {"most other features": PARTLY if most == AGREES and harmless < n else most})
 
 
 def _ablation_of_many(table: pd.DataFrame) -> tuple[str, str]:
-    ablated = table[table["strength"] == 0]
-    row = ablated.loc[ablated["n_features"].idxmax()]
-    return f"{_interval(row, 'forget')} with {row['n_features']} features", _verdict(row["forget_accuracy"] > 0.95)
+    many = table[table["n_features"] == table["n_features"].max()].sort_values("strength")
+    n, ablated = many["n_features"].iloc[0], many[many["strength"] == 0]
+    if n < 2 or ablated.empty:
+        raise _MissingRowsError("no ablation of many features")
+    after, clamped = _accuracy(ablated.iloc[0], "forget"), _accuracy(many.iloc[-1], "forget")
+    words = f"{after} with {n:g} features"
+    if _above(after, USEFUL) == AGREES and _below(clamped - after, 0) != AGREES:
+        return f"{words}; nor does their strongest clamp do anything", UNDECIDED
+    return _finding(words, {f"above {USEFUL}": _above(after, USEFUL)})
+
+
+# --- 03 and 05: settings and methods ----------------------------------------------------------------------------------
+
+
+def _n(row: pd.Series, role: str) -> int:
+    n = row.get(f"{role}_n")
+    if pd.isna(n) or n == 0:
+        raise _MissingRowsError(f"no known {role} question")
+    return int(n)
+
+
+def _accuracy(row: pd.Series, role: str) -> _Estimate:
+    _n(row, role)
+    return _Estimate(row[f"{role}_accuracy"], row[f"{role}_low"], row[f"{role}_high"])
+
+
+def _static_clamps(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of static clamps, whoever chose the features, with a known forget question."""
+    clamps = table[table["method"].str.startswith("static clamp")]
+    if clamps.empty:
+        raise _MissingRowsError("no static clamp in the rows")
+    _n(clamps.iloc[0], "forget")
+    return clamps
 
 
 def _more_features(table: pd.DataFrame) -> tuple[str, str]:
-    clamps = table[table["method"].str.startswith("static clamp")]
+    clamps = _static_clamps(table)
     strong = clamps[clamps["strength"] == clamps["strength"].max()].sort_values("n_features")
+    few, many = strong.iloc[0], strong.iloc[-1]
+    if few["n_features"] == many["n_features"]:
+        raise _MissingRowsError("one number of features only")
+    falls = {role: _below(_accuracy(many, role) - _accuracy(few, role), 0) for role in ("forget", "side")}
     counts, forget, side = (
         "/".join(f"{x:{form}}" for x in strong[column])
         for column, form in (("n_features", "g"), ("forget_accuracy", ".2f"), ("side_accuracy", ".2f"))
     )
-    few, many = strong.iloc[0], strong.iloc[-1]
-    falls = many["forget_high"] < few["forget_low"], many["side_high"] < few["side_low"]
-    return f"{counts} features: forget {forget}, side {side} at c = {many['strength']:g}", _verdict(*falls)
+    words = f"{counts} features: forget {forget}, side {side} at c = {many['strength']:g}"
+    return _finding(words, {f"{role} falls": part for role, part in falls.items()})
 
 
 def _near_falls(table: pd.DataFrame) -> tuple[str, str]:
-    clamps = table[table["method"].str.startswith("static clamp")]
+    clamps = _static_clamps(table)
     row = clamps.loc[clamps["forget_accuracy"].idxmin()]
-    low, high = difference_interval(row["side_accuracy"], row["side_n"], row["near_accuracy"], row["near_n"])
-    words = f"side {row['side_accuracy']:.2f} - near {row['near_accuracy']:.2f} in [{low:.2f}, {high:.2f}]"
-    return f"{words} at forget {row['forget_accuracy']:.2f}", _verdict(low > 0)
+    near, side = _accuracy(row, "near"), _accuracy(row, "side")
+    gap = side - near
+    words = f"side {side.value:.2f} - near {near.value:.2f} in [{gap.low:.2f}, {gap.high:.2f}]"
+    return _finding(f"{words} at forget {row['forget_accuracy']:.2f}", {"near below side": _above(gap, 0)})
 
 
 def _reported(table: pd.DataFrame) -> pd.DataFrame:
-    """Each method's setting chosen on one half, measured on the other; methods without a setting are left out."""
-    held_out = table[(table["protocol"].str.startswith("chosen on one half")) & (table["setting"] != "none")]
-    return held_out.set_index("method")
+    """Each method's setting chosen on one half, measured on the other, by method."""
+    return table[table["protocol"].str.startswith("chosen on one half")].set_index("method")
 
 
-def _lower_forget(rows: pd.DataFrame, better: str, worse: str) -> bool:
-    """Whether one method's forget accuracy lies below another's by more than chance; no setting means no forgetting."""
-    if better not in rows.index:
-        return False
-    if worse not in rows.index:
-        return bool(rows.loc[better, "forget_high"] < 1)
-    pair = [rows.loc[m, [f"forget_{x}" for x in ("accuracy", "n")]].tolist() for m in (worse, better)]
-    return difference_interval(*pair[0], *pair[1])[0] > 0
+def _row(rows: pd.DataFrame, method: str) -> pd.Series:
+    for name in (method, f"{method}, published features"):
+        if name in rows.index:
+            return rows.loc[name]
+    raise _MissingRowsError(f"no {method} in the rows")
+
+
+def _forget(rows: pd.DataFrame, method: str) -> _Estimate:
+    """A method's forget accuracy, held out; where no setting keeps the side effects, that of the unedited model."""
+    row = _row(rows, method)
+    if row["setting"] != "none":
+        return _accuracy(row, "forget")
+    return _Estimate.of(1.0, _n(rows.loc[rows["forget_n"].idxmax()], "forget"))
+
+
+def _keeps_side_effects(row: pd.Series) -> str:
+    """Whether held-out side effects can be the floor's, and there are questions enough to rule out real harm."""
+    side = _accuracy(row, "side")
+    return DISAGREES if side.high < SIDE_EFFECT_FLOOR else AGREES if side.low > USEFUL else UNDECIDED
+
+
+def _forgets_more(table: pd.DataFrame, better: str, others: tuple[str, ...]) -> tuple[str, str]:
+    """Whether a method's held-out forget accuracy lies below that of others, at side effects that are kept."""
+    rows = _reported(table)
+    row, *_ = (_row(rows, method) for method in (better, *others))
+    if (rows["setting"] == "none").all():
+        return "no method has a setting that keeps the side effects", UNDECIDED
+    words = "; ".join(
+        f"{method} no setting" if found["setting"] == "none" else f"{method} {_accuracy(found, 'forget')}"
+        for method, found in rows.iterrows()
+    )
+    kept = AGREES
+    if row["setting"] != "none":
+        kept, words = _keeps_side_effects(row), f"{words}; {better} at side {_accuracy(row, 'side')}"
+    lower = {f"{better} below {x}": _below(_forget(rows, better) - _forget(rows, x), 0) for x in others}
+    # to forget more by giving the side effects up would be no finding
+    return _finding(f"forget, held out: {words}", lower if kept == AGREES else {f"side effects of {better} kept": kept})
 
 
 def _rmu_beats_clamps(table: pd.DataFrame) -> tuple[str, str]:
-    rows = _reported(table)
-    ours = "; ".join(f"{method} {_interval(row, 'forget')}" for method, row in rows.iterrows())
-    if "RMU" not in set(table["method"]):
-        return f"forget, held out: {ours}; RMU not trained without forget text", NOT_RUN
-    return f"forget, held out: {ours}", _verdict(_lower_forget(rows, "RMU", "static clamp"))
-
-
-def _dsg_forgets(table: pd.DataFrame) -> tuple[str, str]:
-    rows = _reported(table)
-    if "DSG" not in rows.index:
-        return "no setting keeps the side effects", DISAGREES
-    row = rows.loc["DSG"]
-    ours = f"forget {_interval(row, 'forget')} at side {row['side_accuracy']:.3f}, held out"
-    return ours, _verdict(row["forget_high"] < 0.5, row["side_accuracy"] >= SIDE_EFFECT_FLOOR)
+    return _forgets_more(table, "RMU", ("static clamp",))
 
 
 def _dsg_is_best(table: pd.DataFrame) -> tuple[str, str]:
-    rows = _reported(table)
-    ours = "; ".join(f"{method} {_interval(row, 'forget')}" for method, row in rows.iterrows())
-    beaten = [_lower_forget(rows, "DSG", other) for other in ("static clamp", "RMU")]
-    return f"forget, held out: {ours}", _verdict(*beaten)
+    return _forgets_more(table, "DSG", ("static clamp", "RMU"))
 
 
-def _retentions(row: pd.Series) -> str:
-    return f"R_bad {row['bad_retention']:.2f}, R_good {row['good_retention']:.2f}"
+def _dsg_forgets(table: pd.DataFrame) -> tuple[str, str]:
+    row = _row(_reported(table), "DSG")
+    if row["setting"] == "none":
+        return "no setting keeps the side effects", DISAGREES
+    forget, side = _accuracy(row, "forget"), _accuracy(row, "side")
+    parts = {"forget below 0.5": _below(forget, 0.5), "side effects kept": _keeps_side_effects(row)}
+    return _finding(f"forget {forget:.3f} at side {side:.3f}, held out", parts, _weakest)
 
 
-def _alignment(row: pd.Series) -> str:
-    return f"{row['alignment']:.2f} [{row['alignment_low']:.2f}, {row['alignment_high']:.2f}]"
+def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
+    asked = table[(table["kind"] == "questions") & table["rho"].notna() & table["tau"].notna()]
+    opened = {
+        role: _Estimate.of((of["rho"] > of["tau"]).mean(), len(of)) for role, of in asked.groupby("role", sort=False)
+    }
+    if not {"forget", "side"} <= set(opened):
+        raise _MissingRowsError("no forget or no side questions in the rows")
+    words = ", ".join(f"{opened[role]:.0%} of {role}" for role in ("forget", "near", "side") if role in opened)
+    parts = {"forget above 90%": _above(opened["forget"], 0.9), "side below 5%": _below(opened["side"], 0.05)}
+    # a gate that is always open, or always shut, meets one of the two and tells nothing
+    apart = _above(opened["forget"] - opened["side"], 0.5)
+    return _finding(f"opens on {words} questions", parts if apart == AGREES else {"forget far above side": apart})
+
+
+# --- 04: retention and alignment --------------------------------------------------------------------------------------
+
+
+def _aligned(row: pd.Series, name: str = "alignment") -> _Estimate:
+    """Alignment or a retention with its bootstrap interval; of few questions it may be anything."""
+    few = min(_n(row, role) for role in ("forget", "side")) < FEW
+    return _Estimate(row[name], *((0.0, 1.0) if few else (row[f"{name}_low"], row[f"{name}_high"])))
 
 
 def _clamp_prime_forgets(table: pd.DataFrame) -> tuple[str, str]:
-    row = _reported(table).loc["Clamp Prime"]
-    ours = f"{_retentions(row)}, held out"
-    return ours, _verdict(row["bad_retention_high"] < 0.5, row["good_retention_low"] > 0.8)
+    row = _row(_reported(table), "Clamp Prime")
+    bad, good = _aligned(row, "bad_retention"), _aligned(row, "good_retention")
+    parts = {"R_bad below 0.5": _below(bad, 0.5), "R_good above 0.8": _above(good, 0.8)}
+    return _finding(f"R_bad {bad}, R_good {good}, held out", parts, _weakest)
 
 
 def _refusal_is_best(table: pd.DataFrame) -> tuple[str, str]:
     rows = _reported(table)
-    ours = "; ".join(f"{method} {_alignment(rows.loc[method])}" for method in ("Refusal Clamp", "Clamp Prime", "RMU"))
-    # a ranking, as in the paper, whose differences lie within their intervals too
-    best = rows.loc["Refusal Clamp", "alignment"]
-    return f"held out: {ours}", _verdict(*(best > rows.loc[other, "alignment"] for other in ("Clamp Prime", "RMU")))
+    found = {method: _aligned(_row(rows, method)) for method in ("Refusal Clamp", "Clamp Prime", "RMU")}
+    words = "; ".join(f"{method} {alignment}" for method, alignment in found.items())
+    refusal = found.pop("Refusal Clamp")
+    return _finding(f"held out: {words}", {f"above {m}": _above(refusal - other, 0) for m, other in found.items()})
 
 
 def _clamps_near_rmu(table: pd.DataFrame) -> tuple[str, str]:
     rows = _reported(table)
-    clamp, rmu = rows.loc["Clamp Prime"], rows.loc["RMU"]
-    # near: not below RMU by more than the two intervals allow
-    ours = f"held out: Clamp Prime {_alignment(clamp)}, RMU {_alignment(rmu)}"
-    return ours, _verdict(clamp["alignment_high"] >= rmu["alignment_low"])
+    clamp, rmu = _aligned(_row(rows, "Clamp Prime")), _aligned(_row(rows, "RMU"))
+    words = f"held out: Clamp Prime {clamp}, RMU {rmu}"
+    if _above(rmu, MARGIN) != AGREES:
+        return f"{words}, which is not clearly above {MARGIN} either", UNDECIDED
+    # near: not below RMU by more than the margin; above it is welcome
+    return _finding(words, {f"less than {MARGIN} below RMU": _above(clamp - rmu, -MARGIN)})
 
 
 def _condition_is_needed(table: pd.DataFrame) -> tuple[str, str]:
     rows = _reported(table)
-    add, clamp = rows.loc["unconditional add"], rows.loc["Clamp Prime"]
-    ours = f"best alignment {_alignment(add)} without, {_alignment(clamp)} with the condition, held out"
-    return ours, _verdict(add["alignment_high"] < clamp["alignment_low"])
+    add, clamp = _row(rows, "unconditional add"), _row(rows, "Clamp Prime")
+    kept = " and ".join(f"{row['good_retention']:.2f}" for row in (add, clamp))
+    words = f"best alignment {_aligned(add)} without, {_aligned(clamp)} with the condition, held out; R_good {kept}"
+    # an addition that does nothing has no alignment either, but ruins nothing
+    lower = {
+        f"{label} lower without": _below(_aligned(add, name) - _aligned(clamp, name), 0)
+        for label, name in (("alignment", "alignment"), ("R_good", "good_retention"))
+    }
+    return _finding(words, lower, _weakest)
 
 
-def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
-    asked = table[table["kind"] == "questions"]
-    opened = (asked["rho"] > asked["tau"]).groupby(asked["role"]).mean()
-    shares = ", ".join(f"{opened[role]:.0%} of {role}" for role in ("forget", "near", "side"))
-    return f"opens on {shares} questions", _verdict(opened["forget"] > 0.9, opened["side"] < 0.05)
+# --- 06: relearning ---------------------------------------------------------------------------------------------------
 
 
-def _recovered(table: pd.DataFrame, arm: str, role: str = "forget") -> tuple[float, float, float]:
-    """Mean accuracy over seeds before and after the attack, and the share of what was lost that came back."""
-    rows = table[(table["arm"] == arm) & (table["role"] == role)].groupby("epoch")["accuracy"].mean()
-    before, after = float(rows.iloc[0]), float(rows.iloc[-1])
-    return before, after, (after - before) / max(1 - before, 1e-9)
+def _attacked(table: pd.DataFrame, arm: str, role: str = "forget") -> tuple[_Estimate, _Estimate, _Estimate]:
+    """Accuracy of the unedited model, and before and after the attack: means over seeds.
+
+    Seeds ask the same questions, so they are not more questions: n is that of one seed.
+    """
+    rows = table[(table["arm"] == arm) & (table["role"] == role) & (table["n"] > 0)]
+    means = rows.groupby("epoch")["accuracy"].mean()
+    if len(means) < 2:
+        raise _MissingRowsError(f"no attack on {arm} with {role} questions")
+    # all are known questions, which the unedited model answers right
+    unedited, before, after = (_Estimate.of(share, int(rows["n"].iloc[0])) for share in (1, *means.iloc[[0, -1]]))
+    return unedited, before, after
+
+
+def _recovered(unedited: _Estimate, before: _Estimate, after: _Estimate) -> _Estimate | None:
+    """The share of what was lost that came back; None where no more was lost than by chance."""
+    if _below(before - unedited, 0) != AGREES:
+        return None
+    change, lost = after - before, unedited.value - before.value
+    return _Estimate(change.value / lost, change.low / lost, change.high / lost)
 
 
 def _rmu_relearns(table: pd.DataFrame) -> tuple[str, str]:
-    before, after, share = _recovered(table, "RMU")
-    return f"forget {before:.2f} to {after:.2f}: {share:.0%} of the loss is back", _verdict(share > 0.25)
+    unedited, before, after = _attacked(table, "RMU")
+    back = _recovered(unedited, before, after)
+    words = f"forget {before.value:.2f} to {after.value:.2f}"
+    if back is None:
+        return f"{words}: nothing had been forgotten beyond chance", UNDECIDED
+    # that it rises must be beyond chance; how far it rises is judged by the share itself
+    size = _above(_Estimate(back.value, back.value, back.high), RELEARNED)
+    parts = {"a rise beyond chance": _above(back, 0), f"{RELEARNED:.0%} of the loss": size}
+    return _finding(f"{words}: {back:.0%} of the loss is back", parts, _weakest)
 
 
 def _dsg_holds(table: pd.DataFrame) -> tuple[str, str]:
-    words, holds = [], []
+    words, parts = [], {}
     for arm in ("DSG at test time", "DSG also in training"):
-        before, after, share = _recovered(table, arm)
-        side = _recovered(table, arm, "side")[1]
-        words.append(f"{arm}: forget {before:.2f} to {after:.2f}, side then {side:.2f}")
-        holds += [share < 0.1, side > 0.95]
-    return "; ".join(words), _verdict(*holds)
+        (unedited, before, after), (*_, side) = _attacked(table, arm), _attacked(table, arm, "side")
+        back = _recovered(unedited, before, after)
+        words.append(f"{arm}: forget {before.value:.2f} to {after.value:.2f}, side then {side}")
+        holds = UNDECIDED if back is None else _below(back, RELEARNED)
+        # a ruined model relearns nothing: an arm must hold and stay useful
+        parts[arm] = _weakest(holds, _above(side, USEFUL))
+    return _finding("; ".join(words), parts)
 
 
 CLAIMS = (
