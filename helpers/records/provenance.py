@@ -50,10 +50,11 @@ def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapp
 
 
 def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the folder of a local file: what a file is called says nothing of the machine."""
+    """Settings without the folders of local files: what a file is called says nothing of the machine."""
     scrubbed = {key: without_folders(value) for key, value in settings.items() if isinstance(value, Mapping)}
     files = {key: Path(value).name for key, value in settings.items() if key.rpartition(".")[2] == "forget_file"}
-    return {**settings, **scrubbed, **files}
+    own = {"own_methods": [Path(file).name for file in settings["own_methods"]]} if "own_methods" in settings else {}
+    return {**settings, **scrubbed, **files, **own}
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:

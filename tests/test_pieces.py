@@ -1,0 +1,214 @@
+"""One process, several, or a cluster, with one of its workers killed: the same rows, and what fails is named."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from helpers.lab.lab import Lab
+from helpers.lab.pieces import Named, Piece, PieceError, jobs_of, own_device
+from helpers.methods.dsg import DSG
+from helpers.records.provenance import ROOT
+from helpers.records.store import fingerprint
+from tests import some_pieces
+
+# The embedded model with few texts, questions and settings.
+SMALL = {
+    "texts.forget_rows": 8, "texts.retain_rows": 16, "texts.neutral_rows": 4, "texts.framed_documents": 16,
+    "questions.limit": 3, "selection.n_features": 4,
+    "method.static_clamp.n_features": [2, 4], "method.static_clamp.strengths": [2.0, 8.0],
+    "method.rmu.layers": [2], "method.rmu.steering": [10.0], "method.rmu.alphas": [3.0, 30.0], "method.rmu.steps": 2,
+}  # fmt: skip
+
+pytestmark = pytest.mark.xdist_group("pieces")
+
+
+def small_lab(folder: Path, **compute: object) -> Lab:
+    how = {f"compute.{name}": value for name, value in compute.items()}
+    return Lab("tiny", "03_pieces", str(folder / "runs"), str(folder / "figures"), SMALL | how)
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory) -> Iterator[str]:
+    """Address of a real `dask scheduler` on loopback with two real `dask worker` processes of one thread."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command, folder = [sys.executable, "-m", "dask"], tmp_path_factory.mktemp("dask")
+    port = address.rpartition(":")[2]
+    started = [["scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"]]
+    started += [["worker", address, "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]] * 2
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, "env": environment}
+    processes = [subprocess.Popen([*command, *arguments], **quiet) for arguments in started]
+    yield address
+    for process in reversed(processes):
+        process.terminate()
+        process.wait(30)
+
+
+def pieces_of(numbers: list[int], compute, *more) -> list[Piece]:
+    return [
+        Piece(f"number {n}", "squares", ({"number": str(n), "more": fingerprint(more)},), compute, (n, *more))
+        for n in numbers
+    ]
+
+
+# --- the same rows ----------------------------------------------------------------------------------------------------
+
+
+def test_one_process_two_and_a_cluster_give_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
+    ways = {"one": {"jobs": 1}, "two": {"jobs": 2}, "cluster": {"jobs": 1, "scheduler": scheduler}}
+    found, files = {}, {}
+    for way, compute in ways.items():
+        scores = small_lab(tmp_path / way, **compute).sweep("rmu", "static_clamp")
+        found[way] = pd.concat([one.table.assign(words=one.setting.words) for one in scores])
+        stages = (tmp_path / way / "runs").rglob("knowledge-*/data.parquet")
+        files[way] = {path.parent.name: path.read_bytes() for path in stages}
+    assert len(files["one"]) == 6  # two trainings and four clamps
+    assert files["one"] == files["two"] == files["cluster"]
+    for way in ("two", "cluster"):
+        pd.testing.assert_frame_equal(found[way], found["one"], check_exact=True)
+
+
+@pytest.mark.parametrize("where", ["processes", "cluster"])
+def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request, capsys) -> None:
+    compute = {"jobs": 2} if where == "processes" else {"scheduler": request.getfixturevalue("scheduler")}
+    lab, numbers = small_lab(tmp_path, **compute), list(range(6))
+    found = lab.computed(pieces_of(numbers, some_pieces.killed_once, str(tmp_path), 3), dear=True)
+    assert (tmp_path / "killed").exists()
+    assert [table["square"].item() for (table,) in found] == [0, 1, 4, 9, 16, 25]
+    # the profile says one thread, in every process
+    assert {table["threads"].item() for (table,) in found} == {1}
+
+
+def test_when_every_process_dies_it_ends(tmp_path: Path) -> None:
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    with pytest.raises(TerminatedWorkerError):
+        small_lab(tmp_path, jobs=2).computed(pieces_of([1, 2], some_pieces.always_killed), dear=True)
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Lab:
+    return small_lab(tmp_path_factory.mktemp("lab"), jobs=1)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_piece_that_raises_is_named_and_the_others_are_stored(tmp_path: Path, jobs: int) -> None:
+    lab, pieces = small_lab(tmp_path, jobs=jobs), pieces_of([1, 2, 3, 4], some_pieces.wrong_for, 2)
+    with pytest.raises(PieceError, match=r"^1 of 4 pieces failed:\nsquares: number 2: ValueError: 2 cannot be squared$"):
+        lab.computed(pieces, dear=True)
+    stored = [lab.store.read(piece.stage, piece.keys[0]) for piece in pieces]
+    assert [stage is not None for stage in stored] == [True, False, True, True]
+    # what is stored is not computed again
+    with pytest.raises(PieceError, match="1 of 1 pieces failed"):
+        lab.computed(pieces, dear=True)
+
+
+def test_every_finished_piece_is_a_line(lab: Lab, caplog) -> None:
+    with caplog.at_level("INFO", logger="helpers"):
+        lab.computed(pieces_of([7, 8], some_pieces.square), dear=False)
+        lab.computed(pieces_of([7, 8], some_pieces.square), dear=False)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].startswith("squares: number 7: 0.0 s (1 of 2, about") and "(2 of 2, about 0 s left)" in lines[1]
+
+
+# --- who computes -----------------------------------------------------------------------------------------------------
+
+
+def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_it(lab: Lab, monkeypatch) -> None:
+    import helpers.lab.pieces as module
+
+    sent: list[list[int]] = []
+
+    def elsewhere(place, waiting, jobs, scheduler):
+        sent.append(list(waiting))
+        yield from (module.Computed(n, [], 0.0) for n in list(waiting))
+
+    monkeypatch.setattr(module, "_elsewhere", elsewhere)
+    pieces = pieces_of([1, 2, 3, 4], some_pieces.square)
+    spread = lambda **how: list(module.spread(lab, None, pieces, **{"jobs": 2, "scheduler": "", "dear": False} | how))  # noqa: E731
+    assert len(spread()) == 4 and sent == []  # they take no time
+    monkeypatch.setattr(module, "WORTH_SECONDS", 0.0)
+    assert len(spread()) == 4 and sent == [[1, 2, 3]]
+    assert len(spread(jobs=1)) == 4 and len(sent) == 1  # there is nobody else
+    assert len(spread(dear=True)) == 4 and sent[1] == [0, 1, 2, 3]
+    assert len(spread(jobs=1, scheduler="tcp://host:1")) == 4 and sent[2] == [0, 1, 2, 3]
+
+
+@dataclass(frozen=True)
+class OfANotebook(DSG):
+    """A method as one would define it in a notebook."""
+
+
+def test_a_method_of_a_notebook_is_computed_where_it_is_known(lab: Lab, monkeypatch) -> None:
+    import helpers.lab.pieces as module
+
+    monkeypatch.setattr(OfANotebook, "__module__", "__main__")
+    monkeypatch.setattr(module, "_elsewhere", lambda *_: pytest.fail("sent away"))
+    known, other = Piece("a", "s", ({},), lambda lab, s: [s.strength], (OfANotebook(1, 2.0),)), OfANotebook(1, 3.0)
+    pieces = [known, Piece("b", "s", ({},), lambda lab, s: [s.strength], (other,))]
+    done = module.spread(lab, None, pieces, jobs=2, scheduler="", dear=True)
+    assert [computed.results for computed in done] == [[2.0], [3.0]]
+
+
+def test_a_setting_travels_by_names() -> None:
+    setting = DSG(20, 5.0, threshold=0.25)
+    values = tuple({"n_features": 20, "strength": 5.0, "features": None, "value": None, "fires_above": 0.0, "bos": False,
+                    "threshold": 0.25}.items())  # fmt: skip
+    assert Named("helpers.methods.dsg", "DSG", values).resolved() == setting
+
+
+@pytest.mark.parametrize(
+    ("device", "process", "gpus", "expected"),
+    [
+        ("auto", "LokyProcess-1", 2, "cuda:0"),
+        ("auto", "LokyProcess-2", 2, "cuda:1"),
+        ("cuda", "LokyProcess-3", 2, "cuda:0"),  # it took the place of one that died
+        ("auto", "LokyProcess-2", 1, "auto"),
+        ("cuda:1", "LokyProcess-1", 4, "cuda:1"),  # what is named is meant
+        ("cpu", "LokyProcess-2", 4, "cpu"),
+        ("auto", "MainProcess", 2, "auto"),
+    ],
+)
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch, device, process, gpus, expected) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert own_device(device, process) == expected
+
+
+def test_jobs_are_one_a_core_or_one_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert (jobs_of(0, "cpu"), jobs_of(5, "cpu")) == (3, 5)
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: True, device_count=lambda: 4))
+    assert (jobs_of(0, "auto"), jobs_of(0, "cuda"), jobs_of(2, "cuda"), jobs_of(0, "cpu")) == (4, 4, 2, 3)
+
+
+def test_killed_between_pieces_a_run_goes_on_with_the_next(tmp_path: Path) -> None:
+    """A child process is killed after it has stored some pieces; the next one computes the others only."""
+    script = (
+        "import sys; from pathlib import Path; from tests.test_pieces import small_lab, pieces_of; "
+        "from tests import some_pieces; lab = small_lab(Path(sys.argv[1]), jobs=1); "
+        "lab.computed(pieces_of([0, 1, 2, 3], some_pieces.killed_once, sys.argv[1], 2), dear=True); print('done')"
+    )
+    run = lambda: subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)  # noqa: E731
+    assert run().returncode == -9
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("squares-*/data.parquet")}
+    assert len(stamps) == 2
+    time.sleep(0.01)
+    assert run().stdout.strip().endswith("done")
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert len(list(tmp_path.rglob("squares-*/data.parquet"))) == 4
