@@ -26,6 +26,8 @@ from helpers.profiles import load_profile, run_name
 from helpers.records import provenance
 from helpers.records.store import Store, code_fingerprint, fingerprint, write_atomically
 
+# helpers.report.plots.style.SHEET, by its path, since this module does not reach the plots
+SHEET = provenance.ROOT / "helpers" / "report" / "plots" / "house.mplstyle"
 SUFFIXES = (".png", ".pdf", ".csv", ".json")
 Draw = Callable[[pd.DataFrame], Figure]
 
@@ -200,9 +202,8 @@ def _plot(name: str) -> Draw | None:
 
 
 def _draw(csv: Path, kinds: Mapping[str, str], draw: Draw) -> Figure:
-    """Draw from the CSV under matplotlib's own defaults, so that a notebook's settings leave no trace, and save."""
-    with matplotlib.rc_context(), plt.style.context("default"):
-        matplotlib.rcParams["pdf.fonttype"] = 42  # text stays text, which journals ask for
+    """Draw from the CSV under the house style alone, so that a notebook's settings leave no trace, and save."""
+    with matplotlib.rc_context(), plt.style.context(["default", SHEET]):
         figure = draw(_read_csv(csv, kinds))
         if not isinstance(figure, Figure):
             raise TypeError(
