@@ -1,17 +1,29 @@
-"""Every committed figure can be drawn from its table alone, and says what the table says."""
+"""Every committed figure can be drawn from its table alone, fits a page, and says what the table says."""
 
 import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import combinations
+from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from helpers.experiments import conditional
 from helpers.published import load_published
 from helpers.records.provenance import ROOT
 from helpers.report import plots
+from helpers.report.plots import style
 
 FIGURES = ROOT / "figures" / "tiny"
+NAMES = sorted(path.stem for path in FIGURES.glob("*.json"))
+MINE = "a method of my own, with a name that is longer than a line"
 POINTS = pd.DataFrame({
     "method": ["DSG", "DSG", "RMU"], "setting": ["20 features x5", "20 features x9", "layer 2"],
     "forget_accuracy": [0.5, 0.9, 0.7], "side_accuracy": [0.99, 0.95, 1.0], "near_accuracy": [0.9, 0.9, 0.9],
@@ -20,56 +32,242 @@ POINTS = pd.DataFrame({
 
 
 @pytest.fixture(autouse=True)
-def closed():
-    yield
+def house_style() -> Iterator[None]:
+    with plt.style.context(["default", plots.SHEET]):
+        yield
     plt.close("all")
 
 
-def test_every_plot_draws_a_committed_figure():
-    drawn = {json.loads(path.read_text(encoding="utf-8"))["drawn_by"] for path in FIGURES.glob("*.json")}
-    names = {name for name, value in vars(plots).items() if callable(value) and not name.startswith("_")}
-    functions = {name for name in names if getattr(plots, name).__module__ == "helpers.report.plots"}
-    assert drawn == functions
+def table_of(name: str) -> tuple[Callable[[pd.DataFrame], Figure], pd.DataFrame]:
+    """A committed figure's function and rows, as they are read for a redrawing."""
+    record = json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
+    numbers = {column: [""] for column, kind in record["columns"].items() if kind != "str"}
+    rows = pd.read_csv(FIGURES / f"{name}.csv", dtype=record["columns"], keep_default_na=False, na_values=numbers)
+    return getattr(plots, record["drawn_by"]), rows
 
 
-@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.json")), ids=lambda path: path.stem)
-def test_axes_have_words(path):
-    figure = getattr(plots, json.loads(path.read_text(encoding="utf-8"))["drawn_by"])(
-        pd.read_csv(path.with_suffix(".csv"))
-    )
-    visible = [ax for ax in figure.axes if ax.axison]
-    named = [any(not label.get_text().replace(".", "").isdigit() for label in ax.get_xticklabels()) for ax in visible]
-    assert all(ax.get_xlabel() or words for ax, words in zip(visible, named, strict=True))
-    # panels may share the first one's vertical axis, and that of a table of settings has names at its ticks
-    assert (
-        not visible
-        or visible[0].get_ylabel()
-        or any(t.get_text().isalpha() or " " in t.get_text() for t in visible[0].get_yticklabels())
-    )
+@cache
+def drawn(name: str) -> Figure:
+    draw, rows = table_of(name)
+    return rendered(draw(rows))
 
 
-def test_pareto_draws_every_setting_and_joins_the_front():
-    axes = plots.pareto(POINTS).axes
-    shown = {c.get_label(): c.get_offsets().data.tolist() for c in axes[0].collections}
-    assert shown == {"DSG": [[0.99, 0.5], [0.95, 0.9]], "RMU": [[1.0, 0.7]]}
-    front = next(line for line in axes[0].lines if line.get_color() == plots.STYLE["DSG"][0])
+def rendered(figure: Figure) -> Figure:
+    """As it is saved."""
+    figure.set_dpi(plt.rcParams["savefig.dpi"])
+    figure.canvas.draw()
+    return figure
+
+
+def cut_off(figure: Figure) -> list[str]:
+    """Words that do not stand on the page, a pixel more or less."""
+    page = figure.bbox.padded(1)
+    boxes = {text.get_text(): text.get_window_extent() for text in words(figure)}
+    return [text for text, box in boxes.items() if not (page.contains(*box.min) and page.contains(*box.max))]
+
+
+def words(figure: Figure) -> list[Text]:
+    """Every text that is seen; an invisible parent hides its texts too."""
+    found = []
+
+    def walk(artist) -> None:
+        if not artist.get_visible():
+            return
+        found.extend([artist] if isinstance(artist, Text) and artist.get_text().strip() else [])
+        # of a panel that is switched off only what was added to it is drawn, a legend or a text
+        axis = {artist.xaxis, artist.yaxis} if hasattr(artist, "xaxis") and not artist.axison else set()
+        for child in artist.get_children():
+            if child not in axis:
+                walk(child)
+
+    walk(figure)
+    hidden = beyond(figure)
+    return [text for text in found if text not in hidden]
+
+
+def beyond(figure: Figure) -> set[Text]:
+    """Labels of ticks beyond an axis's limits, which matplotlib keeps and does not draw."""
+    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    ticks = [(axis, tick) for axis in axes for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())]
+    inside = {
+        tick for axis, tick in ticks if np.clip(tick.get_loc(), *sorted(axis.get_view_interval())) == tick.get_loc()
+    }
+    return {label for _, tick in ticks if tick not in inside for label in (tick.label1, tick.label2)}
+
+
+def dots(figure: Figure, panel: int) -> dict[str, list[list[float]]]:
+    """Label -> points of a scatter."""
+    found = [c for c in figure.axes[panel].collections if isinstance(c, PathCollection)]
+    return {c.get_label(): c.get_offsets().data.tolist() for c in found}
+
+
+# --- every figure -----------------------------------------------------------------------------------------------------
+
+
+def test_every_plot_draws_a_committed_figure() -> None:
+    named = {json.loads(path.read_text(encoding="utf-8"))["drawn_by"] for path in FIGURES.glob("*.json")}
+    functions = {name for name in plots.__all__ if callable(getattr(plots, name))}
+    assert named == functions
+    assert {getattr(plots, name).__name__ for name in functions} == functions  # by its own name it is redrawn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_fits_a_page_and_can_be_read(name: str) -> None:
+    figure = drawn(name)
+    assert figure.get_figwidth() <= 9
+    assert len(words(figure)) > 3
+    small = {text.get_text(): text.get_fontsize() for text in words(figure) if text.get_fontsize() < 8}
+    assert small == {} and not [
+        text for text in words(figure) if "mathdefault" in text.get_text()
+    ]  # no small exponents
+    assert cut_off(figure) == []
+    # the box of a turned word says little
+    level = [text for text in words(figure) if text.get_rotation() in (0, 90)]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1.5)) for text in level]
+    assert [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if one.overlaps(other)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_axis_with_numbers_has_words(name: str) -> None:
+    figure = drawn(name)
+    seen = {text for text in words(figure)}
+    panels = [ax for ax in figure.axes if ax.axison]
+    assert panels or name == "01_highlighted_question"
+    for ax in panels:
+        for axis in (ax.xaxis, ax.yaxis):
+            if seen & set(axis.get_ticklabels()):  # a panel may share its neighbour's axis
+                assert re.search("[a-z]{3}", axis.get_label_text()), (ax.get_title(), axis.axis_name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chance_is_named_once_wherever_it_is_drawn(name: str) -> None:
+    figure = drawn(name)
+    lines = [line for ax in figure.axes for line in ax.lines if line.get_label() == style.CHANCE_WORDS]
+    assert [text.get_text() for text in words(figure)].count("chance (0.25)") == bool(lines)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "near_accuracy" in table_of(n)[1]])
+def test_a_figure_without_near_questions_is_drawn(name: str) -> None:
+    draw, rows = table_of(name)
+    near = {column: np.nan for column in rows if column.startswith("near_")}
+    figure = rendered(draw(rows.assign(**near)))
+    empty = [t.get_text() for t in words(figure) if t.get_text() in ("no questions", "no value")]
+    assert len(empty) == (draw not in (plots.alignments, plots.conditional_sweeps))  # which show no near domain
+    # the other panels are as full as ever
+    full = draw(rows)
+    for i, ax in enumerate(full.axes):
+        if "near" not in ax.get_xlabel() + ax.get_title():
+            assert len(figure.axes[i].lines) == len(ax.lines)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if {"method", "arm", "control"} & set(table_of(n)[1])])
+def test_a_method_that_nobody_knows_is_drawn(name: str) -> None:
+    draw, rows = table_of(name)
+    column = next(c for c in ("method", "arm", "control") if c in rows)
+    figure = rendered(draw(rows.assign(**{column: rows[column].replace(rows[column].iloc[0], MINE)})))
+    assert cut_off(figure) == []
+    if draw is not plots.all_questions:  # one method under several sizes
+        shown = " ".join(" ".join(text.get_text().split()) for text in words(figure))
+        assert MINE in shown
+
+
+# --- looks ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_published_method_has_a_look_of_its_own() -> None:
+    tables = [load_published("farrell2024_fig5"), load_published("dsg2025_tables"), conditional.published_points()]
+    methods = sorted({method for table in tables for method in table["method"]})
+    looks = [style.look_of(method) for method in methods]
+    assert not set(looks) & set(style.SPARE_LOOKS)
+    assert len({marker for _, marker in looks}) == len(methods)
+
+
+def test_looks_differ_in_shape_and_colour_where_they_meet() -> None:
+    ours = ("static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG",
+            "RMU")  # fmt: skip
+    for met in (ours, [*ours, MINE, "another of mine"]):
+        looks = style.looks_of(met)
+        assert len({colour for colour, _ in looks.values()}) == len({m for _, m in looks.values()}) == len(met)
+    assert style.look_of("static clamp, published features") == style.look_of("static clamp") == ("#0072B2", "o")
+
+
+def test_an_unknown_method_keeps_its_look_and_many_differ() -> None:
+    assert style.look_of(MINE) == style.looks_of([MINE])[MINE] == style.looks_of(["DSG", MINE, "x"])[MINE]
+    assert style.look_of(MINE) in style.SPARE_LOOKS
+    assert len(set(style.SPARE_LOOKS)) == len(style.SPARE_LOOKS) == 30
+    many = style.looks_of(f"method {i}" for i in range(30))
+    assert len(set(many.values())) == 30
+    assert len(style.looks_of(f"method {i}" for i in range(40))) == 40  # more than there are looks
+
+
+def test_the_sheet_gives_what_the_house_asks_for() -> None:
+    asked = {"font.size": 9, "legend.fontsize": 8, "xtick.labelsize": 8, "ytick.labelsize": 8, "savefig.dpi": 150,
+             "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+             "figure.constrained_layout.use": True}  # fmt: skip
+    assert {name: plt.rcParams[name] for name in asked} == asked
+
+
+# --- what stands in a panel -------------------------------------------------------------------------------------------
+
+
+def test_intervals_are_distances_and_never_negative() -> None:
+    found = style.interval(pd.Series([0.5, 1.0, np.nan]), pd.Series([0.4, 0.9, 0.1]), pd.Series([0.7, 0.99999, 0.2]))
+    np.testing.assert_allclose(found, [[0.1, 0.1, np.nan], [0.2, 0.0, np.nan]])
+
+
+def test_a_strength_axis_names_zero_and_the_unedited_model() -> None:
+    _, (ax,) = style.panels(1, columns=1)
+    style.strengths(ax, [-1, 0, 1, 10, 11, 12, 13, 100])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["none", "0\n(ablate)", "1", "10", "100"]  # 11 to 13 crowd
+    assert ax.get_xlim()[0] < -1 and ax.get_xlim()[1] > 100
+
+
+def test_words_are_left_out_where_they_would_meet() -> None:
+    _, (ax,) = style.panels(1, columns=1)
+    ax.scatter([0, 0.001, 1], [0, 0, 1])
+    style.annotate_apart(ax, [(0, 0, "first", "red"), (0.001, 0, "second", "red"), (0, 0, "third", "red"),
+                              (0, 0, "fourth", "red"), (0, 0, "fifth", "red"), (1, 1, "far", "red")])  # fmt: skip
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert ax.texts[0].get_text() == "first" and ax.texts[-1].get_text() == "far" and len(boxes) < 6
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+
+
+# --- single figures ---------------------------------------------------------------------------------------------------
+
+
+def test_pareto_draws_every_setting_and_joins_the_front() -> None:
+    figure = plots.pareto(POINTS)
+    assert dots(figure, 0) == {"DSG": [[0.99, 0.5], [0.95, 0.9]], "RMU": [[1.0, 0.7]]}
+    assert dots(figure, 1) == {"DSG": [[0.9, 0.5], [0.9, 0.9]], "RMU": [[0.9, 0.7]]}
+    assert dots(figure, 2) == {"DSG": [[0.1, 0.5], [0.2, 0.9]], "RMU": [[0.0, 0.7]]}
+    ax = figure.axes[0]
+    front = next(line for line in ax.lines if line.get_color() == style.look_of("DSG")[0])
     assert front.get_xydata().tolist() == [[0.99, 0.5]]  # the other DSG setting is worse in both
-    assert [text.get_text() for text in axes[0].texts] == ["20f x5"]
+    assert [text.get_text() for text in ax.texts] == ["20f x5"]
 
 
-def test_every_published_method_has_a_style():
-    for name in ("farrell2024_fig5", "dsg2025_tables"):
-        assert set(load_published(name)["method"]) <= set(plots.STYLE)
-    assert set(conditional.published_points()["method"]) <= set(plots.STYLE)
+def test_pareto_draws_the_intervals_of_the_front() -> None:
+    ends = {"forget_low": [0.4, 0.8, 0.6], "forget_high": [0.65, 0.95, 0.8]}
+    figure = plots.pareto(POINTS.assign(**ends))
+    bars = [
+        segment for c in figure.axes[0].collections if not isinstance(c, PathCollection) for segment in c.get_segments()
+    ]
+    np.testing.assert_allclose(bars, [[[0.99, 0.4], [0.99, 0.65]], [[1.0, 0.6], [1.0, 0.8]]])
 
 
-def test_styles_differ_in_shape_and_colour_where_they_meet():
-    conditional_clamps = ("Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "RMU")
-    for met in (("static clamp", "Clamp Prime", "DSG", "RMU"), conditional_clamps):
-        assert len({plots.STYLE[m][0] for m in met}) == len({plots.STYLE[m][1] for m in met}) == len(met)
+@pytest.mark.parametrize("name", ["03_pareto", "03_published", "05_pareto", "04_tradeoff"])
+def test_a_row_is_a_point(name: str) -> None:
+    draw, rows = table_of(name)
+    figure = draw(rows)
+    found = pd.Series(0, index=rows["method"].unique())
+    for ax in figure.axes[: 2 if draw is plots.retention_tradeoff else 1]:
+        for c in ax.collections:
+            if isinstance(c, PathCollection) and c.get_label() in found:
+                found[c.get_label()] += len(c.get_offsets())
+    assert found.to_dict() == rows["method"].value_counts().to_dict()
 
 
-def test_the_point_of_highest_alignment_is_ringed_in_each_panel():
+def test_the_point_of_highest_alignment_is_ringed_in_each_panel() -> None:
     points = pd.DataFrame({
         "world": ["ours", "ours", "theirs"], "method": ["Clamp Prime", "RMU", "RMU"], "setting": ["a", "b", "c"],
         "good_retention": [0.9, 1.0, 0.8], "bad_retention": [0.5, 0.2, 0.1], "alignment": [0.45, 0.8, 0.72],
@@ -77,15 +275,85 @@ def test_the_point_of_highest_alignment_is_ringed_in_each_panel():
     figure = plots.retention_tradeoff(points)
     rings = [ax.collections[-1].get_offsets().tolist() for ax in figure.axes]
     assert rings == [[[1.0, 0.2]], [[0.8, 0.1]]]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Clamp Prime", "RMU"]
+    assert figure.axes[1].get_title() == "theirs\nhighest alignment (ringed), 0.72:\nRMU, c"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["equal alignment", "Clamp Prime", "RMU"]
 
 
-def test_letters_are_stacked_to_one():
+def test_held_out_tells_protocols_apart_by_filling_and_methods_by_look() -> None:
+    draw, rows = table_of("05_held_out")
+    gone = [column for column in rows if column.endswith(("_accuracy", "_low", "_high", "_n", "_added"))]
+    rows = rows.astype(dict.fromkeys(gone, float))
+    rows.loc[2, gone], rows.loc[2, "setting"] = np.nan, "none"
+    ax = draw(rows).axes[0]
+    marks = [box.lines[0] for box in ax.containers]
+    assert [mark.get_ydata().tolist() for mark in marks] == [[i] for i in range(len(rows))]
+    assert [(mark.get_color(), mark.get_marker()) for mark in marks] == [style.look_of(m) for m in rows["method"]]
+    assert [mark.get_markerfacecolor() == "white" for mark in marks] == [True, False] * 4
+    shown = [mark.get_xdata()[0] for mark in marks]
+    np.testing.assert_array_equal(shown, rows["forget_accuracy"])
+    assert ax.get_yticklabels()[2].get_text() == "static clamp\nnone keeps 0.99"
+
+
+def test_protocols_stand_under_their_edit() -> None:
+    draw, rows = table_of("04_protocols")
+    labels = [(text.get_text(), text.get_fontweight()) for text in draw(rows).axes[0].get_yticklabels()]
+    bold = [label for label, weight in labels if weight == "bold"]
+    assert bold == [
+        "Clamp Prime, 50 features x40",
+        "Refusal Clamp, 50 features x20",
+        "unconditional add, 10 features x2",
+    ]
+    assert labels[0][0] == bold[0] and labels[6][0] == bold[1] and len(labels) == len(rows) + 3
+    assert labels[1][0] == "some known questions, 24 orders\n(n = 20 forget, 80 side)"
+
+
+def test_letters_are_stacked_to_one() -> None:
     table = pd.DataFrame(
-        [(n, r, x, s, 0.5, 0.9, 8) for n in ("right answers", "e") for r in ("forget", "side")
+        [(n, r, x, s, 0.5, 0.9, 8) for n in ("right answers", "e, 5 features x1") for r in ("forget", "side")
          for x, s in zip("ABCD", (0.5, 0.25, 0.25, 0.0), strict=True)],
         columns=["name", "role", "letter", "share", "accuracy", "mass", "n"],
     )  # fmt: skip
     ax = plots.letters(table).axes[0]
     assert [p.get_x() + p.get_width() for p in ax.patches] == [0.5, 0.5, 0.75, 0.75, 1, 1, 1, 1]
-    assert [t.get_text() for t in ax.texts] == ["accuracy 0.50, mass 0.90"] * 2
+    assert [t.get_text() for t in ax.texts] == ["accuracy", "0.50", "0.50", "mass on\nletters", "0.90", "0.90"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["right answers", "e,\n5 features x1"]
+
+
+def test_the_gate_is_counted_over_all_questions_of_a_subject() -> None:
+    table = pd.DataFrame({
+        "subject": ["b", "b", "a"], "gate": ["shut", "open", "shut"], "n": [3, 1, 5], "right": [3, 0, 5],
+        "accuracy": [1.0, 0.0, 1.0], "low": [0.4, 0.0, 0.5], "high": [1.0, 0.8, 1.0],
+    })  # fmt: skip
+    shares, accuracy = plots.gate_cost(table).axes
+    assert [bar.get_width() for bar in shares.patches] == [0.25, 0.0]
+    assert [t.get_text() for t in shares.texts] == ["1 of 4", "0 of 5"]
+    assert [t.get_text() for t in accuracy.texts] == ["gate never opens"]
+
+
+def test_relearning_shows_the_mean_over_seeds() -> None:
+    table = pd.DataFrame({
+        "arm": "mine", "seed": [0, 1, 0, 1], "epoch": [0, 0, 1, 1], "role": "forget", "n": 4,
+        "accuracy": [0.25, 0.75, 0.5, 1.0],
+    })  # fmt: skip
+    figure = plots.relearning(table)
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[0, 0.5], [1, 0.75]]
+    assert (figure.axes[0].lines[0].get_color(), figure.axes[0].lines[0].get_marker()) == style.look_of("mine")
+    assert [ax.get_title().split("\n")[0] for ax in figure.axes] == [
+        "forget (n = 4)", "near domain (n = 0)", "side effects (n = 0)",
+    ]  # fmt: skip
+
+
+def test_a_long_question_is_broken_into_lines_that_fit() -> None:
+    rows = pd.DataFrame({"token": [" word"] * 60 + ["\n", "end"], "activation": [0.0] * 61 + [2.0]})
+    figure = rendered(plots.highlighted_question(rows))
+    *tokens, note = figure.axes[0].texts
+    # 131 characters in a line: 26 words of five
+    assert [t.get_position()[1] for t in tokens] == [0] * 26 + [1] * 26 + [2] * 9 + [3]
+    assert cut_off(figure) == []
+    assert note.get_text() == "shade: activation, up to 2"
+
+
+@pytest.mark.parametrize("path", sorted(Path(plots.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_every_drawing_function_stands_in_one_file_and_in_the_package(path: Path) -> None:
+    names = re.findall(r"^def ([a-z]\w+)\(table: pd\.DataFrame\) -> Figure:", path.read_text("utf-8"), re.MULTILINE)
+    assert set(names) <= set(plots.__all__)

@@ -33,7 +33,7 @@ from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
 from helpers.loading.saes import load_sae
 from helpers.measures.knowledge import Knowledge, knowledge_under, known_ids
-from helpers.methods import METHODS
+from helpers.methods import METHODS, PUBLISHED_FEATURES
 from helpers.methods.method import Method
 from helpers.methods.own import load_own
 from helpers.methods.selection import selections
@@ -325,7 +325,7 @@ class Lab(Run):
 
     def labelled(self, setting: Method) -> str:
         """What figures call a setting's method; it says so where its features are the published ones."""
-        return setting.label if len(self.forget_rows) else f"{setting.label}, published features"
+        return setting.label if len(self.forget_rows) else setting.label + PUBLISHED_FEATURES
 
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]

@@ -5,11 +5,13 @@ from types import MappingProxyType
 
 from helpers.methods.clamp_prime import ClampPrime
 from helpers.methods.dsg import DSG
-from helpers.methods.method import Method
+from helpers.methods.method import PUBLISHED_FEATURES, Method, looks
 from helpers.methods.refusal_clamp import RefusalClamp
 from helpers.methods.rmu import RMU
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.unconditional import Unconditional
+
+__all__ = ["METHODS", "PUBLISHED_FEATURES", "Method", "looks"]
 
 # By the name that commands, notebooks and the tables of a profile use. A new method is a file and a line here.
 METHODS: Mapping[str, type[Method]] = MappingProxyType({

@@ -38,7 +38,7 @@ class ClampPrime(ClampMethod):
     proportional: bool = field(default=False, kw_only=True)
 
     name, look = "Clamp Prime", Look("#56B4E9", "s")
-    proportional_name, proportional_look = "Clamp Prime, proportional", Look("#0072B2", "P")
+    proportional_name, proportional_look = "Clamp Prime, proportional", Look("#009E73", "P")
     source = "Khoriaty et al. 2025, section 3"
     rule, table, tables = "clamp_prime", "clamp_prime", Grid
     chosen_by = HIGHEST_ALIGNMENT

@@ -14,6 +14,8 @@ from helpers.profiles import Profile
 if TYPE_CHECKING:  # a lab applies methods, so at run time methods know nothing of labs
     from helpers.lab.lab import Lab
 
+# Ends a label where the features are those that a paper published, for want of forget text.
+PUBLISHED_FEATURES = ", published features"
 LOWEST_FORGET, HIGHEST_ALIGNMENT = "lowest forget accuracy", "highest alignment"
 
 

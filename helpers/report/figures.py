@@ -90,9 +90,8 @@ def _plot(name: str) -> Draw | None:
 
 
 def _draw(csv: Path, kinds: Mapping[str, str], draw: Draw) -> Figure:
-    """Draw from the CSV under matplotlib's own defaults, so that a notebook's settings leave no trace, and save."""
-    with matplotlib.rc_context(), plt.style.context("default"):
-        matplotlib.rcParams["pdf.fonttype"] = 42  # text stays text, which journals ask for
+    """Draw from the CSV under the house style alone, so that a notebook's settings leave no trace, and save."""
+    with matplotlib.rc_context(), plt.style.context(["default", plots.SHEET]):
         figure = draw(_read_csv(csv, kinds))
         if not isinstance(figure, Figure):
             raise TypeError(
