@@ -109,7 +109,9 @@ def lab(tmp_path_factory) -> Lab:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_piece_that_raises_is_named_and_the_others_are_stored(tmp_path: Path, jobs: int) -> None:
     lab, pieces = small_lab(tmp_path, jobs=jobs), pieces_of([1, 2, 3, 4], some_pieces.wrong_for, 2)
-    with pytest.raises(PieceError, match=r"^1 of 4 pieces failed:\nsquares: number 2: ValueError: 2 cannot be squared$"):
+    with pytest.raises(
+        PieceError, match=r"^1 of 4 pieces failed:\nsquares: number 2: ValueError: 2 cannot be squared$"
+    ):
         lab.computed(pieces, dear=True)
     stored = [lab.store.read(piece.stage, piece.keys[0]) for piece in pieces]
     assert [stage is not None for stage in stored] == [True, False, True, True]
@@ -141,7 +143,10 @@ def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_
 
     monkeypatch.setattr(module, "_elsewhere", elsewhere)
     pieces = pieces_of([1, 2, 3, 4], some_pieces.square)
-    spread = lambda **how: list(module.spread(lab, None, pieces, **{"jobs": 2, "scheduler": "", "dear": False} | how))  # noqa: E731
+
+    def spread(jobs: int = 2, scheduler: str = "", dear: bool = False) -> list:
+        return list(module.spread(lab, None, pieces, jobs, scheduler, dear))
+
     assert len(spread()) == 4 and sent == []  # they take no time
     monkeypatch.setattr(module, "WORTH_SECONDS", 0.0)
     assert len(spread()) == 4 and sent == [[1, 2, 3]]
@@ -168,8 +173,8 @@ def test_a_method_of_a_notebook_is_computed_where_it_is_known(lab: Lab, monkeypa
 
 def test_a_setting_travels_by_names() -> None:
     setting = DSG(20, 5.0, threshold=0.25)
-    values = tuple({"n_features": 20, "strength": 5.0, "features": None, "value": None, "fires_above": 0.0, "bos": False,
-                    "threshold": 0.25}.items())  # fmt: skip
+    values = tuple({"n_features": 20, "strength": 5.0, "features": None, "value": None, "fires_above": 0.0,
+                    "bos": False, "threshold": 0.25}.items())  # fmt: skip
     assert Named("helpers.methods.dsg", "DSG", values).resolved() == setting
 
 
@@ -204,11 +209,13 @@ def test_killed_between_pieces_a_run_goes_on_with_the_next(tmp_path: Path) -> No
         "from tests import some_pieces; lab = small_lab(Path(sys.argv[1]), jobs=1); "
         "lab.computed(pieces_of([0, 1, 2, 3], some_pieces.killed_once, sys.argv[1], 2), dear=True); print('done')"
     )
-    run = lambda: subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)  # noqa: E731
-    assert run().returncode == -9
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == -9
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("squares-*/data.parquet")}
     assert len(stamps) == 2
     time.sleep(0.01)
-    assert run().stdout.strip().endswith("done")
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert second.stdout.strip().endswith("done")
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert len(list(tmp_path.rglob("squares-*/data.parquet"))) == 4

@@ -16,6 +16,8 @@ ROLES = ("forget", "near", "side")
 PAPER_PROTOCOL = "chosen and reported on the same questions"
 HELD_OUT = "chosen on one half, reported on the other"
 AS_SET = "as set"
+ACCURACIES = [f"{role}_{what}" for role in ROLES for what in ("accuracy", "low", "high", "n")]
+MEASURED = [*ACCURACIES, "forget_letter", "forget_mass", "loss_added"]
 BOOTSTRAP_SEED = 0
 
 
@@ -38,11 +40,12 @@ def points(scores: Scores, half: int | None = None) -> pd.DataFrame:
         forget questions also forget_letter (the share of the letter said most, 1 for a model that has collapsed into
         one) and forget_mass (mean probability that any letter is said); and loss_added.
     """
-    return pd.DataFrame([
+    rows = [
         {"method": one.label, "setting": one.setting.words, "n_features": _number(one.setting, "n_features"),
          "strength": _number(one.setting, "strength"), **_measured(one.table, half)}
         for one in scores
-    ])  # fmt: skip
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "setting", "n_features", "strength", *MEASURED])
 
 
 def _number(setting: Method, name: str) -> float:
@@ -131,8 +134,8 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
             best = best_at_floor(table["forget_accuracy"].tolist(), table["side_accuracy"].tolist(), floor)
             found = {"setting": "none"} if best is None else points(of, report_on).iloc[best].to_dict()
             rows.append({**found, "method": method, "protocol": protocol})
-    measured = [f"{role}_{what}" for role in ROLES for what in ("accuracy", "low", "high", "n")]
-    return pd.DataFrame(rows, columns=[*columns, *measured, "loss_added"]).astype(dict.fromkeys(measured, float))
+    table = pd.DataFrame(rows, columns=[*columns, *ACCURACIES, "loss_added"])
+    return table.astype(dict.fromkeys(ACCURACIES, float))
 
 
 def score_table(points_table: pd.DataFrame, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:

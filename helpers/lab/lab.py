@@ -438,7 +438,8 @@ def _known_ids(lab: Lab, form: str, subject: str) -> list[dict[str, list]]:
 
 
 def _stage_of(setting: Method) -> str:
-    return f"knowledge-{re.sub(r'(?<=[a-z])(?=[A-Z])', '-', type(setting).__name__).lower()}"
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", type(setting).__name__)
+    return "-".join(["knowledge", *words]).lower()
 
 
 def _groups(indices: Sequence[int], settings: Sequence[Method], size: int) -> list[list[int]]:
@@ -450,9 +451,10 @@ def _groups(indices: Sequence[int], settings: Sequence[Method], size: int) -> li
 
 
 def _words(settings: Sequence[Method], group: Sequence[int]) -> str:
-    first, *_, last = [settings[group[0]], settings[group[-1]]]
-    label = first.label
-    return f"{label}, {first.words}" if len(group) == 1 else f"{label}, {len(group)} settings to {last.words}"
+    first, last = settings[group[0]], settings[group[-1]]
+    if len(group) == 1:
+        return f"{first.label}, {first.words}"
+    return f"{len(group)} settings from {first.label}, {first.words} to {last.label}, {last.words}"
 
 
 def open_lab(

@@ -5,6 +5,7 @@ from pathlib import Path
 import nnsight
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from helpers.engine.forward import check_hook, wrap
 from helpers.loading.hub import Hub
@@ -26,6 +27,7 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
         RuntimeError: the hook does not do what it should.
     """
     device = device_of(profile.model)
+    disable_progress_bar()  # a notebook would keep every step of it
     folder = _organism() if profile.model.source == "organism" else (hub or Hub()).fetch(model_source(profile))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # eager: Gemma-2's attention soft-cap is not in the fused kernels

@@ -93,7 +93,7 @@ def gate_threshold_of(lab: Lab, features: tuple[int, ...]) -> float:
     """Tau for some features in a lab: the profile's percentile of rho on framed retain text."""
     percentile = lab.profile.grid_of(DSG.table, Grid).gate_percentile
     how = (lab.framed_retain, percentile, lab.profile.model.batch_tokens)
-    return lab.stage("gate-threshold", gate_threshold, lab.model, lab.sae, features, *how)
+    return lab.stage(f"gate-threshold-{len(features)}", gate_threshold, lab.model, lab.sae, features, *how)
 
 
 def gate_threshold(model, sae, features: tuple[int, ...], rows: list, percentile: float, batch_tokens: int) -> float:

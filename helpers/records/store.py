@@ -204,8 +204,9 @@ def _dump(value: object) -> bytes:
 def code_fingerprint(function: Callable) -> str:
     """SHA-256 (hex) over the source of the function's module and of every module of this package that it reaches.
 
-    Imports are read from the source, never executed: also those inside functions, relative ones, and packages above.
-    So a plot that changes leaves a sweep alone, and a change in `interventions.py` does not.
+    Imports are read from the source, never executed: also those inside functions, and relative ones. A package counts
+    where a name is taken from it, and not because a module lies in it: so a method that is new in the registry of
+    `helpers.methods` leaves the others alone. What stands under `if TYPE_CHECKING:` never runs, and does not count.
 
     Raises:
         TypeError: the function was typed into a notebook or a console, so that it has no source file.
@@ -231,7 +232,7 @@ def _reached(module: str) -> dict[str, Path]:
             reached[name] = path
             package = name if path.name == "__init__.py" else name.rpartition(".")[0]
             for level, target in _source(path, path.stat().st_mtime_ns)[1]:
-                waiting += _with_parents(_absolute(package, level, target))
+                waiting.append(_module_of(_absolute(package, level, target), roots))
     return reached
 
 
@@ -279,9 +280,11 @@ def _absolute(package: str, level: int, target: str) -> str:
     return ".".join([*parents[: len(parents) - level + 1], target])
 
 
-def _with_parents(name: str) -> list[str]:
-    parts = name.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+def _module_of(name: str, roots: Mapping[str, Path]) -> str:
+    """The module that an imported name is, or is taken from."""
+    while _source_file(name, roots) is None and "." in name:
+        name = name.rpartition(".")[0]
+    return name
 
 
 # --- the store --------------------------------------------------------------------------------------------------------

@@ -1,23 +1,36 @@
 """Sentences that read a table aloud: the words stand in the notebook, the numbers come from the rows."""
 
+import math
 import re
-from collections.abc import Sequence
+import string
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from IPython.display import Markdown
+
+MISSING = "*(missing)*"
 
 
 def say(sentence: str, **numbers: object) -> Markdown:
     """The sentence with its numbers in place, as Markdown below the cell.
 
+    A number that the rows do not have (a subject without known questions, a method that was left out) is said to be
+    missing, so that no notebook stops at a sentence.
+
     Args:
         sentence: as for `str.format`, as in "RMU forgets {RMU:.2f}".
         numbers: what stands in the braces; those that the sentence does not name are left out.
-
-    Raises:
-        KeyError: the sentence names a number that is not there.
     """
-    return Markdown(sentence.format(**numbers))
+    return Markdown(_Filled().vformat(sentence, (), numbers))
+
+
+class _Filled(string.Formatter):
+    def get_value(self, key: int | str, args: Sequence, kwargs: Mapping[str, object]) -> object:
+        return kwargs.get(key, math.nan) if isinstance(key, str) else super().get_value(key, args, kwargs)
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        missing = isinstance(value, float) and math.isnan(value)
+        return MISSING if missing else super().format_field(value, format_spec)
 
 
 def numbers(table: pd.DataFrame, by: str | Sequence[str], value: str) -> dict[str, float]:
