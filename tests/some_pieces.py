@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -34,3 +35,10 @@ def wrong_for(lab, number: int, wrong: int) -> list[pd.DataFrame]:
     if number == wrong:
         raise ValueError(f"{number} cannot be squared")
     return square(lab, number)
+
+
+def grown(lab, number: int) -> list[pd.DataFrame]:
+    """The process that took it, which has grown by 400 MB and took a second."""
+    lab.kept = [*getattr(lab, "kept", []), torch.ones(100_000_000)]
+    time.sleep(1.1)  # loky looks at a process's memory once a second
+    return [pd.DataFrame({"process": [os.getpid()]})]

@@ -155,6 +155,12 @@ def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_
     assert len(spread(jobs=1, scheduler="tcp://host:1")) == 4 and sent[2] == [0, 1, 2, 3]
 
 
+def test_a_lab_that_keeps_much_is_no_leak(tmp_path: Path) -> None:
+    """Loky would end a process that has grown by 300 MB; the same two processes compute all pieces."""
+    found = small_lab(tmp_path, jobs=2).computed(pieces_of(list(range(6)), some_pieces.grown), dear=True)
+    assert len({table["process"].item() for (table,) in found}) <= 2
+
+
 @dataclass(frozen=True)
 class OfANotebook(DSG):
     """A method as one would define it in a notebook."""

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from helpers.methods.method import Method
@@ -177,6 +179,9 @@ def _opened(place: Place) -> Lab:
     """The worker's lab, opened once; a worker that is asked from another place lets the former go."""
     from helpers.lab.lab import Lab  # which imports this module
 
+    # loky ends a process that has grown by 300 MB since its first piece: a lab does so by design, when it keeps
+    # residuals, and opening another would cost more than any piece
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     overrides = json.loads(place.overrides) or {}
     named = load_profile(place.profile, overrides, place.notebook[:2]).model.device
     device = own_device(named, current_process().name)
