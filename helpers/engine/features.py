@@ -18,7 +18,7 @@ from helpers.text.batches import Rows, batches
 if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
     from sae_lens import SAE
 
-# DSG's guard against a retain importance of zero, small enough never to change an order
+# Muhamed et al.'s guard against a retain importance of zero, small enough never to change an order
 EPSILON = 1e-21
 
 # So many activations are held at once, whatever the batch and the width: 256 tokens of an SAE of 16,384 features.
@@ -67,7 +67,7 @@ def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.Dat
 
 
 def importance(statistics: pd.DataFrame, released: bool = False) -> np.ndarray:
-    """DSG's importance of every feature: E[f^2] as the paper says, or (E[f])^2 as the released code has it."""
+    """Importance of every feature (Muhamed et al.): E[f^2] as the paper says, or (E[f])^2 as the released code has it."""
     return (statistics["mean"] ** 2 if released else statistics["mean_square"]).to_numpy()
 
 
@@ -76,7 +76,7 @@ def select_by_sparsity(
 ) -> np.ndarray:
     """Farrell's rule: of the features that fire on less than a share of retain tokens, those that fire most on forget.
 
-    Clamp Prime's rule (Khoriaty et al.) is the same with a smaller threshold.
+    Khoriaty et al.'s rule is the same with a smaller threshold.
 
     Args:
         forget_rate: share of forget tokens at which each feature fires, [features].
@@ -104,7 +104,7 @@ def select_by_importance(
     ratio_percentile: float,
     forget_percentile: float = 5.0,
 ) -> np.ndarray:
-    """DSG's rule: keep high ratios of forget to retain importance, then take the most important on forget text.
+    """Muhamed et al.'s rule: keep high ratios of forget to retain importance, then take the most important on forget text.
 
     A feature is kept if its ratio forget / (retain + 1e-21) is at or above that percentile of all ratios and its forget
     importance at or above its own percentile.
@@ -113,7 +113,7 @@ def select_by_importance(
         forget_importance: importance on forget text, [features], from `importance`.
         retain_importance: the same on retain text.
         n_features: how many to choose; fewer come back when fewer qualify.
-        ratio_percentile: 0 to 100 (DSG: 95 for biology, 90 for cyber).
+        ratio_percentile: 0 to 100 (Muhamed et al.: 95 for biology, 90 for cyber).
         forget_percentile: 0 to 100.
 
     Returns:
@@ -141,7 +141,7 @@ def _same_length(forget: np.ndarray, retain: np.ndarray, n_features: int) -> tup
 
 @torch.no_grad()
 def hot_fractions(model, sae: SAE, features: Sequence[int], rows: Rows, batch_tokens: int) -> np.ndarray:
-    """DSG's rho of every row, [rows] float64 in the caller's order, for these features (see `hot_fraction`)."""
+    """Hot fraction rho of every row, [rows] float64 in the caller's order, for these features (see `hot_fraction`)."""
     columns, found = chosen_columns(sae, features), np.empty(len(rows))
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
         activations = columns.encode(residual_after(model, batch, layer_of(sae)))

@@ -25,7 +25,7 @@ def generate(
     Args:
         prompts: token ids, BOS first, of any lengths; they run as one batch.
         intervention: in place at the prompt and, if `generated`, at the new tokens; None for the unedited model.
-        generated: whether new tokens are edited too (the released DSG code never acts on them).
+        generated: whether new tokens are edited too (Muhamed et al.'s released code never acts on them).
 
     Returns:
         the new token ids of each prompt, EOS left out.

@@ -48,7 +48,7 @@ def after_bos(mask: Tensor) -> Tensor:
 
 
 def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
-    """DSG's rho(x): the share of real tokens at which any chosen feature fires, with BOS in neither count.
+    """Muhamed et al.'s rho(x): the share of real tokens at which any chosen feature fires, with BOS in neither count.
 
     Args:
         hot: [batch, seq] bool, true at tokens where any chosen feature fires.
@@ -64,7 +64,7 @@ def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """DSG's sequence-level guard: only a sequence whose hot fraction lies strictly above the threshold is touched."""
+    """Muhamed et al.'s sequence-level guard: only a sequence whose hot fraction lies strictly above the threshold is touched."""
 
     threshold: float
 
@@ -86,14 +86,14 @@ class Clamp:
         features: ids of the chosen features, without repeats; none is allowed and changes nothing.
         value: what each feature is set to: one number (-20.0 for the papers' c = 20, 0.0 for zero ablation), one number
             per feature (Khoriaty's 'proportional'), a `Scale` or an `Add`.
-        where: 'own': a feature is set where it fires itself (Farrell, Clamp Prime). 'any': at a token where any chosen
-            feature fires, all of them are set (DSG). 'always': at every token (unconditional steering).
-        gate: touch a sequence only if this opens (DSG); None touches every sequence.
+        where: 'own': a feature is set where it fires itself (Farrell, Khoriaty). 'any': at a token where any chosen
+            feature fires, all of them are set (Muhamed). 'always': at every token (plain steering).
+        gate: touch a sequence only if this opens (Muhamed); None touches every sequence.
         decoders: ids of the features whose decoder vectors carry the change; None means the features' own. Farrell's
             'random decoder' control writes along another feature's vector.
         triggers: ids of the features whose firing decides in place of the chosen ones, which are then set wherever any
-            trigger fires (Refusal Clamp: harmful features trigger, the refusal feature is set); needs where='any'.
-        fires_above: a feature fires where its activation is larger than this (Refusal Clamp: 0.05).
+            trigger fires (Khoriaty: harmful features trigger, a refusal feature is set); needs where='any'.
+        fires_above: a feature fires where its activation is larger than this (Khoriaty: 0.05).
         bos: whether BOS may be touched too, as in the released code of Farrell and Khoriaty and in lm-eval's `steered`;
             no hot fraction counts it even so.
         keep_error: what the SAE does not reconstruct stays in the residual, as in all three papers; without it every
@@ -214,7 +214,7 @@ class Clamp:
 class Held:
     """An intervention through generation with a KV cache: what the gate says of the prompts holds until the end.
 
-    Call it with the residual of the prompts, then with that of each new token. (The released DSG code gates every
+    Call it with the residual of the prompts, then with that of each new token. (Muhamed et al.'s released code gates every
     forward pass by itself, and so never acts on generated tokens.)
 
     Args:
