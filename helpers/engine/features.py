@@ -67,7 +67,7 @@ def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.Dat
 
 
 def importance(statistics: pd.DataFrame, released: bool = False) -> np.ndarray:
-    """Importance of every feature (Muhamed et al.): E[f^2] as the paper says, or (E[f])^2 as the released code has it."""
+    """Importance of every feature: E[f^2] as Muhamed et al. say, or (E[f])^2 as their released code has it."""
     return (statistics["mean"] ** 2 if released else statistics["mean_square"]).to_numpy()
 
 
@@ -104,7 +104,7 @@ def select_by_importance(
     ratio_percentile: float,
     forget_percentile: float = 5.0,
 ) -> np.ndarray:
-    """Muhamed et al.'s rule: keep high ratios of forget to retain importance, then take the most important on forget text.
+    """Keep high ratios of forget to retain importance, then take the most important on forget text (Muhamed et al.).
 
     A feature is kept if its ratio forget / (retain + 1e-21) is at or above that percentile of all ratios and its forget
     importance at or above its own percentile.

@@ -64,7 +64,7 @@ def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """Muhamed et al.'s sequence-level guard: only a sequence whose hot fraction lies strictly above the threshold is touched."""
+    """Only a sequence whose hot fraction lies strictly above the threshold is touched (Muhamed et al.)."""
 
     threshold: float
 
@@ -214,8 +214,8 @@ class Clamp:
 class Held:
     """An intervention through generation with a KV cache: what the gate says of the prompts holds until the end.
 
-    Call it with the residual of the prompts, then with that of each new token. (Muhamed et al.'s released code gates every
-    forward pass by itself, and so never acts on generated tokens.)
+    Call it with the residual of the prompts, then with that of each new token. (The code that Muhamed et al. released gates
+    every forward pass by itself, and so never acts on generated tokens.)
 
     Args:
         clamp: the intervention.
