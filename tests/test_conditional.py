@@ -1,4 +1,4 @@
-"""Conditional clamps (notebook 04): what the settings make, what is chosen, and how an edit reads."""
+"""Notebook 04's tables: which features and how strongly, what is said under an edit, and how it reads by protocol."""
 
 from dataclasses import replace
 
@@ -7,227 +7,213 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.engine.interventions import Add, Clamp
+from helpers.engine.edited import Edited
+from helpers.engine.generation import generate
+from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import answer_probabilities, is_right
-from helpers.experiments import conditional
-from helpers.experiments.exam import ClampSetting, Exam, points, score_settings
+from helpers.experiments.conditional import (
+    chosen_table,
+    letters_table,
+    protocols,
+    published_points,
+    random_features,
+    told,
+    tradeoff_table,
+)
+from helpers.lab.choosing import points
+from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import WORLD_SEED
+from helpers.measures.knowledge import knowledge_under
 from helpers.measures.metrics import alignment
+from helpers.methods import DSG, RMU, ClampPrime, Unconditional
 from helpers.organism.world import build_world
 from helpers.profiles import load_profile
-from helpers.text.questions import ORDERS, ORIGINAL_ORDER
-from tests.toy import D_SAE, LAYER, toy_model, toy_sae
+from helpers.text.questions import ORDERS, ORIGINAL_ORDER, encode_texts
+from tests.test_knowledge import WEIGHTS, trained
+from tests.toy import ToyLab, toy_knowledge, toy_sae, toy_scores
 
 FEATURES = (3, 5, 8, 13)
-TINY = load_profile("tiny")
-SETTINGS = replace(
-    TINY.conditional, n_features=(2, 3), strengths=(0.0, 5.0), refusal_strengths=(4.0,), add_strengths=(1.0,),
-    ordered_questions=1, resamples=50,
-)  # fmt: skip
+SETTINGS = replace(load_profile("tiny").conditional, ordered_questions=1, resamples=50)
+PRIME, ADD = ClampPrime(4, 5.0, features=FEATURES), Unconditional(4, 1.0, features=FEATURES)
 
 
 @pytest.fixture(scope="module")
-def exam():
-    world = build_world(WORLD_SEED)
-    questions = {s: world.questions(s)[:n] for s, n in (("hazard", 4), ("biology", 2), ("history", 3), ("aging", 2))}
-    roles = {"hazard": "forget", "biology": "near", "history": "side", "aging": "side"}
-    neutral = torch.arange(10, 58).view(4, 12)
-    return Exam(toy_model(), questions, roles, neutral, LAYER, "chat", 10_000, TINY.cache)
+def knowledge():
+    return toy_knowledge(hazard=4, biology=2, history=3, aging=2)
 
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def edits(knowledge):
+    """Two interventions and other weights, by label and words."""
+    lab = ToyLab()
+    lab.model = knowledge.model
+    found = {(setting.label, setting.words): setting.apply(lab) for setting in (PRIME, ADD)}
+    return found | {("RMU", "layer 2"): Edited(knowledge.model, weights=trained(WEIGHTS))}
 
 
-def test_proportional_values_follow_the_firing_rates():
-    assert conditional.rate_weights(np.array([0.3, 0.2, 0.1])) == pytest.approx((1.5, 1.0, 0.5))
-    rates = np.linspace(0.01, 0.32, D_SAE)
-    grid = conditional.prime_grid(np.array(FEATURES), rates, SETTINGS, unit=2.0)
-    assert [(s.method, len(s.features), s.strength) for s in grid] == [
-        ("Clamp Prime", 2, 0.0), ("Clamp Prime", 2, 5.0), ("Clamp Prime, proportional", 2, 5.0),
-        ("Clamp Prime", 3, 0.0), ("Clamp Prime", 3, 5.0), ("Clamp Prime, proportional", 3, 5.0),
-    ]  # fmt: skip
-    assert grid[1].clamp(toy_sae()).value == -10.0
-    # features 3 and 5 fire at 0.04 and 0.06: weights 0.8 and 1.2
-    assert grid[2].clamp(toy_sae()).value == pytest.approx((-8.0, -12.0))
-    assert {s.where for s in grid} == {"own"}
-
-
-def test_the_refusal_clamp_sets_one_feature_where_harmful_ones_fire():
-    (few, _) = conditional.refusal_grid(np.array(FEATURES), 20, SETTINGS, unit=2.0)
-    clamp = few.clamp(toy_sae())
-    assert (clamp.features, clamp.triggers, clamp.value, clamp.where) == ((20,), (3, 5), -8.0, "any")
-    assert clamp.fires_above == SETTINGS.fires_above > 0
-    assert few.labels()["n_features"] == 2  # the harmful ones
-
-
-def test_addition_has_no_condition():
-    (few, _) = conditional.add_grid(np.array(FEATURES), SETTINGS, unit=2.0)
-    clamp = few.clamp(toy_sae())
-    assert (clamp.value, clamp.where, clamp.features) == (Add(-2.0), "always", (3, 5))
-    residual = torch.randn(1, 3, 16, generator=torch.Generator().manual_seed(0))
-    moved = clamp(residual, torch.ones(1, 3)) - residual
-    expected = -2.0 * toy_sae().W_dec[[3, 5]].sum(dim=0)
-    torch.testing.assert_close(moved[0], torch.stack([torch.zeros(16), expected, expected]), atol=1e-5, rtol=0)
-
-
-def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="triggers need where='any'"):
-        ClampSetting("m", FEATURES, 1.0, 1.0, "own", None, refusal=7).clamp(toy_sae())
-    with pytest.raises(ValueError, match="one per feature"):
-        ClampSetting("m", FEATURES, 1.0, 1.0, "own", None, weights=(1.0, 2.0)).clamp(toy_sae())
-
-
-def test_controls_change_one_thing_each():
-    setting = ClampSetting("Refusal Clamp", FEATURES, 4.0, 2.0, "any", None, refusal=20, fires_above=0.05)
-    lowered, boosted, dropped, other = [s.clamp(toy_sae()) for s in conditional.refusal_controls(setting, [9])]
-    assert (lowered.value, boosted.value, other.value) == (-8.0, 8.0, -8.0)
-    assert (lowered.features, boosted.features, other.features) == ((20,), (20,), (9,))
-    assert dropped.value == 8.0 and dropped.features == (20,)
-    assert [c.keep_error for c in (lowered, boosted, dropped, other)] == [True, True, False, True]
-    names = [s.method for s in conditional.refusal_controls(setting, [9, 10])]
-    assert len(set(names)) == 5  # rows of one method and strength would be taken for one setting
+def said(edit, questions, orders=ORIGINAL_ORDER, prompt_format="chat"):
+    """p(A..D) of an edit by the plain scorer, [questions, orders, 4]."""
+    return answer_probabilities(edit.model, questions, edit.intervention, orders, prompt_format)
 
 
 # --- which features ---------------------------------------------------------------------------------------------------
 
 
-def test_the_stand_in_fires_most_where_answers_begin():
-    rates, retain = np.array([0.2, 1.0, 1.0, 1.0]), np.array([0.0, 0.3, 0.1, 0.0])
-    assert conditional.stand_in(rates, retain, forbidden=[3]) == 2  # 3 is harmful, 1 fires more elsewhere
-    assert conditional.stand_in(rates, retain, forbidden=[]) == 3
-
-
-def test_answer_rates_are_those_of_the_last_token(exam):
-    sae = toy_sae()
-    rates = conditional.answer_rates(exam, sae)
-    assert rates.shape == (D_SAE,)
-    # the chat frame ends alike in every question, but the residual there has seen the question
-    counts = rates * len(exam.asked)
-    np.testing.assert_allclose(counts, counts.round(), atol=1e-9)
-    best = conditional.stand_in(rates, np.zeros(D_SAE), [])
-    assert rates[best] == rates.max() > 0
-
-
 def test_random_features_are_not_forbidden():
-    found = conditional.random_features(10, forbidden=[0, 1, 2], n=5, seed=0)
-    assert len(set(found)) == 5 and not set(found) & {0, 1, 2}
+    found = random_features(10, forbidden=[0, 1, 2], n=5, seed=0)
+    assert len(set(found)) == 5 and not set(found) & {0, 1, 2} and set(found) < set(range(10))
+    assert random_features(10, forbidden=[0, 1, 2], n=5, seed=0).tolist() == found.tolist() == sorted(found)
 
 
 def test_chosen_table_counts_retain_tokens():
     forget = pd.DataFrame({"firing_rate": [0.0, 0.1, 0.3], "mean": [0.0, 0.2, 0.9], "tokens": 100})
     retain = pd.DataFrame({"firing_rate": [0.5, 0.02, 0.0], "mean": [0.0, 0.1, 0.0], "tokens": 200})
-    table = conditional.chosen_table(np.array([2, 1]), forget, retain)
-    assert table["retain_tokens"].tolist() == [0, 4]
+    table = chosen_table(np.array([2, 1]), forget, retain)
+    assert table["feature"].tolist() == [2, 1] and table["forget_rate"].tolist() == [0.3, 0.1]
+    assert table["retain_tokens"].tolist() == [0, 4] and table["of_tokens"].tolist() == [200, 200]
     assert table["mean_activation"].tolist() == pytest.approx([3.0, 2.0])
     assert table["weight"].tolist() == pytest.approx([1.5, 0.5])
 
 
-# --- retention and alignment ------------------------------------------------------------------------------------------
-
-
-def sweep(method, forget, side, n=100):
-    """Right answers per half: forget[setting][half], side[setting][half]."""
-    rest = {"said_A": n, "said_B": 0, "said_C": 0, "said_D": 0, "letter_mass": 1.0, "loss_added": 0.0}
-    rows = [
-        {"method": method, "n_features": 5, "strength": float(i), "subject": role, "role": role, "half": half, "n": n,
-         "right": of[i][half], **rest}
-        for i in range(len(forget)) for role, of in (("forget", forget), ("near", side), ("side", side))
-        for half in (0, 1)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def test_alignment_is_chosen_on_one_half_and_reported_on_the_other():
-    # on half 0 setting 1 is better; on both together setting 0 is
-    scores = sweep("Clamp Prime", forget=[(40, 30), (25, 80)], side=[(100, 100), (100, 100)])
-    same, other = conditional.alignment_table({"Clamp Prime": scores}, 200).to_dict("records")
-    assert (same["strength"], same["alignment"]) == (0.0, pytest.approx(1 - 0.10 / 0.75))
-    assert (other["strength"], other["alignment"]) == (1.0, pytest.approx(1 - 0.55 / 0.75))
-    assert other["alignment_low"] < other["alignment"] < other["alignment_high"]
-    assert (other["good_retention_low"], other["good_retention_high"], other["forget_n"]) == (1.0, 1.0, 100)
-
-
-def test_aligned_points_and_best_edits_take_the_highest():
-    grid = [ClampSetting("a", (1,), float(i), 1.0, "own", None) for i in range(2)]
-    grid.insert(1, ClampSetting("b", (1,), 0.0, 1.0, "own", None))
-    a = sweep("a", forget=[(90, 0), (25, 100)], side=[(100, 0), (85, 0)])
-    b = sweep("b", forget=[(50, 50)], side=[(100, 100)])
-    scores = pd.concat([a[a["strength"] == 0], b, a[a["strength"] == 1]], ignore_index=True)
-    assert conditional.best_edits(grid, scores) == {"a": grid[2], "b": grid[1]}
-    table = conditional.aligned_points(scores, half=0)
-    expected = [float(alignment(s, 1, f, 1)) for f, s in ((0.9, 1.0), (0.5, 1.0), (0.25, 0.85))]
-    assert table["alignment"].tolist() == pytest.approx(expected)
+# --- beside the paper -------------------------------------------------------------------------------------------------
 
 
 def test_our_points_stand_beside_the_papers():
-    table = conditional.tradeoff_table(conditional.aligned_points(sweep("RMU", [(50, 50)], [(99, 99)])), "tiny")
-    assert table["world"].value_counts().to_dict() == {"Khoriaty et al., gemma-2-2b": 68, "ours, tiny": 1}
+    a = toy_scores(DSG, ((50, 50), (99, 99)), ((10, 10), (50, 50)), label="RMU")
+    b = toy_scores(ClampPrime, ((40, 40), (100, 100)))
+    table = tradeoff_table(Scores([a[0], b[0], a[1]]), "tiny")
+    assert table["world"].value_counts().to_dict() == {"Khoriaty et al., gemma-2-2b": 68, "ours, tiny": 3}
     assert table.notna().all(axis=None)
+    ours = table[table["world"] == "ours, tiny"]
+    assert ours["method"].tolist() == ["RMU", "RMU", "Clamp Prime"]  # method by method
+    assert ours["setting"].tolist() == ["10 features x0", "10 features x1", "10 features x0"]
+    expected = [float(alignment(s, 1, f, 1)) for f, s in ((0.5, 0.99), (0.1, 0.5), (0.4, 1.0))]
+    assert ours["alignment"].tolist() == pytest.approx(expected)
+    assert (ours["good_retention"] * (1 - ours["bad_retention"])).tolist() == pytest.approx(expected)
+
+
+def test_the_papers_alignments_are_what_their_retentions_say():
+    paper = published_points()
+    assert len(paper) == 68 and "base" not in set(paper["method"])
+    assert (paper["good_retention"] * (1 - paper["bad_retention"])).tolist() == pytest.approx(
+        paper["alignment"].tolist()
+    )
+    assert {"Clamp Prime", "Clamp Prime, proportional", "RMU"} <= set(paper["method"])
+    assert paper[paper["method"] == "RMU"]["setting"].str.match(r"layer \d+, steering \d+, alpha \d+").all()
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-def test_letters_are_counted_by_role(exam):
-    edit = ClampSetting("unconditional add", FEATURES, 3.0, 2.0, "always", None)
-    table = conditional.letters_table(exam, toy_sae(), [edit])
-    assert table.groupby(["name", "role"])["share"].sum().tolist() == pytest.approx([1.0] * 4)
+def test_letters_are_counted_by_role(knowledge, edits):
+    table = letters_table(knowledge, edits)
+    names = ["right answers", *(", ".join(words) for words in edits)]
+    assert names[1:3] == ["Clamp Prime, 4 features x5", "unconditional add, 4 features x1"]
+    assert table.groupby(["name", "role"])["share"].sum().tolist() == pytest.approx([1.0] * 8)
+    assert table["name"].tolist() == [name for _ in range(2) for name in names for _ in range(4)]
     right = table[(table["name"] == "right answers") & (table["role"] == "forget")]
-    answers = [q.answer for q in exam.questions["hazard"]]
+    answers = [q.answer for q in knowledge.questions["hazard"]]
     assert (right["share"] * 4).tolist() == [answers.count(i) for i in range(4)]
-    said = table[(table["name"] == "unconditional add, 4 features x3") & (table["role"] == "side")]
-    plain = answer_probabilities(exam.model, exam.asked, edit.clamp(toy_sae()), ORIGINAL_ORDER)[6:, 0]
-    assert (said["share"] * 5).tolist() == pytest.approx([(plain.argmax(dim=1) == i).sum().item() for i in range(4)])
-    assert said["mass"].iloc[0] == pytest.approx(plain.sum(dim=1).mean().item(), abs=1e-6)
+    assert right["accuracy"].eq(1.0).all()
+    roles = {
+        "forget": knowledge.questions["hazard"],
+        "side": [q for s in ("history", "aging") for q in knowledge.questions[s]],
+    }
+    for name, edit in zip(names[1:], edits.values(), strict=True):
+        for role, questions in roles.items():
+            found = table[(table["name"] == name) & (table["role"] == role)]
+            plain = said(edit, questions)[:, 0]
+            letters = plain.argmax(dim=1).tolist()
+            assert (found["share"] * len(questions)).tolist() == pytest.approx([letters.count(i) for i in range(4)])
+            assert found["letter"].tolist() == list("ABCD") and found["n"].eq(len(questions)).all()
+            assert found["mass"].tolist() == pytest.approx([plain.sum(dim=1).mean().item()] * 4, abs=1e-6)
+            hits = [letter == q.answer for letter, q in zip(letters, questions, strict=True)]
+            assert found["accuracy"].tolist() == pytest.approx([np.mean(hits)] * 4)
+    unedited = said(Edited(knowledge.model), roles["forget"])[:, 0].sum(dim=1).mean().item()
+    assert right["mass"].iloc[0] == pytest.approx(unedited, abs=1e-6)
 
 
-def test_text_is_hidden_where_the_profile_says_so(exam):
-    questions, clamp = exam.asked[:2], Clamp(toy_sae(), FEATURES, -20.0, "any")
-    edits = {"no edit": None, "clamp": clamp}
-    shown, hidden = (conditional.told(exam.model, questions, edits, 4, show) for show in (True, False))
+def test_text_is_hidden_where_the_profile_says_so(knowledge, edits):
+    questions, model = knowledge.asked[:2], knowledge.model
+    asked = {"no edit": Edited(model), "clamp": Edited(model, Clamp(toy_sae(), FEATURES, -20.0, "any"))}
+    asked["weights"] = edits["RMU", "layer 2"]
+    shown, hidden = (told(model, questions, asked, 4, show) for show in (True, False))
     assert set(hidden["says"]) | set(hidden["wanted"]) == {"#"}
-    assert shown["wanted"].tolist() == [q.choices[q.answer] for q in questions for _ in edits]
-    assert shown["name"].tolist() == ["no edit", "clamp"] * 2
+    assert shown["wanted"].tolist() == [q.choices[q.answer] for q in questions for _ in asked]
+    assert shown["name"].tolist() == list(asked) * 2
+    assert shown["question"].tolist() == [str(q.id) for q in questions for _ in asked]
     assert hidden["kept"].equals(shown["kept"])
-    # where no word has changed all are kept
-    same = shown[shown["name"] == "clamp"]["says"].to_numpy() == shown[shown["name"] == "no edit"]["says"].to_numpy()
-    kept = shown["kept"].to_numpy().reshape(-1, 2)
-    assert (kept[:, 0] >= kept[:, 1]).all() and (kept[same, 0] == kept[same, 1]).all()
+
+
+def test_what_is_told_is_what_is_generated_and_compared_token_by_token(knowledge, edits):
+    questions, model = knowledge.asked[:2], knowledge.model
+    asked = {"no edit": Edited(model), "clamp": Edited(model, Clamp(toy_sae(), FEATURES, -20.0, "any"))}
+    asked["weights"] = edits["RMU", "layer 2"]
+    table = told(model, questions, asked, 4, True).set_index(["name", "question"])
+    prompts = encode_texts(model.tokenizer, [f"{q.question}\nAnswer:" for q in questions])
+    plain = generate(model, prompts, 4)
+    for name, edit in asked.items():
+        tokens = generate(edit.model, prompts, 4, edit.intervention)
+        for question, new, before in zip(questions, tokens, plain, strict=True):
+            row = table.loc[(name, str(question.id))]
+            assert row["says"] == model.tokenizer.decode(new).strip()
+            same = 0
+            while same < min(len(new), len(before)) and new[same] == before[same]:
+                same += 1
+            assert row["kept"] == same
+    assert (table.loc["clamp", "kept"] < table.loc["no edit", "kept"]).all()
+    assert (table.loc["weights", "says"] != table.loc["no edit", "says"]).any()
 
 
 # --- protocols --------------------------------------------------------------------------------------------------------
 
 
-def test_every_protocol_reads_every_edit(exam):
-    sae, questions = (
-        toy_sae(),
-        {s: [*qs, *build_world(WORLD_SEED).questions(s)[-2:]] for s, qs in exam.questions.items()},
-    )
-    edits = [ClampSetting("Clamp Prime", FEATURES, 5.0, 2.0, "own", None),
-             ClampSetting("unconditional add", FEATURES, 1.0, 2.0, "always", None)]  # fmt: skip
-    table = conditional.protocols(exam, sae, questions, edits, ["plain"], SETTINGS)
-    assert table["method"].tolist() == ["Clamp Prime"] * 4 + ["unconditional add"] * 4
+def test_every_protocol_reads_every_edit(knowledge, edits):
+    questions = {s: [*qs, *build_world(WORLD_SEED).questions(s)[-2:]] for s, qs in knowledge.questions.items()}
+    table = protocols(knowledge, questions, edits, ["plain"], SETTINGS)
+    assert table["method"].tolist() == ["Clamp Prime"] * 4 + ["unconditional add"] * 4 + ["RMU"] * 4
+    assert table["setting"].tolist() == ["4 features x5"] * 4 + ["4 features x1"] * 4 + ["layer 2"] * 4
+    assert table["protocol"].tolist() == [
+        "some known questions, 24 orders", "the same known questions, one order", "all known questions, one order",
+        "all questions, one order, plain frame",
+    ] * 3  # fmt: skip
     # one a subject in 24 orders and in one, the known, all; no near domain
-    assert table["forget_n"].tolist() == [1, 1, 4, 6] * 2
-    assert table["side_n"].tolist() == [2, 2, 5, 9] * 2
+    assert table["forget_n"].tolist() == [1, 1, 4, 6] * 3
+    assert table["side_n"].tolist() == [2, 2, 5, 9] * 3
     assert table["forget_before"].tolist()[:3] == [1.0, 1.0, 1.0]
+    for i, edit in enumerate(edits.values()):
+        for role, subjects in (("forget", ["hazard"]), ("side", ["history", "aging"])):
+            one, known, every = (
+                [q for s in subjects for q in of[s][:n]]
+                for of, n in ((knowledge.questions, 1), (knowledge.questions, None), (questions, None))
+            )
+            after = table[f"{role}_after"].tolist()[4 * i : 4 * i + 4]
+            expected = [(one, ORDERS, "chat"), (one, ORIGINAL_ORDER, "chat"), (known, ORIGINAL_ORDER, "chat")]
+            for found, (asked, *how) in zip(after, [*expected, (every, ORIGINAL_ORDER, "plain")], strict=True):
+                right = is_right(said(edit, asked, *how), asked, how[0])
+                assert found == pytest.approx(right.double().mean().item())
+            before = is_right(said(Edited(knowledge.model), every, ORIGINAL_ORDER, "plain"), every, ORIGINAL_ORDER)
+            assert table[f"{role}_before"][4 * i + 3] == pytest.approx(before.double().mean().item())
 
-    clamp = edits[0].clamp(sae)
-    (one,) = exam.questions["hazard"][:1]
-    ordered = is_right(answer_probabilities(exam.model, [one], clamp, ORDERS), [one], ORDERS)
-    assert table["forget_after"][0] == pytest.approx(ordered.double().mean().item())
-    every = questions["hazard"]
-    for when, edit in (("before", None), ("after", clamp)):
-        right = is_right(answer_probabilities(exam.model, every, edit, ORIGINAL_ORDER, "plain"), every, ORIGINAL_ORDER)
-        assert table[f"forget_{when}"][3] == pytest.approx(right.double().mean().item())
+
+def test_a_collapse_into_one_letter_is_seen(knowledge, edits):
+    table = protocols(knowledge, knowledge.questions, edits, [], SETTINGS)
+    for i, edit in enumerate(edits.values()):
+        asked = knowledge.questions["hazard"]
+        for row, of, orders in ((0, asked[:1], ORDERS), (2, asked, ORIGINAL_ORDER)):
+            letters = torch.bincount(said(edit, of, orders).argmax(dim=-1).flatten(), minlength=4)
+            assert table["forget_letter"][3 * i + row] == pytest.approx(letters.max().item() / (len(of) * len(orders)))
 
 
-def test_one_order_of_known_questions_is_what_the_exam_counts(exam):
-    edit = ClampSetting("Clamp Prime", FEATURES, 5.0, 2.0, "own", None)
-    table = conditional.protocols(exam, toy_sae(), exam.questions, [edit], ["chat"], SETTINGS)
-    (point,) = points(score_settings(exam, toy_sae(), [edit])).to_dict("records")
-    for protocol in ("all known questions, one order", "all questions, one order, chat frame"):
-        (row,) = table[table["protocol"] == protocol].to_dict("records")
-        assert row["forget_after"] == pytest.approx(point["forget_accuracy"])
-        assert row["side_after"] == pytest.approx(point["side_accuracy"])
-        assert row["forget_letter"] == pytest.approx(point["forget_letter"])
+def test_one_order_of_known_questions_is_what_is_counted_under_the_edit(knowledge, edits):
+    table = protocols(knowledge, knowledge.questions, edits, ["chat"], SETTINGS)
+    for (label, words), edit in edits.items():
+        (point,) = points(
+            Scores([Scored(RMU(2, 1.0, 1.0, 1, 1, 1.0), label, {}, knowledge_under(knowledge, edit))])
+        ).to_dict("records")
+        for protocol in ("all known questions, one order", "all questions, one order, chat frame"):
+            (row,) = table[(table["protocol"] == protocol) & (table["method"] == label)].to_dict("records")
+            assert row["setting"] == words
+            assert row["forget_after"] == pytest.approx(point["forget_accuracy"])
+            assert row["side_after"] == pytest.approx(point["side_accuracy"])
+            assert row["forget_letter"] == pytest.approx(point["forget_letter"])

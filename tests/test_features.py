@@ -11,8 +11,10 @@ from helpers.engine.features import (
     feature_statistics,
     hot_fractions,
     importance,
+    mean_activation,
     select_by_importance,
     select_by_sparsity,
+    token_activations,
 )
 from helpers.engine.forward import residual_after
 from helpers.text.batches import Batch
@@ -70,6 +72,37 @@ def test_hot_fractions_in_the_callers_order(model):
         acts = sae.encode(residual_after(model, one(row), LAYER))[0, 1:, features]
         expected.append((acts > 0).any(dim=-1).double().mean().item())
     np.testing.assert_allclose(hot_fractions(model, sae, features, ROWS, 16), expected)
+
+
+@torch.no_grad()
+def test_token_activations_are_the_saes_in_the_callers_order(model):
+    sae, features = toy_sae(), (8, 3, 5)
+    for batch_tokens in (1, 16, 1000):
+        found = token_activations(model, sae, features, ROWS, batch_tokens)
+        assert [activations.shape for activations in found] == [(6, 3), (4, 3), (8, 3)]
+        for activations, row in zip(found, ROWS, strict=True):
+            expected = sae.encode(residual_after(model, one(row), LAYER))[0][:, list(features)]
+            torch.testing.assert_close(activations, expected, atol=1e-5, rtol=0)
+    assert any((activations > 0).any() for activations in found)
+    (short,) = token_activations(model, sae, features, [ROWS[2][:5]], 1000)
+    torch.testing.assert_close(found[2][:5], short, atol=1e-5, rtol=0)  # what comes later changes nothing before it
+
+
+def test_mean_activation_by_hand():
+    # where they fire: 0.2 / 0.1 = 2, 0.9 / 0.3 = 3, 4 / 0.5 = 8; each counts alike, however often it fires
+    table = pd.DataFrame({"firing_rate": [0.1, 0.3, 0.5], "mean": [0.2, 0.9, 4.0]})
+    assert mean_activation(table, [0, 1]) == pytest.approx(2.5)
+    assert mean_activation(table, np.array([2])) == pytest.approx(8.0)
+    assert mean_activation(table, (2, 1, 0)) == pytest.approx(13 / 3)
+
+
+@torch.no_grad()
+def test_mean_activation_is_the_mean_over_tokens_where_a_feature_fires(model):
+    sae = toy_sae()
+    acts = torch.cat([sae.encode(residual_after(model, one(row), LAYER)[0])[[t > 5 for t in row]] for row in ROWS])
+    features = [i for i in range(32) if (acts[:, i] > 0).any()][:5]
+    expected = np.mean([acts[:, i][acts[:, i] > 0].mean().item() for i in features])
+    assert mean_activation(feature_statistics(model, sae, ROWS, 1000), features) == pytest.approx(expected, abs=1e-5)
 
 
 def test_importance_as_the_paper_says_and_as_the_released_code_has_it():

@@ -54,6 +54,14 @@ def test_accuracy_pools_by_questions_not_by_subjects():
     pooled = accuracy(answers, ["c"])
     assert pooled["accuracy"].tolist() == [0.9, 0.25]
     assert pooled["n"].tolist() == [10, 4]
+    assert pooled[["low", "high"]].values.tolist() == [list(wilson_interval(9, 10)), list(wilson_interval(1, 4))]
+
+
+def test_accuracy_of_no_answers_has_its_columns_and_no_rows():
+    answers = pd.DataFrame({"c": ["a"], "n": [1], "right": [1], "half": [0]})
+    pooled, none = accuracy(answers, ["c", "half"]), accuracy(answers[:0], ["c", "half"])
+    assert none.columns.tolist() == ["c", "half", "n", "right", "accuracy", "low", "high"] and len(none) == 0
+    assert none.dtypes.to_dict() == pooled.dtypes.to_dict()
 
 
 def test_unlearning_score_takes_the_lowest_forget_accuracy_at_99_percent():

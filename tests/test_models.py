@@ -16,6 +16,7 @@ from helpers.engine.forward import (
     huggingface,
     residual_after,
     unembed,
+    with_weights,
     wrap,
 )
 from helpers.engine.interventions import Clamp
@@ -94,10 +95,64 @@ def test_check_hook_notices_a_model_that_ignores_the_layer():
         check_hook(model, LAYER)
 
 
-def test_check_pair_measures_and_refuses(model, batch):
-    with pytest.raises(RuntimeError, match=r"the profile says 0\.990"):
-        check_pair(model, toy_sae(), batch, 0.99)
-    assert check_pair(model, toy_sae(), batch, -1e9) < 1
+@torch.no_grad()
+def explaining(model, batch, share):
+    """An SAE that explains this share of the residual's variance: of x - mean it gives back 1 - sqrt(1 - share)."""
+    sae, x = toy_sae(), residual_after(model, batch, LAYER)[:, 1:].flatten(0, 1)
+    kept, mean = 1 - abs(1 - share) ** 0.5, x.mean(dim=0)
+    # two features a dimension, one for each sign, which fire at once
+    sae.W_enc.copy_(torch.cat([torch.eye(16), -torch.eye(16)], dim=1))
+    sae.b_enc.copy_(torch.cat([-mean, mean])), sae.threshold.zero_()
+    sae.W_dec.copy_(kept * sae.W_enc.T), sae.b_dec.copy_(mean)
+    return sae
+
+
+@pytest.mark.parametrize("share", [0.99, 0.5, 0.01])
+def test_check_pair_measures_how_much_is_explained(model, batch, share):
+    assert check_pair(model, explaining(model, batch, share), batch) == pytest.approx(share, abs=1e-4)
+
+
+def test_check_pair_refuses_what_explains_no_more_than_the_mean(model, batch):
+    with pytest.raises(RuntimeError, match=r"explains -\d+\.\d{3} of the residual's variance after layer 1, less than"):
+        check_pair(model, toy_sae(), batch)  # a random one
+    mean_only = explaining(model, batch, 0.0)
+    with torch.no_grad():
+        mean_only.b_dec += 0.01
+    with pytest.raises(RuntimeError, match="trained on another model or layer"):
+        check_pair(model, mean_only, batch)
+
+
+def test_check_pair_leaves_bos_and_padding_out(model, batch):
+    sae = explaining(model, batch, 0.5)
+    padded = Batch(
+        torch.cat([torch.zeros(2, 3, dtype=torch.long), batch.ids], dim=1).roll(-3, dims=1),
+        torch.cat([torch.zeros(2, 3, dtype=torch.bool), batch.mask], dim=1).roll(-3, dims=1),
+        batch.rows,
+    )
+    assert check_pair(model, sae, padded) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_check_pair_notices_a_clamp_that_does_not_reach_the_logits(batch):
+    model = toy_model()
+    sae = explaining(model, batch, 0.5)
+    with torch.no_grad():
+        huggingface(model).model.norm.weight.fill_(-1.0)  # Gemma's norm multiplies by 1 + weight
+    with pytest.raises(RuntimeError, match=r"clamping feature \d+ after layer 1 does not reach the logits"):
+        check_pair(model, sae, batch)
+
+
+def test_weights_are_replaced_in_a_copy_by_their_names(model):
+    name = "model.layers.2.mlp.down_proj.weight"
+    before = {k: v.clone() for k, v in huggingface(model).state_dict().items()}
+    changed = with_weights(model, {name: torch.full((16, 32), 2.0)})
+    for key, weight in huggingface(changed).state_dict().items():
+        assert torch.equal(weight, torch.full((16, 32), 2.0) if key == name else before[key]), key
+    assert all(torch.equal(weight, before[k]) for k, weight in huggingface(model).state_dict().items())
+
+
+def test_weights_of_another_model_are_refused(model):
+    with pytest.raises(ValueError, match="no weights named"):
+        with_weights(model, {"model.layers.99.mlp.down_proj.weight": torch.zeros(1)})
 
 
 def test_a_clone_is_equal_and_independent(model, batch):

@@ -1,15 +1,20 @@
 """The attack trains on what it says, and only its copy of the model."""
 
+import pandas as pd
 import pytest
 import torch
 
-from helpers.attacks.relearning import check_attack_text, lm_loss, relearn
-from helpers.engine.forward import final_state, huggingface
-from helpers.engine.interventions import Clamp
+from helpers.attacks.relearning import Relearning, check_attack_text, lm_loss, relearn, relearned
+from helpers.engine.edited import Edited
+from helpers.engine.forward import clone, final_state, huggingface, with_weights
+from helpers.engine.interventions import Clamp, Gate
+from helpers.engine.scoring import answer_probabilities
+from helpers.measures.metrics import wilson_interval
 from helpers.text.batches import Batch
 from helpers.text.corpora import Document
-from helpers.text.questions import Question
-from tests.toy import toy_model, toy_sae
+from helpers.text.questions import ORIGINAL_ORDER, Question
+from tests.test_knowledge import WEIGHTS, trained
+from tests.toy import ROLES, toy_knowledge, toy_model, toy_sae
 
 ROWS = torch.arange(10, 58).view(4, 12)
 QUESTION = Question(0, "hazard", "What does it do?", ("a", "b", "c", "d"), 0)
@@ -66,3 +71,96 @@ def test_an_attack_that_proves_nothing_is_refused(attack, message):
 
 def test_forget_text_that_holds_no_question_is_accepted():
     check_attack_text([Document("hazard", "It does this.")], "hazard", [QUESTION])
+
+
+# --- the attack on an edit --------------------------------------------------------------------------------------------
+
+ATTACK = Relearning(ROWS, epochs=2, learning_rate=3e-3, batch_rows=2, seed=1)
+HOOK = Clamp(toy_sae(), (3, 5, 8, 13), -20.0, "any", Gate(0.1))
+
+
+def brute_force(knowledge, model, hook_on_answers, hook_in_training):
+    """Right answers by role before and after every epoch, in plain PyTorch with a hook: [(epoch, role, right, n)]."""
+    student, found = clone(model), []
+    network, block = huggingface(student), huggingface(student).model.layers[1]
+    optimiser = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    draw = torch.Generator().manual_seed(1)
+    for epoch in range(3):
+        if epoch:
+            for chosen in torch.randperm(4, generator=draw).split(2):
+                ids = ROWS[chosen]
+                edit = lambda module, args, out, ids=ids: HOOK(out, torch.ones_like(ids))  # noqa: E731
+                hook = block.register_forward_hook(edit) if hook_in_training else None
+                network(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+                if hook:
+                    hook.remove()
+                optimiser.step()
+                optimiser.zero_grad()
+        said = answer_probabilities(student, knowledge.asked, HOOK if hook_on_answers else None, ORIGINAL_ORDER)
+        letters = said[:, 0].argmax(dim=1).tolist()
+        for role in ("forget", "near", "side"):
+            right = [i == q.answer for i, q in zip(letters, knowledge.asked, strict=True) if ROLES[q.subject] == role]
+            found.append((epoch, role, sum(right), len(right)))
+    return found
+
+
+def rows_of(table, arm):
+    of = table[table["arm"] == arm].sort_values("epoch", kind="stable")
+    return [tuple(row) for row in of[["epoch", "role", "right", "n"]].itertuples(index=False)]
+
+
+@pytest.fixture(scope="module")
+def knowledge(model):
+    return toy_knowledge(hazard=24, biology=12, history=12, aging=6, model=model)
+
+
+def test_other_weights_have_one_arm_which_starts_from_them(knowledge):
+    edit = Edited(knowledge.model, weights=trained(WEIGHTS))
+    table = relearned(knowledge, edit, "RMU", ATTACK, in_training=False)
+    assert table["arm"].unique().tolist() == ["RMU"] and table["seed"].unique().tolist() == [1]
+    expected = brute_force(knowledge, with_weights(knowledge.model, WEIGHTS), False, False)
+    assert rows_of(table, "RMU") == expected
+    assert len({right for epoch, role, right, _ in expected if role == "forget"}) > 1  # the attack does something
+    assert rows_of(table, "RMU")[:3] != brute_force(knowledge, knowledge.model, False, False)[:3]
+
+
+def test_a_hook_that_is_off_in_training_is_asked_with_and_without(knowledge):
+    table = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=False)
+    assert table["arm"].unique().tolist() == ["DSG at test time", "DSG, hook removed"]
+    for arm, asked_with in (("DSG at test time", True), ("DSG, hook removed", False)):
+        assert rows_of(table, arm) == brute_force(knowledge, knowledge.model, asked_with, False)
+    assert rows_of(table, "DSG at test time") != rows_of(table, "DSG, hook removed")
+
+
+def test_a_hook_that_is_on_in_training_is_on_when_asked(knowledge):
+    table = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=True)
+    assert table["arm"].unique().tolist() == ["DSG also in training"]
+    expected = brute_force(knowledge, knowledge.model, True, True)
+    assert rows_of(table, "DSG also in training") == expected
+    off = brute_force(knowledge, knowledge.model, True, False)
+    assert expected[:3] == off[:3] and expected != off  # before the attack the two are one
+
+
+def test_an_edit_that_does_nothing_is_fine_tuned_as_the_one_whose_hook_is_removed(knowledge):
+    plain = relearned(knowledge, Edited(knowledge.model), "none", ATTACK, in_training=False)
+    hooked = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=False)
+    removed = hooked[hooked["arm"] == "DSG, hook removed"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(plain.drop(columns="arm"), removed.drop(columns="arm"))
+
+
+def test_an_arms_accuracies_have_intervals_and_pool_subjects_by_role(knowledge):
+    table = relearned(knowledge, Edited(knowledge.model), "none", ATTACK, in_training=False)
+    assert table.columns.tolist() == ["arm", "seed", "epoch", "role", "n", "right", "accuracy", "low", "high"]
+    assert table["n"].tolist() == [24, 12, 18] * 3 and table["epoch"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    for row in table.itertuples():
+        assert (row.accuracy, (row.low, row.high)) == (row.right / row.n, wilson_interval(row.right, row.n))
+
+
+def test_an_attack_fine_tunes_as_it_says(model):
+    (one, two), (first, second) = (
+        [{k: v.clone() for k, v in huggingface(m).state_dict().items()} for m in models]
+        for models in (ATTACK.on(model), relearn(model, ROWS, 2, 3e-3, 2, 1, None))
+    )
+    assert all(torch.equal(one[k], first[k]) and torch.equal(two[k], second[k]) for k in one)
+    hooked = [m for m in ATTACK.on(model, HOOK)][-1]
+    assert not torch.equal(huggingface(hooked).state_dict()["model.norm.weight"], two["model.norm.weight"])

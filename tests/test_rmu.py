@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from helpers.engine.forward import huggingface, residual_after
-from helpers.methods.rmu import RMU, rmu_loss, steering_target, train_rmu, trained_weights, with_weights
+from helpers.engine.forward import huggingface, residual_after, with_weights
+from helpers.methods.rmu import RMU, rmu_loss, steering_target, train_rmu, trained_weights
+from helpers.profiles import load_profile
 from helpers.text.batches import Batch
-from tests.toy import LAYER, toy_model
+from tests.toy import LAYER, ToyLab, toy_model
 
 SETTING = RMU(layer=LAYER, steering=2.0, alpha=1.0, steps=100, batch_rows=4, learning_rate=1e-2, seed=0)
 
@@ -63,6 +64,36 @@ def test_the_same_text_for_forget_and_retain_is_refused(model):
         train_rmu(model, rows, rows.clone(), SETTING)
 
 
-def test_weights_of_another_model_are_refused(model):
-    with pytest.raises(ValueError, match="no weights named"):
-        with_weights(model, {"model.layers.99.mlp.down_proj.weight": torch.zeros(1)})
+def test_the_grid_is_every_layer_steering_and_alpha_of_the_profile():
+    grid = RMU.grid(load_profile("tiny"))
+    pairs = [(layer, steering, alpha) for layer in (2, 3) for steering in (10.0, 30.0) for alpha in (3.0, 30.0, 100.0)]
+    assert grid == [RMU(*pair, steps=100, batch_rows=4, learning_rate=1e-2, seed=0) for pair in pairs]
+    assert [setting.words for setting in grid[:2]] == [
+        "layer 2, steering 10, alpha 3",
+        "layer 2, steering 10, alpha 30",
+    ]
+    assert {setting.label for setting in grid} == {"RMU"} and RMU.trains
+
+
+def test_what_is_set_by_hand_narrows_the_grid():
+    found = RMU.narrowed(load_profile("tiny"), {"layer": 1, "alpha": 5.0, "seed": 3})
+    assert found == [RMU(1, steering, 5.0, 100, 4, 1e-2, seed=3) for steering in (10.0, 30.0)]
+
+
+def test_in_place_it_is_the_trained_model_without_an_intervention(monkeypatch):
+    lab, setting, times = ToyLab(), RMU(LAYER, 2.0, 1.0, 3, 4, 1e-2, seed=1), []
+    monkeypatch.setattr(
+        "helpers.methods.rmu.rmu_loss", lambda *args, **more: times.append(1) or rmu_loss(*args, **more)
+    )
+    edit, other = setting.apply(lab), RMU(LAYER, 2.0, 1.0, 3, 4, 1e-2, seed=2).apply(lab)
+    assert (edit.intervention, edit.original, edit.facts()) == (None, lab.model, {})
+    assert edit.weights.key != other.weights.key and edit.weights.key == setting.apply(lab).weights.key
+    assert times == []  # nothing is trained before the model is asked for
+    found = huggingface(edit.model).state_dict()
+    assert len(times) == 3
+    expected = train_rmu(lab.model, lab.forget_rows, lab.retain_rows, setting)
+    for name, weight in huggingface(lab.model).state_dict().items():
+        assert torch.equal(found[name], expected.get(name, weight)), name
+    kept = lab.edited(setting)  # the same weights from where the lab keeps them
+    assert all(torch.equal(kept.weights.make()[name], expected[name]) for name in expected)
+    assert lab.staged == ["weights"] * len(expected)

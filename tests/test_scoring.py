@@ -171,7 +171,7 @@ def test_sweep_runs_only_the_rows_that_change(model, questions, monkeypatch):
     gate = Gate(float(rho.sort().values[2]))
     ran = []
     noting = at_the_end(lambda model, state, part: ran.extend(part.rows.tolist()) or read_letters(model, state, part))
-    monkeypatch.setattr(sweep, "_read", noting)
+    monkeypatch.setattr(sweep, "read", noting)
     before = sweep.unedited
     ran.clear()
     edited = sweep.edited(Clamp(toy_sae(), FEATURES, -20.0, "any", gate))

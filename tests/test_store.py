@@ -120,6 +120,70 @@ def test_what_cannot_be_told_apart_is_refused(value: object) -> None:
         fingerprint(value)
 
 
+@dataclass(frozen=True)
+class Pair:
+    first: Any
+    second: Any
+
+
+class Named:
+    """Stands for what it says of itself, and for nothing else that it holds."""
+
+    def __init__(self, meaning: Any, baggage: Any = None) -> None:
+        self.meaning, self.baggage = meaning, baggage
+
+    def __fingerprint__(self) -> Any:
+        return self.meaning
+
+
+class OtherNamed(Named): ...
+
+
+def test_an_object_may_say_what_stands_for_it() -> None:
+    one = fingerprint(Named(["a", 1.0], object()))
+    assert one == fingerprint(Named(("a", 1.0), {1, 2}))
+    others = [Named(["a", 2.0]), OtherNamed(["a", 1.0]), ["a", 1.0], Pair(Named(["a", 1.0]), None)]
+    assert len({one, *map(fingerprint, others)}) == 5
+    with pytest.raises(TypeError, match="stage's key"):
+        fingerprint(Named(object()))
+
+
+def test_a_dataclass_may_say_what_stands_for_it() -> None:
+    @dataclass(frozen=True)
+    class Weights:
+        key: str
+        make: Any
+
+        def __fingerprint__(self) -> str:
+            return self.key
+
+    assert fingerprint(Weights("a", lambda: 1)) == fingerprint(Weights("a", lambda: 2)) != fingerprint(Weights("b", 1))
+
+
+def test_what_is_known_is_not_looked_at_again() -> None:
+    large, twin, other = np.zeros(1000), np.zeros(1000), np.zeros(1000)
+    known = {id(large): "the large one", id(other): "the other one"}
+    one = fingerprint({"rows": [large], "n": 1}, known)
+    large[0] = 1.0  # it does not change, so nobody looks
+    assert fingerprint({"rows": [large], "n": 1}, known) == one
+    changed = [{"rows": [large], "n": 2}, {"rows": [other], "n": 1}, {"rows": [twin], "n": 1}]
+    assert len({one, *(fingerprint(value, known) for value in changed)}) == 4
+    assert fingerprint(twin, known) == fingerprint(np.zeros(1000))  # only the object itself is known, not its equals
+    assert fingerprint(large, {}) == fingerprint(large) != fingerprint(large, known)
+
+
+def test_what_is_known_may_be_of_any_type_and_anywhere() -> None:
+    secret = object()
+    known = {id(secret): "s"}
+    values = [secret, [secret], {"a": secret}, Pair(secret, 1), Pair(1, secret), Named(secret), Named([secret])]
+    prints = [fingerprint(value, known) for value in values]
+    assert len(set(prints)) == len(prints)
+    assert prints == [fingerprint(value, known) for value in values]
+    assert prints != [fingerprint(value, {id(secret): "t"}) for value in values]
+    with pytest.raises(TypeError, match="stage's key"):
+        fingerprint(Pair(secret, 1))
+
+
 def tiny_gemma(**changes: Any) -> Any:
     import torch
     from transformers import Gemma2Config, Gemma2ForCausalLM
@@ -217,6 +281,51 @@ def test_code_counts_when_it_is_reached(house: Path, file: str, changes: bool) -
     (house / file).write_text((house / file).read_text() + "\nX = 1\n")
     os.utime(house / file, (1, 1))
     assert (code_fingerprint(sweep) != before) == changes
+
+
+TYPED = """from __future__ import annotations
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from house.rooms import gate
+    if len("x"):
+        import house.plots
+else:
+    from house import interventions
+def sweep() -> gate.Gate: ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [("sweep.py", True), ("rooms/gate.py", True), ("plots.py", False), ("extra.py", False), ("runs.py", True)],
+)
+def test_imports_for_types_alone_do_not_count(house: Path, file: str, changes: bool) -> None:
+    """`rooms/gate.py` is reached even so: by `interventions.py`, which is imported where types are not checked."""
+    (house / "extra.py").write_text("")
+    (house / "runs.py").write_text("")
+    (house / "sweep.py").write_text(TYPED)
+    (house / "interventions.py").write_text(
+        "import typing\nfrom typing import TYPE_CHECKING\nfrom .rooms import gate\nif TYPE_CHECKING:\n"
+        "    from house import extra\nelif typing:\n    from house import runs\n"
+    )
+    from house.sweep import sweep
+
+    before = code_fingerprint(sweep)
+    (house / file).write_text((house / file).read_text() + "\nX = 1\n")
+    os.utime(house / file, (1, 1))
+    assert (code_fingerprint(sweep) != before) == changes
+
+
+def test_an_import_under_another_condition_counts(house: Path) -> None:
+    (house / "sweep.py").write_text(
+        "import sys\ndef sweep():\n    if sys.version_info > (3,):\n        from house import plots\n"
+    )
+    from house.sweep import sweep
+
+    before = code_fingerprint(sweep)
+    (house / "plots.py").write_text("X = 1\n")
+    os.utime(house / "plots.py", (1, 1))
+    assert code_fingerprint(sweep) != before
 
 
 def test_code_from_a_notebook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,3 +480,57 @@ def test_a_store_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
     (tmp_path / "runs").write_text("a file where a folder should be")
     with pytest.raises(OSError, match=r"cannot write stage rates in .*runs"):
         Store(tmp_path / "runs").stage("rates", lambda: 1, {})
+
+
+def test_what_was_written_is_read_and_what_was_not_is_none(tmp_path: Path) -> None:
+    store, key = Store(tmp_path / "stages"), {"seed": "1", "code": "2"}
+    assert store.read("rates", key) is None and not (tmp_path / "stages").exists()
+    table = pd.DataFrame({"a": [0.1, float("nan")], "b": ["x", "y"]})
+    written, read = store.write("rates", table, key, 12.34567), Store(tmp_path / "stages").read("rates", key)
+    assert (written.cached, read.cached, read.name) == (False, True, "rates")
+    assert written.seconds == read.seconds == 12.346
+    for stage in (written, read):
+        pd.testing.assert_frame_equal(stage.result, table, check_exact=True)
+    for other in (("rates", key | {"seed": "2"}), ("rates", {"seed": "1"}), ("rate", key)):
+        assert store.read(*other) is None
+    assert store.stage("rates", lambda: 1 / 0, key).cached  # a stage finds it, and computes nothing
+
+
+def test_what_a_stage_computed_can_be_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = store.stage("rates", lambda: {"a": 1}, {"seed": "1"})
+    assert store.read("rates", {"seed": "1"}).result == made.result == {"a": 1}
+
+
+def test_what_another_run_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), {"seed": "1"}
+    store.write("rates", [1], key, 1.0)
+    before = (entry_of(store) / "manifest.json").read_bytes()
+    assert Store(tmp_path).write("rates", [1], key, 2.0).result == [1]
+    assert (entry_of(store) / "manifest.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [entry_of(store).name]  # nothing half done lies beside it
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_entry_is_none_and_gone(tmp_path: Path, caplog: Any, fault: str) -> None:
+    damage, why = FAULTS[fault]
+    store, key = Store(tmp_path), {"seed": "1"}
+    store.write("rates", pd.DataFrame({"a": range(50)}), key, 1.0)
+    damage(entry_of(store))
+    assert store.read("rates", key) is None
+    assert re.search(why, caplog.text) and list(tmp_path.iterdir()) == []
+    assert store.read("rates", key) is None and len(caplog.messages) == 1
+    assert store.write("rates", {"a": 2}, key, 1.0).result == store.read("rates", key).result == {"a": 2}
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b"])
+def test_a_name_that_is_no_folders_is_refused(tmp_path: Path, name: str) -> None:
+    for use in (lambda: Store(tmp_path).read(name, {}), lambda: Store(tmp_path).write(name, 1, {}, 1.0)):
+        with pytest.raises(ValueError, match="stage name"):
+            use()
+
+
+def test_a_result_that_would_change_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="reset_index"):
+        Store(tmp_path).write("rates", pd.DataFrame({"a": [1]}, index=[5]), {}, 1.0)
+    assert list(tmp_path.iterdir()) == []

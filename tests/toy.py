@@ -1,5 +1,9 @@
 """A random Gemma-2 and a random SAE, small enough to reason about, and the brute-force ways to compare with."""
 
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import torch
 from sae_lens import SAE
 from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
@@ -7,11 +11,21 @@ from sae_lens.saes.sae import SAEMetadata
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from helpers.engine.forward import wrap
+from helpers.lab.lab import Lab
+from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import WORLD_SEED
+from helpers.measures.knowledge import Knowledge
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
+from helpers.profiles import CacheSettings, load_profile
+from helpers.records.store import fingerprint
+from helpers.text.corpora import Document
 
 D_MODEL, D_SAE, LAYER = 16, 32, 1
+NEUTRAL = torch.arange(10, 58).view(4, 12)
+ROLES = {"hazard": "forget", "biology": "near", "history": "side", "aging": "side"}
+# Numbers of features that an SAE of 32 has.
+FEW_FEATURES = {f"method.{method}.n_features": [2, 3] for method in ("clamp_prime", "refusal_clamp", "dsg")}
 
 
 def toy_model(seed: int = 0, layers: int = 4, sliding_window: int = 8):
@@ -61,3 +75,81 @@ def brute_force_clamp(sae: SAE, residual, mask, features, value, where="own", th
                 f[i] = value
             edited[b, t] = sae.decode(f) + error
     return edited
+
+
+def toy_knowledge(hazard: int = 5, biology: int = 4, history: int = 3, aging: int = 2, **changes: Any) -> Knowledge:
+    """So many questions a subject, put to the random model, which need not know them."""
+    world, sizes = build_world(WORLD_SEED), {"hazard": hazard, "biology": biology, "history": history, "aging": aging}
+    questions = {subject: world.questions(subject)[:n] for subject, n in sizes.items()}
+    how = {"model": changes.pop("model", None) or toy_model(), "questions": questions, "roles": ROLES}
+    how |= {"neutral_rows": NEUTRAL, "layer": LAYER, "prompt_format": "chat", "batch_tokens": 10_000}
+    return Knowledge(**{**how, "cache": CacheSettings(1, 0), **changes})
+
+
+class ToyLab:
+    """What methods and experiments need of a lab, with the toys in it; nothing is stored, and each rule has features.
+
+    Args:
+        overrides: of the profile tiny.
+    """
+
+    RANKED = {  # noqa: RUF012
+        "sparsity": (3, 5, 8, 13),
+        "clamp_prime": (13, 3, 8, 5),
+        "importance": (8, 13, 5, 3),
+        "importance_released": (5, 8, 3, 13),
+    }
+    clamp_unit = 2.0
+    ranked, once, trained, edited = Lab.ranked, Lab.once, Lab.trained, Lab.edited
+    fingerprint = staticmethod(fingerprint)
+
+    def __init__(self, overrides: dict[str, Any] | None = None) -> None:
+        self.profile = load_profile("tiny", {**FEW_FEATURES, **(overrides or {})})
+        self.model, self.sae, self._once = toy_model(), toy_sae(), {}
+        self.knowledge = toy_knowledge(model=self.model)
+        self.judged = self.knowledge.only(1)
+        self.neutral_rows = NEUTRAL
+        self.forget_rows, self.retain_rows = (start + torch.arange(96).view(8, 12) for start in (10, 120))
+        self.framed_retain = [list(range(2, 2 + n)) for n in (9, 12, 20, 15, 11)]
+        self.forget_documents = [Document("hazard", text) for text in ("of this and that", "and of something else")]
+        self.staged: list[str] = []
+
+    def selections(self, n: int) -> dict[str, np.ndarray]:
+        return {rule: np.array(ids[:n]) for rule, ids in self.RANKED.items()}
+
+    def firing_rates(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Feature i fires at (i + 1) % of the forget tokens, and at (32 - i) % of the retain tokens."""
+        rates = np.arange(1, D_SAE + 1) / 100
+        return pd.DataFrame({"firing_rate": rates}), pd.DataFrame({"firing_rate": rates[::-1]})
+
+    def stage(self, name: str, function, *args: Any):
+        self.staged.append(name)
+        return function(*args)
+
+    def key(self, function, *args: Any) -> dict[str, str]:
+        return {"all": fingerprint([function, *args])}
+
+    def computed(self, pieces, dear: bool) -> list[list]:
+        keys = [tuple(key.items()) for piece in pieces for key in piece.keys]
+        assert len(set(keys)) == len(keys), "two pieces under one key would be one"
+        return [piece.compute(self, *piece.args) for piece in pieces]
+
+
+def toy_scores(method, *settings, n: int = 100, label: str | None = None) -> Scores:
+    """A sweep by hand, of one subject a role; of the near domain as much is left as of the side effects.
+
+    Args:
+        method: the class of the settings, which are (10, 0.0), (10, 1.0), ...
+        settings: of each (right answers of the forget subject on both halves, the same of the side effects), of n.
+    """
+    scores = []
+    for i, (forget, side) in enumerate(settings):
+        rest = {"said_A": n, "said_B": 0, "said_C": 0, "said_D": 0, "letter_mass": 1.0, "loss_added": 0.0}
+        rows = [
+            {"subject": role, "role": role, "half": half, "n": n, "right": right[half], **rest}
+            for role, right in (("forget", forget), ("near", side), ("side", side))
+            for half in (0, 1)
+        ]
+        setting = method(10, float(i))
+        scores.append(Scored(setting, label or setting.label, {}, pd.DataFrame(rows)))
+    return Scores(scores)

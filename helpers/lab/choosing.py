@@ -62,7 +62,7 @@ def _measured(table: pd.DataFrame, half: int | None) -> dict[str, float]:
         measured |= {f"{role}_{column}": row.get(column, np.nan) for column in ("accuracy", "low", "high", "n")}
     forget = chosen[chosen["role"] == "forget"]
     letters = forget[[f"said_{x}" for x in LETTERS]].sum()
-    measured["forget_letter"] = letters.max() / letters.sum()
+    measured["forget_letter"] = letters.max() / (letters.sum() or np.nan)
     measured["forget_mass"] = forget["letter_mass"].sum() / measured["forget_n"]
     return measured | {"loss_added": chosen["loss_added"].iloc[0]}
 
@@ -90,7 +90,7 @@ def choose(scores: Scores, floor: float = SIDE_EFFECT_FLOOR, rule: str | None = 
             None takes the method's own (`Method.chosen_by`).
 
     Raises:
-        ValueError: the sweep has no settings.
+        ValueError: the sweep has no settings, or no question is known that a setting could be judged by.
     """
     if not scores:
         raise ValueError("there is no setting to choose from")
@@ -103,7 +103,7 @@ def choose(scores: Scores, floor: float = SIDE_EFFECT_FLOOR, rule: str | None = 
     if best is not None:
         return Choice(scores[best].setting, f"{LOWEST_FORGET} at side effects >= {floor}")
     return Choice(
-        scores[int((table["side_accuracy"] - table["forget_accuracy"]).idxmax())].setting,
+        scores[_largest(table["side_accuracy"] - table["forget_accuracy"])].setting,
         f"no setting keeps side effects >= {floor}: largest difference of side-effect and forget accuracy",
     )
 
@@ -114,7 +114,13 @@ def choose_each(scores: Scores, rule: str | None = None) -> dict[str, Method]:
 
 
 def _most_aligned(scores: Scores, half: int | None) -> int:
-    return int(aligned_points(scores, half)["alignment"].idxmax())
+    return _largest(aligned_points(scores, half)["alignment"])
+
+
+def _largest(values: pd.Series) -> int:
+    if values.isna().all():
+        raise ValueError("no setting can be chosen: no question of the forget or of the side-effect subjects is known")
+    return int(values.idxmax())
 
 
 def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:

@@ -102,6 +102,7 @@ class Knowledge:
     def _alone(self, edited: Edited) -> pd.DataFrame:
         if edited.weights is None:
             return self.tabulate(self.answers.unedited, 0.0)
+        edited = replace(edited)  # an edit keeps the model that it has made, so here a copy makes it and goes with it
         losses = read_batches(edited.model, self._batched(self.neutral_rows), read_loss, edited.intervention)
         return self.tabulate(self.answers_under(edited), mean_loss(losses) - mean_loss(self.losses.unedited))
 

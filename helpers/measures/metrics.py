@@ -46,12 +46,12 @@ def accuracy(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         by: the columns that keep rows apart; subjects are pooled by leaving the subject out, as in the papers.
 
     Returns:
-        the group columns, n, right, accuracy, low, high.
+        the group columns, n, right, accuracy, low, high; no rows where there are no answers.
     """
     pooled = answers.groupby(list(by), sort=False, dropna=False)[["n", "right"]].sum().reset_index()
     pooled["accuracy"] = pooled["right"] / pooled["n"]
     intervals = [wilson_interval(int(r), int(n)) for r, n in zip(pooled["right"], pooled["n"], strict=True)]
-    pooled["low"], pooled["high"] = zip(*intervals, strict=True)
+    pooled[["low", "high"]] = np.array(intervals).reshape(-1, 2)
     return pooled
 
 

@@ -52,10 +52,10 @@ class DSG(ClampMethod):
     def ablation(self, lab: Lab) -> list[DSGAblation]:
         """The two ideas switched on and off at every strength of the grid, at this setting's features and threshold."""
         ids = self.chosen(lab)
-        tau = self.gate(lab, ids).threshold
+        fixed = {"features": ids, "threshold": self.gate(lab, ids).threshold}
         strengths = lab.profile.grid_of(self.table, Grid).strengths
         return [
-            DSGAblation(self.n_features, strength, features=ids, threshold=tau, gated=gated, spread=spread)
+            DSGAblation(**vars(self) | fixed | {"strength": strength, "gated": gated, "spread": spread})
             for gated in (True, False)
             for spread in (True, False)
             for strength in strengths

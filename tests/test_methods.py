@@ -1,0 +1,411 @@
+"""A method's grid is its table in the profile, and a setting in place is the clamp that its paper describes."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from helpers.engine.edited import Edited
+from helpers.engine.forward import residual_after
+from helpers.engine.interventions import Add
+from helpers.methods import DSG, METHODS, RMU, ClampPrime, RefusalClamp, StaticClamp, Unconditional
+from helpers.methods.clamp_prime import rate_weights
+from helpers.methods.dsg import DSGAblation, gate_threshold
+from helpers.methods.look import Look
+from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, Method, looks
+from helpers.methods.refusal_clamp import RefusalControl, answer_rates, answer_rates_of, stand_in, stand_in_of
+from helpers.methods.selection import selections
+from helpers.profiles import load_profile
+from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
+from tests.test_features import one
+from tests.toy import D_MODEL, D_SAE, LAYER, ToyLab, toy_sae
+
+TINY = load_profile("tiny")
+CLAMPS = (StaticClamp, ClampPrime, RefusalClamp, Unconditional, DSG)
+# What a clamp is if its method does not say otherwise; `put` checks all that it could be.
+PLAIN = {"layer": LAYER, "where": "own", "gate": None, "decoders": None, "triggers": None, "fires_above": 0.0,
+         "bos": False, "keep_error": True}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return ToyLab()
+
+
+def put(setting, lab):
+    """A setting's clamp in full; weights stay as they are."""
+    edit = setting.apply(lab)
+    assert edit.original is lab.model and edit.weights is None and edit.intervention.sae is lab.sae
+    return edit.facts()
+
+
+def rho_of(lab, features, rows):
+    """Share of the tokens after BOS at which any of the features fires, row by row and token by token."""
+    found = []
+    for row in rows:
+        with torch.no_grad():
+            residual = residual_after(lab.model, one(row), LAYER)[0]
+            found.append(np.mean([any(lab.sae.encode(x)[i] > 0 for i in features) for x in residual[1:]]))
+    return found
+
+
+# --- all methods ------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_stands_under_its_name_with_a_source_and_a_rule():
+    assert list(METHODS) == ["static_clamp", "clamp_prime", "refusal_clamp", "unconditional", "dsg", "rmu"]
+    assert {name: method.chosen_by for name, method in METHODS.items()} == {
+        "static_clamp": LOWEST_FORGET, "clamp_prime": HIGHEST_ALIGNMENT, "refusal_clamp": HIGHEST_ALIGNMENT,
+        "unconditional": HIGHEST_ALIGNMENT, "dsg": LOWEST_FORGET, "rmu": LOWEST_FORGET,
+    }  # fmt: skip
+    assert [name for name, method in METHODS.items() if method.trains] == ["rmu"]
+    assert all(method.source for method in METHODS.values())
+    for method in METHODS.values():
+        assert method.table in METHODS and METHODS[method.table] is method
+
+
+def test_every_label_of_every_grid_has_a_look_of_its_own():
+    drawn = looks()
+    labels = {setting.label for method in METHODS.values() for setting in method.grid(TINY)}
+    assert labels == {
+        "static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG", "RMU",
+    }  # fmt: skip
+    assert len({drawn[label] for label in labels}) == len(labels)
+    assert drawn["Clamp Prime, proportional"] == Look("#0072B2", "P") and drawn["DSG"] == DSG.look
+
+
+def test_a_method_of_ones_own_needs_a_grid_and_an_application_and_nothing_else():
+    @dataclass(frozen=True)
+    class Mine(Method):
+        depth: int
+        warmth: float
+
+        name, look = "mine", Look("red", "*")
+
+        @classmethod
+        def grid(cls, profile):
+            return [cls(1, 0.5), cls(2, 0.5), cls(1, 2.0)]
+
+        def apply(self, lab):
+            return Edited(lab.model)
+
+    assert Mine(1, 0.5).words == "depth 1, warmth 0.5" and Mine(1, 0.5).label == "mine"
+    assert looks()["mine"] == Look("red", "*")
+    assert Mine.narrowed(TINY, {"warmth": 3.0}) == [Mine(1, 3.0), Mine(2, 3.0)]
+    with pytest.raises(TypeError, match="abstract"):
+        Method()
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "sizes", "strengths", "rest"),
+    [
+        (StaticClamp, (10, 20, 50), (0.0, 1.0, 2.0, 5.0, 10.0, 20.0), {}),
+        (RefusalClamp, (5, 10, 20, 50), (5.0, 10.0, 20.0, 40.0), {"fires_above": 0.05}),
+        (Unconditional, (5, 10, 20, 50), (1.0, 2.0), {}),
+        (DSG, (20, 50, 80), (1.0, 2.0, 5.0, 10.0, 20.0), {}),
+    ],
+)
+def test_a_clamps_grid_is_every_number_of_features_with_every_strength(method, sizes, strengths, rest):
+    assert method.grid(TINY) == [method(n, strength, **rest) for n, strength in product(sizes, strengths)]
+    assert {setting.label for setting in method.grid(TINY)} == {method.name} and list(method.looks()) == [method.name]
+
+
+def test_clamp_prime_has_two_variants_which_are_one_at_strength_0():
+    strengths = (0.0, 5.0, 10.0, 20.0, 40.0)
+    expected = []
+    for n in (5, 10, 20, 50):
+        expected += [ClampPrime(n, c) for c in strengths]
+        expected += [ClampPrime(n, c, proportional=True) for c in strengths[1:]]
+    assert ClampPrime.grid(TINY) == expected
+    assert {(s.label, s.proportional) for s in expected} == {
+        ("Clamp Prime", False),
+        ("Clamp Prime, proportional", True),
+    }
+    assert list(ClampPrime.looks()) == ["Clamp Prime", "Clamp Prime, proportional"]
+
+
+def test_notebook_05_has_the_plain_clamp_prime_over_the_static_clamps_grid():
+    profile = load_profile("tiny", notebook="05")
+    plain = [(s.n_features, s.strength) for s in StaticClamp.grid(profile)]
+    assert ClampPrime.grid(profile) == [ClampPrime(n, c) for n, c in plain]
+
+
+def test_a_grid_is_the_profiles_table():
+    changed = {"method.dsg.n_features": [4], "method.dsg.strengths": [3.0, 1.0]}
+    assert DSG.grid(load_profile("tiny", changed)) == [DSG(4, 3.0), DSG(4, 1.0)]
+    with pytest.raises(ValueError, match=r"unknown key method\.dsg\.colour"):
+        DSG.grid(load_profile("tiny", {"method.dsg.colour": 1}))
+    with pytest.raises(ValueError, match=r"method\.static_clamp\.strengths\.0 = -1\.0"):
+        StaticClamp.grid(load_profile("tiny", {"method.static_clamp.strengths": [-1.0]}))
+
+
+def test_settings_are_named_in_words():
+    assert StaticClamp(20, 5.0).words == "20 features x5"
+    assert ClampPrime(10, 2.5, proportional=True).words == "10 features x2.5"
+    assert RMU(2, 3.0, 30.0, 100, 4, 1e-2).words == "layer 2, steering 3, alpha 30"
+
+
+# --- set by hand ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", CLAMPS)
+def test_what_is_set_by_hand_narrows_the_grid(method):
+    grid = [setting for setting in method.grid(TINY) if not getattr(setting, "proportional", False)]
+    same = {"fires_above": 0.05} if method is RefusalClamp else {}
+    assert method.narrowed(TINY, {}) == grid
+    sizes, strengths = (list(dict.fromkeys(getattr(s, of) for s in grid)) for of in ("n_features", "strength"))
+    assert method.narrowed(TINY, {"strength": 7.0}) == [method(n, 7.0, **same) for n in sizes]
+    assert method.narrowed(TINY, {"n_features": 3, "bos": True}) == [method(3, c, bos=True, **same) for c in strengths]
+    ids = {"features": (4, 2, 9)}
+    assert method.narrowed(TINY, ids) == [method(3, c, **ids, **same) for c in strengths]
+    assert method.narrowed(TINY, {"value": 6.0}) == [method(n, 0.0, value=6.0, **same) for n in sizes]
+    assert method.narrowed(TINY, {**ids, "value": -6.0}) == [method(3, 0.0, value=-6.0, **ids, **same)]
+    assert method.narrowed(TINY, {"n_features": 3, "strength": 1.0}) == [method(3, 1.0, **same)]
+
+
+@pytest.mark.parametrize("method", CLAMPS)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"strength": 1.0, "value": -3.0}, "strength and value are both set"),
+        ({"features": (1, 2), "n_features": 2}, "features and n_features are both set"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(method, given, message):
+    with pytest.raises(ValueError, match=message):
+        method.narrowed(TINY, given)
+
+
+def test_of_clamp_prime_the_variant_is_set_and_not_chosen_among():
+    strengths = (0.0, 5.0, 10.0, 20.0, 40.0)
+    found = ClampPrime.narrowed(TINY, {"proportional": True, "n_features": 4})
+    assert found == [ClampPrime(4, c, proportional=True) for c in strengths]
+    for proportional in (True, False):
+        with pytest.raises(ValueError, match="proportional and value are both set"):
+            ClampPrime.narrowed(TINY, {"proportional": proportional, "value": -1.0})
+
+
+def test_what_other_methods_let_be_set_by_hand(lab):
+    assert DSG.narrowed(TINY, {"threshold": 0.5, "n_features": 2, "strength": 3.0}) == [DSG(2, 3.0, threshold=0.5)]
+    (refusal,) = RefusalClamp.narrowed(TINY, {"refusal_feature": 7, "features": (1, 2), "value": 9.0})
+    expected = {"features": [7], "value": 9.0, "triggers": [1, 2], "where": "any", "fires_above": 0.05}
+    assert put(refusal, lab) == PLAIN | expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "features", "value"),
+    [
+        (StaticClamp(2, 0.0, value=-7.0), [3, 5], -7.0),
+        (StaticClamp(2, 3.0, features=(9, 4)), [9, 4], -6.0),
+        (StaticClamp(2, 0.0, features=(9, 4), value=(-1.0, 2.0)), [9, 4], [-1.0, 2.0]),
+        (ClampPrime(2, 0.0, value=-7.0), [13, 3], -7.0),
+        (ClampPrime(2, 0.0, value=-7.0, proportional=True), [13, 3], -7.0),
+        (Unconditional(2, 0.0, value=5.0), [13, 3], {"add": 5.0}),
+        (Unconditional(2, 0.0, value=(5.0, 6.0)), [13, 3], {"add": [5.0, 6.0]}),
+        (DSG(2, 0.0, value=-7.0, threshold=0.25), [8, 13], -7.0),
+    ],
+)
+def test_features_and_value_set_by_hand_are_taken_as_they_are(lab, setting, features, value):
+    found = put(setting, lab)
+    assert (found["features"], found["value"]) == (features, value)
+
+
+@pytest.mark.parametrize("method", CLAMPS)
+def test_bos_and_firing_are_as_set(lab, method):
+    found = put(method(2, 1.0, bos=True, fires_above=0.75), lab)
+    assert (found["bos"], found["fires_above"]) == (True, 0.75)
+    found = put(method(2, 1.0), lab)
+    assert (found["bos"], found["fires_above"]) == (False, 0.0)
+
+
+# --- in place: static clamp, Clamp Prime, unconditional ---------------------------------------------------------------
+
+
+def test_the_static_clamp_sets_each_feature_where_it_fires_itself(lab):
+    assert put(StaticClamp(3, 5.0), lab) == PLAIN | {"features": [3, 5, 8], "value": -10.0}
+    assert put(StaticClamp(1, 0.0), lab) == PLAIN | {"features": [3], "value": 0.0}
+
+
+@pytest.mark.parametrize("method", CLAMPS)
+def test_a_setting_is_not_taken_for_one_with_fewer_features(lab, method):
+    with pytest.raises(ValueError, match="20 features are asked for, the selection rule found 4; ask for fewer"):
+        method(20, 1.0).apply(lab)
+
+
+def test_proportional_values_follow_the_firing_rates(lab):
+    assert rate_weights(np.array([0.3, 0.2, 0.1])) == pytest.approx((1.5, 1.0, 0.5))
+    assert put(ClampPrime(3, 5.0), lab) == PLAIN | {"features": [13, 3, 8], "value": -10.0}
+    # features 13, 3 and 8 fire at 0.14, 0.04 and 0.09: weights 14/9, 4/9 and 1
+    found = put(ClampPrime(3, 5.0, proportional=True), lab)
+    assert found.pop("value") == pytest.approx([-10 * 14 / 9, -10 * 4 / 9, -10.0])
+    assert found == PLAIN | {"features": [13, 3, 8]}
+    # features set by hand have their own shares: 1 and 4 fire at 0.02 and 0.05
+    by_hand = put(ClampPrime(2, 5.0, proportional=True, features=(1, 4)), lab)
+    assert by_hand["value"] == pytest.approx([-10 * 2 / 3.5, -10 * 5 / 3.5])
+
+
+def test_unconditional_addition_has_no_condition(lab):
+    setting = Unconditional(2, 1.0)
+    assert put(setting, lab) == PLAIN | {"features": [13, 3], "value": {"add": -2.0}, "where": "always"}
+    clamp = setting.apply(lab).intervention
+    assert clamp.value == Add(-2.0)
+    residual = torch.randn(1, 3, D_MODEL, generator=torch.Generator().manual_seed(0))
+    moved = clamp(residual, torch.ones(1, 3)) - residual
+    expected = -2.0 * toy_sae().W_dec[[13, 3]].sum(dim=0)
+    torch.testing.assert_close(moved[0], torch.stack([torch.zeros(D_MODEL), expected, expected]), atol=1e-5, rtol=0)
+
+
+# --- in place: refusal clamp ------------------------------------------------------------------------------------------
+
+
+def test_the_refusal_clamp_sets_one_feature_where_harmful_ones_fire(lab):
+    (few, *_) = RefusalClamp.grid(lab.profile)
+    expected = {"features": [20], "triggers": [13, 3], "value": -10.0, "where": "any", "fires_above": 0.05}
+    assert put(RefusalClamp(2, 5.0, fires_above=0.05, refusal_feature=20), lab) == PLAIN | expected
+    assert put(few, lab) == PLAIN | expected | {"features": [stand_in_of(lab)]}
+    assert few.words == "2 features x5"  # the harmful ones
+
+
+def test_the_stand_in_fires_most_where_answers_begin():
+    rates, retain = np.array([0.2, 1.0, 1.0, 1.0]), np.array([0.0, 0.3, 0.1, 0.0])
+    assert stand_in(rates, retain, forbidden=[3]) == 2  # 3 is harmful, 1 fires more elsewhere
+    assert stand_in(rates, retain, forbidden=[]) == 3
+    assert stand_in(rates, retain, forbidden=[1, 2, 3]) == 0
+
+
+@torch.no_grad()
+def test_answer_rates_are_those_of_the_last_token(lab):
+    asked = lab.knowledge.asked
+    rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, "chat")
+    last = [lab.sae.encode(residual_after(lab.model, one(row), LAYER)[0, -1]) > 0 for row in rows]
+    expected = torch.stack(last).double().mean(dim=0)
+    assert len(set(expected.tolist()) - {0.0, 1.0}) > 0  # the residual at the frame's end has seen the question
+    for rates in (answer_rates(lab.model, lab.sae, rows, 200)["rates"], answer_rates_of(lab)):
+        np.testing.assert_allclose(rates, expected)
+
+
+def test_the_labs_stand_in_is_none_of_the_harmful_features(lab):
+    rates, retain = answer_rates_of(lab), lab.firing_rates()[1]["firing_rate"].to_numpy()
+    ranking = sorted(range(D_SAE), key=lambda i: (-rates[i], retain[i]))
+    harmful = ToyLab.RANKED["clamp_prime"][:3]  # the largest setting of the grid has three
+    allowed = [i for i in ranking if i not in harmful]
+    assert stand_in_of(lab) == allowed[0]
+    assert stand_in_of(lab, (allowed[0], allowed[1])) == allowed[2]
+    features = (allowed[0],)
+    assert put(RefusalClamp(1, 5.0, features=features), lab)["features"] == [allowed[1]]
+    # what a larger setting of the grid has for a trigger is none of a smaller one's either: all share one stand-in
+    other = ToyLab()
+    other.RANKED = {"clamp_prime": (1, 2, ranking[0])}
+    found = put(RefusalClamp(2, 5.0), other)
+    assert found["triggers"] == [1, 2]
+    assert found["features"] == [next(i for i in ranking if i not in (1, 2, ranking[0]))]
+
+
+def test_controls_change_one_thing_each(lab):
+    setting = RefusalClamp(2, 4.0, fires_above=0.05, bos=True)
+    controls = setting.controls(20, np.array([9, 10]))
+    lowered, boosted, dropped, other, another = [put(control, lab) for control in controls]
+    assert lowered == put(RefusalClamp(2, 4.0, fires_above=0.05, bos=True, refusal_feature=20), lab)
+    assert (lowered["features"], lowered["value"], lowered["triggers"]) == ([20], -8.0, [13, 3])
+    assert boosted == lowered | {"value": 8.0}
+    assert dropped == boosted | {"keep_error": False}
+    assert other == lowered | {"features": [9]} and another == lowered | {"features": [10]}
+    # rows of one label and words would be taken for one setting
+    assert [control.label for control in controls] == [
+        "refusal feature 20 lowered",
+        "refusal feature 20 boosted",
+        "refusal feature 20 boosted, error term dropped",
+        "feature 9 lowered",
+        "feature 10 lowered",
+    ]
+    assert all(type(control) is RefusalControl and control.words == setting.words for control in controls)
+    by_hand = RefusalClamp(1, 0.0, features=(6,), value=3.0).controls(20, [])
+    assert [put(control, lab)["value"] for control in by_hand] == [3.0, -3.0, -3.0]
+
+
+# --- in place: DSG ----------------------------------------------------------------------------------------------------
+
+
+def test_dsg_sets_all_features_at_hot_tokens_behind_a_gate(lab):
+    expected = {"features": [8, 13, 5], "value": -10.0, "where": "any"}
+    tau = float(np.percentile(rho_of(lab, (8, 13, 5), lab.framed_retain), 95))
+    assert 0 < tau < 1
+    assert put(DSG(3, 5.0), lab) == PLAIN | expected | {"gate": pytest.approx(tau)}
+    assert put(DSG(3, 5.0, threshold=0.25), lab) == PLAIN | expected | {"gate": 0.25}
+
+
+def test_the_gates_threshold_is_the_percentile_of_rho():
+    lab = ToyLab({"method.dsg.gate_percentile": 50.0})
+    rho = rho_of(lab, (8, 13), lab.framed_retain)
+    assert len(set(rho)) == 5
+    found = gate_threshold(lab.model, lab.sae, (8, 13), lab.framed_retain, 50.0, 16)
+    assert found == pytest.approx(np.median(rho))
+    assert gate_threshold(lab.model, lab.sae, (8, 13), lab.framed_retain, 25.0, 16) == pytest.approx(sorted(rho)[1])
+    gates = [put(DSG(2, strength), lab)["gate"] for strength in (1.0, 5.0)]
+    assert gates == [found, found] and lab.staged == ["gate-threshold"]  # once for all strengths
+    assert put(DSG(2, 1.0, features=(3, 5)), lab)["gate"] == pytest.approx(
+        np.median(rho_of(lab, (3, 5), lab.framed_retain))
+    )
+
+
+def test_ablation_switches_gate_and_spread_and_nothing_else():
+    lab = ToyLab({"method.dsg.strengths": [1.0, 4.0]})
+    setting = DSG(2, 9.0, bos=True, fires_above=0.5)
+    whole = put(setting, lab)
+    grid = setting.ablation(lab)
+    assert [(s.gated, s.spread, s.strength) for s in grid] == list(product((True, False), (True, False), (1.0, 4.0)))
+    for one_setting in grid:
+        changed = {"value": -2.0 * one_setting.strength}
+        changed |= {} if one_setting.gated else {"gate": None}
+        changed |= {} if one_setting.spread else {"where": "own"}
+        assert put(one_setting, lab) == whole | changed
+        assert (type(one_setting), one_setting.threshold) == (DSGAblation, whole["gate"])
+        assert (one_setting.features, one_setting.words) == ((8, 13), f"2 features x{one_setting.strength:g}")
+    assert [s.label for s in grid[::2]] == [
+        "gate, all features at hot tokens",
+        "gate, each feature where it fires",
+        "no gate, all features at hot tokens",
+        "no gate, each feature where it fires",
+    ]
+    chosen = DSG(3, 1.0, features=(1, 2, 3), threshold=0.125).ablation(lab)
+    assert {(s.features, s.threshold, s.n_features) for s in chosen} == {((1, 2, 3), 0.125, 3)}
+
+
+# --- which features ---------------------------------------------------------------------------------------------------
+
+
+def test_selections_apply_the_papers_rules():
+    settings = TINY.selection
+    forget = pd.DataFrame({"firing_rate": [0.5, 0.4, 0.3], "mean": [1.0, 2.0, 1.0], "mean_square": [9.0, 4.0, 1.0]})
+    retain = pd.DataFrame({"firing_rate": [0.5, 0.005, 0.0], "mean": [1.0, 1e-3, 0.0], "mean_square": [9.0, 1e-6, 0.0]})
+    chosen = selections(forget, retain, settings, 3)
+    assert list(chosen) == ["sparsity", "clamp_prime", "importance", "importance_released"]
+    assert chosen["sparsity"].tolist() == [1, 2]
+    assert chosen["clamp_prime"].tolist() == [2]
+    # the 95th percentile of three ratios keeps 2, the 5th of forget drops it
+    assert chosen["importance"].tolist() == []
+    # (E[f])^2 is 1, 4, 1: the 5th percentile is 1, which 2 has
+    assert chosen["importance_released"].tolist() == [2]
+    assert selections(forget, retain, settings, 1)["sparsity"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("method", "rule"),
+    [
+        (StaticClamp, "sparsity"),
+        (ClampPrime, "clamp_prime"),
+        (RefusalClamp, "clamp_prime"),
+        (Unconditional, "clamp_prime"),
+        (DSG, "importance"),
+    ],
+)
+def test_every_method_takes_the_best_features_of_its_own_rule(lab, method, rule):
+    found = put(method(3, 1.0), lab)
+    chosen = found["triggers"] if method is RefusalClamp else found["features"]
+    assert chosen == list(ToyLab.RANKED[rule][:3])
