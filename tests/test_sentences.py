@@ -1,4 +1,4 @@
-"""Sentences say the numbers of a table, and none that are not there."""
+"""Sentences say the numbers of a table, and say where one is not there."""
 
 import pandas as pd
 import pytest
@@ -30,6 +30,7 @@ def test_a_sentence_has_its_numbers_in_place():
     assert say("Nothing.", RMU=1).data == "Nothing."
 
 
-def test_a_number_that_is_missing_is_an_error():
-    with pytest.raises(KeyError, match="DSG"):
-        say("DSG forgets {DSG:.2f}.", **numbers(TABLE, "method", "accuracy"))
+def test_a_number_that_is_missing_is_said_to_be():
+    table = TABLE.assign(accuracy=[0.375, float("nan"), 1.0])
+    said = say("RMU {RMU:.2f}, DSG {DSG:.2f}, clamp {static_clamp:.0%}.", **numbers(table, "method", "accuracy"))
+    assert said.data == "RMU 0.38, DSG *(missing)*, clamp *(missing)*."

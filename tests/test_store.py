@@ -251,7 +251,8 @@ def test_an_sae_is_its_weights_and_its_config() -> None:
 HOUSE = {
     "__init__.py": "",
     "sweep.py": "from house import interventions\nimport numpy\ndef sweep(): return interventions\n",
-    "interventions.py": "def clamp():\n    from .rooms.gate import gate\n    return gate\n",
+    "interventions.py": "def clamp():\n    from .rooms.gate import gate\n    from house.attic import window\n    return gate\n",
+    "attic/__init__.py": "window = 1\n",
     "rooms/__init__.py": "",
     "rooms/gate.py": "import house.sweep\ndef gate(): return 1\n",
     "plots.py": "from house.sweep import sweep\n",
@@ -270,8 +271,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("file", "changes"),
-    [("sweep.py", True), ("interventions.py", True), ("rooms/gate.py", True), ("rooms/__init__.py", True),
-     ("__init__.py", True), ("plots.py", False)],
+    # a package counts where a name is taken from it, and not because a module lies in it
+    [("sweep.py", True), ("interventions.py", True), ("rooms/gate.py", True), ("attic/__init__.py", True),
+     ("rooms/__init__.py", False), ("__init__.py", False), ("plots.py", False)],
 )  # fmt: skip
 def test_code_counts_when_it_is_reached(house: Path, file: str, changes: bool) -> None:
     from house.sweep import sweep  # a cycle of imports, a relative one and one inside a function lie behind it

@@ -214,8 +214,8 @@ class Clamp:
 class Held:
     """An intervention through generation with a KV cache: what the gate says of the prompts holds until the end.
 
-    Call it with the residual of the prompts, then with that of each new token. (The code that Muhamed et al. released gates
-    every forward pass by itself, and so never acts on generated tokens.)
+    Call it with the residual of the prompts, then with that of each new token. (Muhamed et al.'s code gates every
+    forward pass by itself, and so never acts on generated tokens.)
 
     Args:
         clamp: the intervention.
