@@ -182,7 +182,11 @@ class Lab(Run):
     @cached_property
     def questions(self) -> dict[str, list[Question]]:
         """The questions that were asked, by subject: all of them, or as many as `questions.limit` needed."""
-        return {s: [q for q in qs if q.id in set(self._known[s]["asked"])] for s, qs in self.all_questions.items()}
+        return self._those("asked")
+
+    def _those(self, kind: str) -> dict[str, list[Question]]:
+        ids = {subject: set(found[kind]) for subject, found in self._known.items()}
+        return {s: [q for q in questions if q.id in ids[s]] for s, questions in self.all_questions.items()}
 
     @cached_property
     def known(self) -> dict[str, list[Question]]:
@@ -193,7 +197,7 @@ class Lab(Run):
         Raises:
             ValueError: it is the subject to forget.
         """
-        known = {s: [q for q in qs if q.id in set(self._known[s]["known"])] for s, qs in self.all_questions.items()}
+        known = self._those("known")
         few = [subject for subject, questions in known.items() if len(questions) < 2]
         for subject in few:
             n, asked = len(known.pop(subject)), len(self._known[subject]["asked"])

@@ -184,11 +184,9 @@ def _opened(place: Place) -> Lab:
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     overrides = json.loads(place.overrides) or {}
     named = load_profile(place.profile, overrides, place.notebook[:2]).model.device
-    device = own_device(named, current_process().name)
-    if device != named:
-        overrides["model.device"] = device
-    folders = (place.runs, place.figures)
-    return Lab(place.profile, place.notebook, *folders, overrides or None, place.published_features)
+    overrides["model.device"] = own_device(named, current_process().name)
+    overrides |= {"compute.jobs": 1, "compute.scheduler": ""}  # what it needs beside its piece it computes itself
+    return Lab(place.profile, place.notebook, place.runs, place.figures, overrides, place.published_features)
 
 
 def own_device(device: str, process: str) -> str:
