@@ -11,6 +11,7 @@ import json
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -335,6 +336,9 @@ class Lab(Run):
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]
         tables = [self._stored(_stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
         missing = [i for i, table in enumerate(tables) if table is None]
+        found = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
+        for stage, n in found.items():
+            log.info("%s: %d settings from the cache", stage, n)
         for dear in (True, False):
             groups = _groups([i for i in missing if settings[i].trains == dear], settings, 1 if dear else GROUP)
             pieces = [
