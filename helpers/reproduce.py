@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.lab.run import show_progress
 from helpers.loading.sources import needed
 from helpers.profiles import Profile, available_profiles, load_profile, run_name
-from helpers.records.provenance import ROOT
+from helpers.records.progress import show_progress
+from helpers.records.provenance import FIGURE_FILES, ROOT
 from helpers.records.store import write_atomically
-from helpers.report.figures import SUFFIXES, redraw
 
 TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
@@ -208,6 +207,9 @@ def _toml_value(text: str) -> Any:
 
 
 def _redraw(figures: Path) -> int:
+    # imported here, for plots know methods and with them torch, which --list need not wait for
+    from helpers.report.figures import redraw
+
     pictures = redraw(figures)
     for picture in pictures:
         log.info("redrawn: %s", picture)
@@ -494,7 +496,7 @@ def _check_figures(notebook: Notebook, folders: Folders, before: Mapping[str, tu
 
 def _figure_stamps(notebook: Notebook, folders: Folders) -> dict[str, tuple[int, int] | None]:
     """Time and identity of each promised file, None where there is none; a file written anew has another stamp."""
-    paths = [folders.figures / f"{name}{suffix}" for name in notebook.figures for suffix in SUFFIXES]
+    paths = [folders.figures / f"{name}{suffix}" for name in notebook.figures for suffix in FIGURE_FILES]
     stamps = {path.name: path.stat() if path.is_file() else None for path in paths}
     return {name: stat and (stat.st_mtime_ns, stat.st_ino) for name, stat in stamps.items()}
 

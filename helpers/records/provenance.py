@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # The packages whose version can change a number: they are part of the key of every cached stage.
 NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sae-lens", "numpy")
 PACKAGES = (*NUMERIC_PACKAGES, "datasets", "safetensors", "pandas", "pyarrow", "matplotlib", "seaborn")
+# Endings of a figure's files: two pictures, the rows they are drawn from, and this record.
+FIGURE_FILES = (".png", ".pdf", ".csv", ".json")
 # Settings that name files of this machine.
 LOCAL_FILES = ("forget_file", "own_methods")
 
