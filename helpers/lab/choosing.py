@@ -13,6 +13,9 @@ from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, Method
 from helpers.text.questions import LETTERS
 
 ROLES = ("forget", "near", "side")
+# Columns of `points`: of every role, and those there is one of.
+COUNTED = ("accuracy", "low", "high", "n")
+MEASURED = ("forget_letter", "forget_mass", "loss_added")
 PAPER_PROTOCOL = "chosen and reported on the same questions"
 HELD_OUT = "chosen on one half, reported on the other"
 AS_SET = "as set"
@@ -38,11 +41,16 @@ def points(scores: Scores, half: int | None = None) -> pd.DataFrame:
         forget questions also forget_letter (the share of the letter said most, 1 for a model that has collapsed into
         one) and forget_mass (mean probability that any letter is said); and loss_added.
     """
-    return pd.DataFrame([
+    rows = [
         {"method": one.label, "setting": one.setting.words, "n_features": _number(one.setting, "n_features"),
          "strength": _number(one.setting, "strength"), **_measured(one.table, half)}
         for one in scores
-    ])  # fmt: skip
+    ]  # fmt: skip
+    if rows:
+        return pd.DataFrame(rows)
+    # no setting at all, as where methods that are trained on forget text are left out
+    numbers = ("n_features", "strength", *(f"{role}_{what}" for role in ROLES for what in COUNTED), *MEASURED)
+    return pd.DataFrame(columns=["method", "setting", *numbers]).astype(dict.fromkeys(numbers, float))
 
 
 def _number(setting: Method, name: str) -> float:
@@ -56,7 +64,7 @@ def _measured(table: pd.DataFrame, half: int | None) -> dict[str, float]:
     for role in ROLES:
         pooled = accuracy(chosen[chosen["role"] == role], ["role"])
         row = dict(pooled.iloc[0]) if len(pooled) else {}
-        measured |= {f"{role}_{column}": row.get(column, np.nan) for column in ("accuracy", "low", "high", "n")}
+        measured |= {f"{role}_{column}": row.get(column, np.nan) for column in COUNTED}
     forget = chosen[chosen["role"] == "forget"]
     letters = forget[[f"said_{x}" for x in LETTERS]].sum()
     measured["forget_letter"] = letters.max() / letters.sum()
@@ -131,7 +139,7 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
             best = best_at_floor(table["forget_accuracy"].tolist(), table["side_accuracy"].tolist(), floor)
             found = {"setting": "none"} if best is None else points(of, report_on).iloc[best].to_dict()
             rows.append({**found, "method": method, "protocol": protocol})
-    measured = [f"{role}_{what}" for role in ROLES for what in ("accuracy", "low", "high", "n")]
+    measured = [f"{role}_{what}" for role in ROLES for what in COUNTED]
     return pd.DataFrame(rows, columns=[*columns, *measured, "loss_added"]).astype(dict.fromkeys(measured, float))
 
 
