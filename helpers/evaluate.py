@@ -17,13 +17,13 @@ from typing import Any
 from helpers.engine.edited import Edited
 from helpers.lab.by_hand import UNEDITED, put_in_place, read_settings
 from helpers.lab.lab import Lab, open_lab
-from helpers.lab.run import show_progress
 from helpers.loading.saes import load_sae
 from helpers.methods import METHODS
 from helpers.methods.method import Method
 from helpers.methods.own import load_own
 from helpers.methods.steering_files import Steering, read_steering
 from helpers.profiles import Profile, available_profiles, load_profile
+from helpers.records.progress import show_progress
 from helpers.records.provenance import ROOT, now
 from helpers.records.store import write_atomically
 

@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from helpers.lab.run import show_progress
 from helpers.loading.sources import needed
 from helpers.profiles import Profile, available_profiles, load_profile, run_name
-from helpers.records.provenance import ROOT
+from helpers.records.progress import show_progress
+from helpers.records.provenance import FIGURE_FILES, ROOT
 from helpers.records.store import write_atomically
-from helpers.report.figures import SUFFIXES, redraw
 
 TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
 
@@ -145,8 +144,9 @@ def _carry_out(options: argparse.Namespace) -> int:
         if not Path(file).is_file():
             raise FileNotFoundError(f"there is no file {file} with a method of your own")
     notebooks = served(choose(find_notebooks(options.notebooks), options.only), profile, bool(options.only))
-    for notebook in notebooks:
-        needed(load_profile(profile.name, overrides, notebook.name[:2]))  # what it loads is known, or said now
+    for version in (load_profile(profile.name, overrides, notebook.name[:2]) for notebook in notebooks):
+        needed(version)  # what it loads is known, or said now
+        check_tables(version, overrides or {})
     for line in plan(notebooks, folders):
         log.info("%s", line)
     if options.list:
@@ -174,10 +174,29 @@ def check_device(device: str) -> None:
         return
     import torch  # takes a second, which runs on the CPU need not wait for
 
-    number = int(device.partition(":")[2] or 0)
-    if number >= torch.cuda.device_count():
-        has = f"{torch.cuda.device_count()} CUDA devices" if torch.cuda.is_available() else "no CUDA device"
+    number, there = device.removeprefix("cuda").removeprefix(":") or "0", torch.cuda.device_count()
+    if not number.isdecimal() or int(number) >= there:
+        has = f"{there} CUDA devices" if there else "no CUDA device"
         raise NotebookError(f"device {device!r} cannot be used: this machine has {has}; 'auto' takes what is there")
+
+
+def check_tables(profile: Profile, overrides: Mapping[str, Any]) -> None:
+    """Make sure before any notebook starts that the tables of methods are right, where they are changed.
+
+    Raises:
+        NotebookError: a table of a method that there is not.
+        ValueError: a table with an unknown key, or a value that is not allowed.
+    """
+    changed = {key.split(".")[1] for key in overrides if key.startswith("method.")}
+    if not changed:
+        return
+    from helpers.methods import METHODS  # which takes as long as torch, and others need not wait
+
+    for name in sorted(changed & METHODS.keys()):
+        METHODS[name].grid(profile)
+    unknown = sorted(changed - METHODS.keys())
+    if unknown and not profile.own_methods:
+        raise NotebookError(f"method {unknown[0]!r} is unknown, the known ones are: {', '.join(METHODS)}")
 
 
 def overrides_of(options: argparse.Namespace) -> dict[str, Any] | None:
@@ -208,6 +227,9 @@ def _toml_value(text: str) -> Any:
 
 
 def _redraw(figures: Path) -> int:
+    # imported here, for plots know methods and with them torch, which --list need not wait for
+    from helpers.report.figures import redraw
+
     pictures = redraw(figures)
     for picture in pictures:
         log.info("redrawn: %s", picture)
@@ -494,7 +516,7 @@ def _check_figures(notebook: Notebook, folders: Folders, before: Mapping[str, tu
 
 def _figure_stamps(notebook: Notebook, folders: Folders) -> dict[str, tuple[int, int] | None]:
     """Time and identity of each promised file, None where there is none; a file written anew has another stamp."""
-    paths = [folders.figures / f"{name}{suffix}" for name in notebook.figures for suffix in SUFFIXES]
+    paths = [folders.figures / f"{name}{suffix}" for name in notebook.figures for suffix in FIGURE_FILES]
     stamps = {path.name: path.stat() if path.is_file() else None for path in paths}
     return {name: stat and (stat.st_mtime_ns, stat.st_ino) for name, stat in stamps.items()}
 

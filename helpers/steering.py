@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.lab.run import show_progress
 from helpers.loading.saes import load_sae
 from helpers.methods.steering_files import read_steering, write_steered
 from helpers.profiles import available_profiles, load_profile
+from helpers.records.progress import show_progress
 
 log = logging.getLogger("helpers.steering")  # by name: this module is __main__ when it is run
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-# before matplotlib and huggingface_hub are imported anywhere: no screen, no network
+# before matplotlib, huggingface_hub and torch are imported anywhere: no screen, no network, and one thread, for tests
+# run in several processes at once (pytest -n), and the profile tiny computes with one
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
@@ -21,11 +23,8 @@ def profile() -> Any:
 @pytest.fixture(scope="session")
 def model(profile: Any) -> Any:
     """The embedded model. Shared by all tests: one that trains weights must copy it first."""
-    import torch
-
     from helpers.loading.models import load_model
 
-    torch.set_num_threads(2)
     return load_model(profile)
 
 

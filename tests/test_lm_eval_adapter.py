@@ -1,6 +1,7 @@
 """Under lm-evaluation-harness an intervention is what it is in our own code, whatever the batch and its padding."""
 
 import importlib
+import json
 import sys
 from dataclasses import replace
 from typing import Any
@@ -12,18 +13,19 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.hf_steered import SteeredModel
 
 from helpers.engine.columns import layer_of
+from helpers.engine.edited import Edited, Trained
 from helpers.engine.forward import huggingface, residual_after, unembed
 from helpers.engine.interventions import Add, Clamp, Gate, hot_fraction
 from helpers.engine.scoring import everywhere, is_right, read_rows, read_spaced_letters, row_batches
 from helpers.loading.data import load_questions
-from helpers.measures.lm_eval.adapter import harness_model, task_manager
+from helpers.measures.lm_eval.adapter import harness_model, run_tasks, task_manager
 from helpers.organism import MODEL_DIR
 from helpers.steering import write_steered
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.toy import toy_model, toy_sae
 
 SUBJECTS, N = ("hazard", "biology"), 24
-METHODS = ("none", "clamp_prime", "refusal", "dsg", "add")
+METHODS = ("none", "clamp_prime", "refusal_clamp", "dsg", "unconditional")
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +50,9 @@ def clamps(model, sae, questions):
     return {
         "none": None,
         "clamp_prime": Clamp(sae, features, -8.0),
-        "refusal": Clamp(sae, [0], -20.0, "any", triggers=features, fires_above=0.05),
+        "refusal_clamp": Clamp(sae, [0], -20.0, "any", triggers=features, fires_above=0.05),
         "dsg": Clamp(sae, features, -8.0, "any", Gate(float(rho.median()))),
-        "add": Clamp(sae, features[:2], Add([-6.0, 3.0]), "always", bos=True),
+        "unconditional": Clamp(sae, features[:2], Add([-6.0, 3.0]), "always", bos=True),
     }
 
 
@@ -92,6 +94,28 @@ def test_lm_eval_and_our_scorer_agree(model, questions, clamps, unedited, method
     assert {"none": share == 0, "dsg": 0.2 < share < 0.6}.get(method, share > 0.9)
 
 
+def test_results_are_of_the_edited_model_under_its_intervention(model, questions, clamps, monkeypatch):
+    """Other weights, and an intervention on them: the results are as JSON, the table names the task."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: results.update(pretty_env_info="secret"))
+    name = "model.layers.3.mlp.down_proj.weight"
+    made = {name: -3 * huggingface(model).get_parameter(name).detach()}
+    found = []
+    for edited in (
+        Edited(model),
+        Edited(model, clamps["dsg"]),
+        Edited(model, weights=Trained("negative", lambda: made)),
+        Edited(model, clamps["dsg"], Trained("negative", lambda: made)),
+    ):
+        results, table = run_tasks(edited, ["organism_hazard"], task_manager("organism"), N, 8)
+        right = is_right(
+            ours(edited.model, questions["hazard"], edited.intervention)[:, None], questions["hazard"], ORIGINAL_ORDER
+        )
+        found.append(results["results"]["organism_hazard"]["acc,none"])
+        assert found[-1] == pytest.approx(float(right.double().mean())) and "organism_hazard" in table
+        assert json.loads(json.dumps(results, allow_nan=False)) == results and "secret" not in json.dumps(results)
+    assert len(set(found)) > 2
+
+
 def test_our_prompt_is_lm_evals(model, questions):
     (task,) = task_manager("organism").load("organism_hazard")["tasks"].values()
     task.build_all_requests(limit=2, rank=0, world_size=1)
@@ -103,12 +127,12 @@ def test_our_prompt_is_lm_evals(model, questions):
 
 def test_lm_evals_steered_is_our_unconditional_add_that_touches_bos_too(model, clamps, tmp_path):
     """It also adds to padding, which no real token sees: 24 prompts of unequal length are asked in batches of 5."""
-    write_steered(tmp_path / "steer.pt", [clamps["add"]])
+    write_steered(tmp_path / "steer.pt", [clamps["unconditional"]])
     theirs = SteeredModel(
         str(MODEL_DIR), str(tmp_path / "steer.pt"), device="cpu", dtype="float32", batch_size=5,
         attn_implementation="eager",
     )  # fmt: skip
-    ours = harness_model(model, model.tokenizer, clamps["add"], batch_size=5)
+    ours = harness_model(model, model.tokenizer, clamps["unconditional"], batch_size=5)
     ours, theirs = asked_by_lm_eval(ours), asked_by_lm_eval(theirs)
     for subject in SUBJECTS:
         pair = [log_probabilities(results, subject) for results in (ours, theirs)]
@@ -138,10 +162,10 @@ def toy_clamp(method: str) -> Clamp | None:
     return {
         "none": None,
         "clamp_prime": Clamp(sae, features, -6.0),
-        "refusal": Clamp(sae, [2], -6.0, "any", triggers=features, fires_above=0.05),
+        "refusal_clamp": Clamp(sae, [2], -6.0, "any", triggers=features, fires_above=0.05),
         "dsg": Clamp(sae, features, -6.0, "any", Gate(0.5)),
-        "add": Clamp(sae, features, Add(-2.0), "always"),
-        "add_bos": Clamp(sae, features, Add(-2.0), "always", bos=True),
+        "unconditional": Clamp(sae, features, Add(-2.0), "always"),
+        "unconditional_bos": Clamp(sae, features, Add(-2.0), "always", bos=True),
     }[method]
 
 
@@ -168,7 +192,9 @@ def ask(lm, kind, arguments):
     return getattr(lm, kind)([Instance(kind, {}, pair, i) for i, pair in enumerate(arguments)], disable_tqdm=True)
 
 
-each_method = pytest.mark.parametrize("method", ["clamp_prime", "refusal", "dsg", "add", "add_bos"])
+each_method = pytest.mark.parametrize(
+    "method", ["clamp_prime", "refusal_clamp", "dsg", "unconditional", "unconditional_bos"]
+)
 
 
 @each_method

@@ -2,7 +2,16 @@
 
 import pytest
 
-from helpers.profiles import FOLDER, available_profiles, load_profile, parse_profile, run_name
+from helpers.methods import METHODS
+from helpers.profiles import (
+    FOLDER,
+    Count,
+    available_profiles,
+    load_profile,
+    parse_profile,
+    run_name,
+    settings_table,
+)
 
 TINY = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
 
@@ -24,13 +33,16 @@ def test_an_unknown_profile_lists_the_known():
         ("width = 2048", "", "missing value sae.width"),
         ("width = 2048", 'width = "2048"', "sae.width = '2048': input should be a valid integer"),
         ("width = 2048", "width = 0", "sae.width = 0: input should be greater than 0"),
-        ("learning_rate = 1e-2", "learning_rate = nan", "rmu.learning_rate = nan: input should be a finite number"),
-        ("n_features = [10, 20, 50]", "n_features = [10, 20.5]", "pareto.n_features.1 = 20.5"),
+        ("learning_rate = 2e-4", "learning_rate = nan", "relearning.learning_rate = nan: input should be a finite"),
+        ("n_features = [1, 5, 20]", "n_features = [1, 20.5]", "clamp_curve.n_features.1 = 20.5"),
         ("strengths = [0.0, 1.0, 2.0", "strengths = [-1.0, 1.0, 2.0", "clamp_curve.strengths.0 = -1.0"),
-        ("fires_above = 0.05", "fires_above = -0.05", "conditional.fires_above = -0.05"),
+        ("threads = 1", "threads = -1", "compute.threads = -1: input should be greater than or equal to 0"),
+        ("threads = 1", "", "missing value compute.threads"),
+        ("own_methods = []", "own_methods = [1]", "own_methods.0 = 1: input should be a valid string"),
+        ("[method.rmu]", "[method]\nrmu = 3\n[clamp_prime]", "method.rmu = 3: input should be an object"),
         ('dtype = "float32"', 'dtype = "float16"', "model.dtype = 'float16': input should be 'float32' or 'bfloat16'"),
         ('name = "tiny"', 'name = "small"', "calls itself 'small'"),
-        ("[pareto]", "[pareto", "not valid TOML"),
+        ("[method.dsg]", "[method.dsg", "not valid TOML"),
     ],
 )
 def test_a_fault_is_named_with_its_place(old, new, message):
@@ -44,7 +56,7 @@ def test_a_heir_says_only_what_differs():
     cyber, bio = load_profile("gemma-2-2b-it-cyber"), load_profile("gemma-2-2b-it")
     assert (cyber.sae.id, cyber.sae.source) == ("layer_3/width_16k/average_l0_142", bio.sae.source)
     assert (cyber.questions.forget, cyber.selection.ratio_percentile) == ("wmdp-cyber", 90)
-    assert (cyber.model, cyber.rmu, cyber.guardrail) == (bio.model, bio.rmu, bio.guardrail)
+    assert (cyber.model, cyber.method, cyber.relearning) == (bio.model, bio.method, bio.relearning)
 
 
 @pytest.mark.parametrize(("parent", "message"), [("tiny", "calls itself 'tiny'"), ("nobody", "'nobody' is unknown")])
@@ -68,6 +80,85 @@ def test_a_notebook_may_have_settings_of_its_own_and_overrides_win_over_them():
     assert (changed.sae.id, changed.sae.layer, changed.questions.limit) == ("other", 3, 8)
 
 
+def test_a_notebooks_grid_of_a_method_replaces_the_common_one_key_by_key():
+    common, special = (load_profile("tiny", notebook=number).method for number in ("04", "05"))
+    assert common["clamp_prime"]["n_features"] == [5, 10, 20, 50] and common["clamp_prime"]["proportional"] == [
+        False,
+        True,
+    ]
+    assert special["clamp_prime"]["n_features"] == [10, 20, 50] and special["clamp_prime"]["proportional"] == [False]
+    assert {**common, "clamp_prime": None} == {**special, "clamp_prime": None}
+    changed = load_profile("tiny", {"method.clamp_prime.strengths": [3.0]}, "05").method["clamp_prime"]
+    assert changed == special["clamp_prime"] | {"strengths": [3.0]}
+
+
+# --- grids of methods -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", available_profiles())
+def test_every_profile_has_a_grid_of_every_method(name):
+    for number in (None, *(load_profile(name).notebooks or ("03", "04", "05", "06"))):
+        profile = load_profile(name, notebook=number)
+        assert set(profile.method) == set(METHODS)
+        for key, method in METHODS.items():
+            grid = method.grid(profile)
+            assert grid and {type(setting) for setting in grid} == {method} and len(set(grid)) == len(grid), key
+
+
+@settings_table
+class Sizes:
+    widths: tuple[Count, ...]
+    deep: bool
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (None, "profile 'tiny' has no table [method.mine], which it needs; it has static_clamp, rmu, "),
+        ({"widths": [1], "deep": True, "tall": 1}, "profile 'tiny': unknown key method.mine.tall"),
+        ({"widths": [1]}, "profile 'tiny': missing value method.mine.deep"),
+        ({"widths": 1, "deep": True}, "profile 'tiny': method.mine.widths = 1: input should be a valid array"),
+        ({"widths": [1, 0], "deep": True}, "method.mine.widths.1 = 0: input should be greater than 0"),
+        ({"widths": [1], "deep": 1}, "method.mine.deep = 1: input should be a valid boolean"),
+    ],
+)
+def test_a_table_of_a_method_is_checked_by_the_class_that_says_what_stands_in_it(table, message):
+    profile = load_profile("tiny", None if table is None else {"method.mine": table})
+    with pytest.raises(ValueError, match=r"^profile 'tiny'") as caught:
+        profile.grid_of("mine", Sizes)
+    assert message in str(caught.value)
+
+
+def test_a_right_table_comes_back_as_its_class():
+    profile = load_profile("tiny", {"method.mine.widths": [1, 2], "method.mine.deep": False})
+    assert profile.grid_of("mine", Sizes) == Sizes((1, 2), False)
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "message"),
+    [
+        ("rmu", "learning_rate", "nan", "method.rmu.learning_rate = 'nan': input should be a valid number"),
+        ("rmu", "layers", "2", "method.rmu.layers = '2': input should be a valid array"),
+        ("rmu", "step", 3, "unknown key method.rmu.step"),
+        ("static_clamp", "n_features", [10, 20.5], "method.static_clamp.n_features.1 = 20.5: "),
+        ("dsg", "strengths", [-1.0], "method.dsg.strengths.0 = -1.0: input should be greater than or equal to 0"),
+        (
+            "dsg",
+            "gate_percentile",
+            101.0,
+            "method.dsg.gate_percentile = 101.0: input should be less than or equal to 100",
+        ),
+        ("refusal_clamp", "fires_above", -0.05, "method.refusal_clamp.fires_above = -0.05"),
+        ("clamp_prime", "proportional", [0], "method.clamp_prime.proportional.0 = 0: input should be a valid boolean"),
+        ("unconditional", "n_features", [0], "method.unconditional.n_features.0 = 0: input should be greater than 0"),
+    ],
+)
+def test_a_fault_in_a_methods_table_is_named_with_its_place(method, key, value, message):
+    with pytest.raises(ValueError, match="^profile 'tiny'") as caught:
+        METHODS[method].grid(load_profile("tiny", {f"method.{method}.{key}": value}))
+    assert message in str(caught.value)
+
+
 def test_a_fault_in_one_notebooks_settings_is_found_when_the_profile_is_loaded():
     with pytest.raises(ValueError, match="'tiny, notebook 05': unknown key sae.widht"):
         parse_profile(TINY + '\n[notebook."05".sae]\nwidht = 1', "tiny")
@@ -79,7 +170,11 @@ def test_a_fault_in_one_notebooks_settings_is_found_when_the_profile_is_loaded()
         ("questions.limit", -1, "questions.limit = -1: input should be greater than or equal to 0"),
         ("questions.limits", 1, "unknown key questions.limits"),
         ("limit", 1, "override 'limit' is not of the form table.key"),
-        ("rmu.layers", "2", "rmu.layers = '2': input should be a valid array"),
+        ("clamp_curve.n_features", "2", "clamp_curve.n_features = '2': input should be a valid array"),
+        ("rmu.layers", [2], "unknown key rmu"),
+        ("compute.jobs", -1, "compute.jobs = -1: input should be greater than or equal to 0"),
+        ("own_methods", "mine.py", "own_methods = 'mine.py': input should be a valid array"),
+        ("name", "other", "override 'name' is not of the form table.key"),
     ],
 )
 def test_an_override_is_checked_like_the_file(key, value, message):
@@ -95,6 +190,10 @@ def test_an_override_is_checked_like_the_file(key, value, message):
         ({"model.device": "cpu", "model.batch_tokens": 8, "cache.disk_mb": 0, "questions.show_text": True}, "tiny"),
         ({"model.device": "cpu", "questions.limit": 8}, "tiny+changed"),
         ({"model.device_map": "auto"}, "tiny+changed"),
+        ({"compute.jobs": 4, "compute.threads": 2, "compute.scheduler": "tcp://a:1"}, "tiny"),
+        ({"texts.forget_file": "copy.jsonl"}, "tiny"),
+        ({"own_methods": ["mine.py"]}, "tiny+changed"),
+        ({"compute.jobs": 4, "method.rmu.steps": 3}, "tiny+changed"),
     ],
 )
 def test_only_what_may_change_a_result_has_a_folder_of_its_own(overrides, name):

@@ -74,3 +74,13 @@ def test_a_fact_that_is_not_json_is_refused() -> None:
 
 def test_a_package_that_is_not_installed_has_no_version() -> None:
     assert provenance.versions(("numpy", "no-such-package"))["no-such-package"] is None
+
+
+def test_local_files_are_named_without_their_folders() -> None:
+    settings = {"own_methods": ("/some/where/mine.py", "/else/yours.py"), "texts": {"forget_file": "/some/copy.jsonl"}}
+    assert provenance.without_folders(settings) == {
+        "own_methods": ["mine.py", "yours.py"], "texts": {"forget_file": "copy.jsonl"},
+    }  # fmt: skip
+    overrides = {"own_methods": ["/some/where/mine.py"], "texts.forget_file": "", "questions.limit": 3}
+    expected = {"own_methods": ["mine.py"], "texts.forget_file": "", "questions.limit": 3}
+    assert provenance.without_folders(overrides) == expected

@@ -14,9 +14,20 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from helpers.profiles import load_profile
 from helpers.records.provenance import ROOT
 from helpers.report import plots
-from helpers.reproduce import NotebookError, _parser, check_parameters, choose, find_notebooks, main, overrides_of
+from helpers.reproduce import (
+    NotebookError,
+    _parser,
+    check_device,
+    check_parameters,
+    check_tables,
+    choose,
+    find_notebooks,
+    main,
+    overrides_of,
+)
 
 PARAMETERS = 'profile = "tiny"\nruns = None\nfigures = None\noverrides = None'
 
@@ -146,7 +157,19 @@ def test_notebooks_are_chosen_by_number_or_name_in_name_order(tmp_path: Path) ->
         (["--profile", "huge"], "profile 'huge' is unknown, the known ones are: "),
         (["--only", "05"], "notebook '05' is unknown, the known ones are: 07_good"),
         (["--set", "questions.limit"], "--set 'questions.limit' has no value; write it as in --set questions.limit=8"),
-        (["--set", "rmu.step=3"], "unknown key rmu.step"),
+        (["--set", "rmu.step=3"], "profile 'tiny': unknown key rmu"),
+        (["--set", "method.rmu.step=3"], "profile 'tiny': unknown key method.rmu.step"),
+        (["--set", "method.dsg.strengths=[-1.0]"], "profile 'tiny': method.dsg.strengths.0 = -1.0: input should be"),
+        (
+            ["--set", "method.dgs.strengths=[1.0]"],
+            "method 'dgs' is unknown, the known ones are: static_clamp, ",
+        ),
+        (["--jobs", "-1"], "compute.jobs = -1: input should be greater than or equal to 0"),
+        (["--device", "cuda"], "device 'cuda' cannot be used: this machine has no CUDA device; 'auto' takes what is"),
+        (["--device", "cuda:1"], "device 'cuda:1' cannot be used: this machine has no CUDA device"),
+        (["--device", "cuda:x"], "device 'cuda:x' cannot be used: this machine has no CUDA device"),
+        (["--set", "model.device=cuda", "--profile", "gemma-2b-it"], "device 'cuda' cannot be used"),
+        (["--method", "nowhere.py"], "nowhere.py with a method of your own"),
         (["--limit", "-3"], "questions.limit = -3: input should be greater than or equal to 0"),
         (["--profile", "gemma-2b-it", "--only", "07"], "gemma-2b-it does not serve 07_good; it serves 01, 02"),
         (["--profile", "gemma-2b-it"], "gemma-2b-it does not serve 07_good; it serves 01, 02"),
@@ -154,12 +177,41 @@ def test_notebooks_are_chosen_by_number_or_name_in_name_order(tmp_path: Path) ->
         (["--figures-only"], "no figure to redraw; make them first"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_one_line(tmp_path: Path, capsys: Any, more: list[str], said: str) -> None:
+def test_a_request_that_makes_no_sense_is_one_line(
+    tmp_path: Path, capsys: Any, monkeypatch: Any, more: list[str], said: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     write_good(tmp_path / "note books")
     assert main(options(tmp_path, *more)) == 2
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "runs").exists()
+
+
+def test_of_two_gpus_the_third_is_not_there(monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for device in ("cpu", "auto", "cuda", "cuda:0", "cuda:1"):
+        check_device(device)
+    with pytest.raises(NotebookError, match="device 'cuda:2' cannot be used: this machine has 2 CUDA devices"):
+        check_device("cuda:2")
+
+
+def test_a_table_of_a_method_of_ones_own_is_checked_by_that_method_alone() -> None:
+    own = {"own_methods": ["mine.py"], "method.mine.size": 3}
+    check_tables(load_profile("tiny", own), own)
+    with pytest.raises(NotebookError, match="method 'mine' is unknown"):
+        check_tables(load_profile("tiny", {"method.mine.size": 3}), {"method.mine.size": 3})
+
+
+def test_what_is_asked_of_the_runner_alone_imports_neither_plots_nor_models() -> None:
+    """In a process of its own: the plan is there at once."""
+    script = (
+        "import sys; from helpers.reproduce import main; assert main(['--list']) == 0\n"
+        "heavy = {'torch', 'matplotlib', 'papermill', 'nbformat', 'helpers.report.plots', 'helpers.methods'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_an_unwritable_figures_folder_is_said_before_anything_runs(tmp_path: Path, capsys: Any) -> None:
@@ -191,10 +243,13 @@ def test_notebooks_that_a_profile_does_not_serve_are_named_and_left_out(tmp_path
 
 
 def test_settings_on_the_command_line() -> None:
-    given = ["--set", "rmu.steps=2", "rmu.layers=[1]", "--set", "model.dtype=bfloat16", "--limit", "0", "--show-text"]
-    assert overrides_of(_parser().parse_args([*given, "--device", "cuda:1"])) == {
-        "rmu.steps": 2, "rmu.layers": [1], "model.dtype": "bfloat16", "questions.limit": 0,
-        "questions.show_text": True, "model.device": "cuda:1",
+    given = ["--set", "method.rmu.steps=2", "method.rmu.layers=[1]", "--set", "model.dtype=bfloat16"]
+    given += ["--limit", "0", "--show-text", "--device", "cuda:1", "--jobs", "3", "--scheduler", "tcp://host:8786"]
+    given += ["--method", "mine.py", "/else/yours.py"]
+    assert overrides_of(_parser().parse_args(given)) == {
+        "method.rmu.steps": 2, "method.rmu.layers": [1], "model.dtype": "bfloat16", "questions.limit": 0,
+        "questions.show_text": True, "model.device": "cuda:1", "compute.jobs": 3,
+        "compute.scheduler": "tcp://host:8786", "own_methods": [str(Path.cwd() / "mine.py"), "/else/yours.py"],
     }  # fmt: skip
     assert overrides_of(_parser().parse_args([])) is None
 
@@ -301,3 +356,12 @@ def test_a_trial_has_folders_of_its_own_and_says_what_was_changed(tmp_path: Path
     assert record["facts"]["overrides"] == {"questions.limit": 8, "texts.forget_file": "text.jsonl"}
     assert (record["settings"]["questions"]["limit"], record["settings"]["texts"]["forget_file"]) == (8, "text.jsonl")
     assert not (tmp_path / "figures" / "tiny").exists() and not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_how_it_is_computed_is_no_trial_and_a_method_of_ones_own_is(tmp_path: Path, capsys: Any) -> None:
+    write_good(tmp_path / "note books")
+    (tmp_path / "mine.py").write_text("a method")
+    assert main(options(tmp_path, "--dry-run", "--jobs", "2", "--scheduler", "tcp://host:8786")) == 0
+    assert str(tmp_path / "figures" / "tiny") + "\n" in capsys.readouterr().out
+    assert main(options(tmp_path, "--dry-run", "--method", str(tmp_path / "mine.py"))) == 0
+    assert str(tmp_path / "figures" / "tiny+changed") + "\n" in capsys.readouterr().out

@@ -27,7 +27,7 @@ from helpers.engine.features import feature_statistics, mean_activation
 from helpers.engine.forward import check_pair, device_after
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
-from helpers.lab.run import Run, show_progress
+from helpers.lab.run import Run
 from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import FORGET_FILE, load_questions, load_texts
 from helpers.loading.hub import Hub
@@ -39,6 +39,7 @@ from helpers.methods.method import Method
 from helpers.methods.own import load_own
 from helpers.methods.selection import selections
 from helpers.profiles import Profile
+from helpers.records.progress import show_progress
 from helpers.text.batches import batches
 from helpers.text.corpora import Document, framed, pack
 from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens

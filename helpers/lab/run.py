@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from helpers.profiles import load_profile, run_name
 from helpers.records import provenance
+from helpers.records.progress import show_progress
 from helpers.records.store import Stage, Store, code_fingerprint, fingerprint
 from helpers.report.figures import Draw, save_figure
 
@@ -155,16 +156,3 @@ def start(
     """
     show_progress()
     return Run(profile, notebook, runs, figures, overrides)
-
-
-def show_progress() -> None:
-    """Print what this package logs, one line each, flushed: no bars, for notebooks and log files alike."""
-    package = logging.getLogger("helpers")
-    package.setLevel(logging.INFO)
-    if not any(isinstance(handler, _Printer) for handler in package.handlers):
-        package.addHandler(_Printer())
-
-
-class _Printer(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), flush=True)

@@ -27,7 +27,7 @@ from helpers.text.batches import Batch, Rows
 from helpers.text.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens
 
 HALF_SEED = 0
-# Questions asked at once where only the first known ones are wanted.
+# Questions asked at once, at most, where only the first known ones are wanted.
 CHUNK = 32
 
 
@@ -171,8 +171,9 @@ def known_ids(model, questions: list[Question], prompt_format: str, batch_tokens
         return {"asked": [q.id for q in questions], "known": [q.id for q in found]}
     found, asked = [], 0
     while len(found) < limit and asked < len(questions):
-        found += known_questions(model, questions[asked : asked + CHUNK], prompt_format, batch_tokens)
-        asked += CHUNK
+        n = min(CHUNK, 2 * (limit - len(found)))  # a model that knows half of them is asked once
+        found += known_questions(model, questions[asked : asked + n], prompt_format, batch_tokens)
+        asked += n
     known = [q.id for q in found[:limit]]
     ids = [q.id for q in questions]
     return {"asked": ids[: ids.index(known[-1]) + 1] if len(known) == limit else ids, "known": known}

@@ -248,9 +248,10 @@ def parse_profile(
     special = data.pop("notebook", {})
     changes = _nested(overrides or {}, name)
     versions = {number: _merged(_merged(data, table), changes) for number, table in special.items()}
+    common = _validated(_merged(data, changes), name)  # first, for a fault of all is not one of a notebook
     # every notebook's version is checked, or a mistake would be found when the last of them begins
     profiles = {number: _validated(version, f"{name}, notebook {number}") for number, version in versions.items()}
-    profile = profiles[notebook] if notebook in profiles else _validated(_merged(data, changes), name)
+    profile = profiles.get(notebook, common)
     if profile.name != name:
         raise ValueError(f"profile {name!r} calls itself {profile.name!r}: file name and `name` must agree")
     return profile

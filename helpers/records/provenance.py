@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # The packages whose version can change a number: they are part of the key of every cached stage.
 NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sae-lens", "numpy")
 PACKAGES = (*NUMERIC_PACKAGES, "datasets", "safetensors", "pandas", "pyarrow", "matplotlib", "seaborn")
+# Endings of a figure's files: two pictures, the rows they are drawn from, and this record.
+FIGURE_FILES = (".png", ".pdf", ".csv", ".json")
+# Settings that name files of this machine.
+LOCAL_FILES = ("forget_file", "own_methods")
 
 
 def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -52,9 +56,12 @@ def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapp
 def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings without the folders of local files: what a file is called says nothing of the machine."""
     scrubbed = {key: without_folders(value) for key, value in settings.items() if isinstance(value, Mapping)}
-    files = {key: Path(value).name for key, value in settings.items() if key.rpartition(".")[2] == "forget_file"}
-    own = {"own_methods": [Path(file).name for file in settings["own_methods"]]} if "own_methods" in settings else {}
-    return {**settings, **scrubbed, **files, **own}
+    files = {key: _file_names(value) for key, value in settings.items() if key.rpartition(".")[2] in LOCAL_FILES}
+    return {**settings, **scrubbed, **files}
+
+
+def _file_names(files: str | Sequence[str]) -> str | list[str]:
+    return Path(files).name if isinstance(files, str) else [Path(file).name for file in files]
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from helpers.records.store import write_atomically
 from helpers.report import plots
 
-SUFFIXES = (".png", ".pdf", ".csv", ".json")
 Draw = Callable[[pd.DataFrame], Figure]
 
 
