@@ -14,7 +14,7 @@ help:
 	@echo "make redraw    draw the figures again from their CSV files, without a model"
 	@echo "make doctor    say what is missing on this machine for PROFILE, and what it would take"
 	@echo "make test      run the tests"
-	@echo "make lint      check code and notebooks with ruff"
+	@echo "make lint      check code and notebooks with ruff, and words with codespell"
 	@echo "make organism  train the embedded model and its SAE anew"
 	@echo "make setup     install the pinned packages into $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean     remove cached stages, executed notebooks and caches; figures stay"
@@ -46,11 +46,12 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 organism: setup
 	$(BIN)/python -m helpers.organism
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache build *.egg-info
+	rm -rf runs .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find helpers tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find helpers tests notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +
