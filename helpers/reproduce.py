@@ -28,7 +28,15 @@ from helpers.records.provenance import ROOT
 from helpers.records.store import write_atomically
 from helpers.report.figures import SUFFIXES, redraw
 
-TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
+TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (float, int),
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+    "None": type(None),
+}
 
 log = logging.getLogger("helpers.reproduce")  # by name: this module is __main__ when it is run
 

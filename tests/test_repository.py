@@ -1,5 +1,6 @@
 """The files that every well-kept project has: they are there, they parse, and what they name exists."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -133,6 +134,13 @@ def test_the_site_follows_the_figures() -> None:
 
 
 # --- tools ------------------------------------------------------------------------------------------------------------
+
+
+def test_types_are_right() -> None:
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("no mypy here; make setup installs it")
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_pre_commit_uses_the_versions_of_pyproject() -> None:
