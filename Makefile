@@ -6,7 +6,7 @@ PROFILE ?= tiny
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup figures redraw doctor test lint organism clean
+.PHONY: help setup figures redraw doctor test lint types organism clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,7 +14,8 @@ help:
 	@echo "make redraw    draw the figures again from their CSV files, without a model"
 	@echo "make doctor    say what is missing on this machine for PROFILE, and what it would take"
 	@echo "make test      run the tests"
-	@echo "make lint      check code and notebooks with ruff"
+	@echo "make lint      check code and notebooks with ruff, words with codespell, and types"
+	@echo "make types     check types with mypy"
 	@echo "make organism  train the embedded model and its SAE anew"
 	@echo "make setup     install the pinned packages into $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean     remove cached stages, executed notebooks and caches; figures stay"
@@ -43,14 +44,18 @@ doctor: setup
 test: setup
 	$(BIN)/python -m pytest
 
-lint: setup
+lint: setup types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+types: setup
+	$(BIN)/mypy
 
 organism: setup
 	$(BIN)/python -m helpers.organism
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache build *.egg-info
+	rm -rf runs .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find helpers tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find helpers tests notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

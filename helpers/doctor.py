@@ -279,7 +279,11 @@ def cached_commit(source: Source) -> str | None:
     if not source.files:
         kept = own_cache().glob(f"{source.repo.replace('/', '__')}/{source.revision}-*.json")
         return source.revision if any(kept) else None
-    where = {"repo_type": source.kind, "revision": source.revision, "allow_patterns": list(source.files)}
+    where: dict[str, Any] = {
+        "repo_type": source.kind,
+        "revision": source.revision,
+        "allow_patterns": list(source.files),
+    }
     try:
         folder = Path(snapshot_download(source.repo, local_files_only=True, **where))
     except LocalEntryNotFoundError:

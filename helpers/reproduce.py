@@ -27,7 +27,15 @@ from helpers.records.progress import show_progress
 from helpers.records.provenance import FIGURE_FILES, ROOT
 from helpers.records.store import write_atomically
 
-TYPES = {"str": str, "int": int, "float": (float, int), "bool": bool, "list": list, "dict": dict, "None": type(None)}
+TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": (float, int),
+    "bool": bool,
+    "list": list,
+    "dict": dict,
+    "None": type(None),
+}
 
 log = logging.getLogger("helpers.reproduce")  # by name: this module is __main__ when it is run
 

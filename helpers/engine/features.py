@@ -140,7 +140,7 @@ def _same_length(forget: np.ndarray, retain: np.ndarray, n_features: int) -> tup
 
 
 @torch.no_grad()
-def hot_fractions(model, sae: SAE, features: Sequence[int], rows: Rows, batch_tokens: int) -> np.ndarray:
+def hot_fractions(model, sae: SAE, features: Sequence[int] | Tensor, rows: Rows, batch_tokens: int) -> np.ndarray:
     """Hot fraction rho of every row, [rows] float64 in the caller's order, for these features (see `hot_fraction`)."""
     columns, found = chosen_columns(sae, features), np.empty(len(rows))
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
@@ -160,7 +160,7 @@ def token_activations(model, sae, features: Sequence[int], rows: Rows, batch_tok
     return found
 
 
-def mean_activation(statistics: pd.DataFrame, features: Sequence[int]) -> float:
+def mean_activation(statistics: pd.DataFrame, features: Sequence[int] | np.ndarray) -> float:
     """Mean activation of some features where they fire, from `feature_statistics`; each feature counts alike."""
     chosen = statistics.iloc[np.asarray(features)]
     return float((chosen["mean"] / chosen["firing_rate"]).mean())

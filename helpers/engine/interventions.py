@@ -12,7 +12,7 @@ chosen columns alone. Three independent choices name every published method: *wh
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -184,7 +184,8 @@ class Clamp:
     def _kept(self, residual: Tensor, touchable: Tensor) -> Tensor:
         if self.keep_error:
             return residual
-        reconstruction = self.sae.decode(self.sae.encode(residual.float())).to(residual.dtype)
+        sae: Any = self.sae  # the names of its methods are sae-lens' and not torch's
+        reconstruction = sae.decode(sae.encode(residual.float())).to(residual.dtype)
         return torch.where(touchable[..., None], reconstruction, residual)
 
     def _step(self, activations: Tensor) -> Tensor:

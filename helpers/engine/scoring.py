@@ -108,7 +108,7 @@ def read_batches(model, batched: Iterable[Batch], read: Readout, intervention: C
     """`read` by the plain way: the whole model, with the intervention in place. [prompts, ...] on the CPU."""
     states = ((batch, final_state(model, batch, intervention, read.positions(batch))) for batch in batched)
     found = [(batch, read(model, state, batch).cpu()) for batch, state in states]
-    return _in_callers_order(*zip(*found, strict=True))
+    return _in_callers_order([batch for batch, _ in found], [answer for _, answer in found])
 
 
 def _in_callers_order(batched: Sequence[Batch], found: Sequence[Tensor], dim: int = 0) -> Tensor:

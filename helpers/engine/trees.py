@@ -41,7 +41,8 @@ def merge(prompts: Sequence[Sequence[int]]) -> Tree:
     ids: list[int] = []
     depths: list[int] = []
     ends: list[int] = []
-    leaves, path = [0] * len(prompts), []
+    leaves = [0] * len(prompts)
+    path: list[int] = []
     order, shared = _neighbours(prompts)
     # a node is left for good when its last descendant is written
     for i, n in zip(order, shared, strict=True):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from helpers.engine.edited import Edited
 from helpers.engine.features import hot_fractions
@@ -32,7 +33,7 @@ def rho_table(knowledge: Knowledge, sae, features: Sequence[int], texts: dict[st
     return pd.concat(tables, ignore_index=True)
 
 
-def _rho(knowledge: Knowledge, sae, features: Sequence[int], rows: Rows) -> np.ndarray:
+def _rho(knowledge: Knowledge, sae, features: Sequence[int] | Tensor, rows: Rows) -> np.ndarray:
     return hot_fractions(knowledge.model, sae, features, rows, knowledge.batch_tokens)
 
 

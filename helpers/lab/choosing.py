@@ -165,8 +165,8 @@ def alignment_table(scores: Scores, resamples: int) -> pd.DataFrame:
         for protocol, choose_on, report_on in ((PAPER_PROTOCOL, None, None), (HELD_OUT, 0, 1)):
             best = _most_aligned(of, choose_on)
             point = points(of, report_on).iloc[best].to_dict()
-            pairs = (before_and_after(point, role) for role in ("side", "forget"))
-            interval = aligned(*pairs, resamples, BOOTSTRAP_SEED)
+            kept, forgotten = (before_and_after(point, role) for role in ("side", "forget"))
+            interval = aligned(kept, forgotten, resamples, BOOTSTRAP_SEED)
             rows.append({**point, "method": method, "protocol": protocol, **interval})
     table = pd.DataFrame(rows)
     first = ["method", "protocol", "setting", "n_features", "strength", "alignment", "alignment_low", "alignment_high"]

@@ -53,7 +53,11 @@ class Hub:
         Raises:
             HubError: no access, no such file, no network and nothing in the cache, or an interrupted download.
         """
-        where = {"repo_type": source.kind, "revision": source.revision, "allow_patterns": list(source.files)}
+        where: dict[str, Any] = {
+            "repo_type": source.kind,
+            "revision": source.revision,
+            "allow_patterns": list(source.files),
+        }
         folder = Path(_asked(source, lambda: snapshot_download(source.repo, **where)))
         if not files_of(source, folder):
             raise HubError(f"{source.repo} has no file {' or '.join(source.files)}; see {source.page}/tree/main")

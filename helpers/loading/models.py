@@ -35,7 +35,8 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
     if profile.model.device_map == "auto":
         hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map="auto", **how)
     else:
-        hf_model = AutoModelForCausalLM.from_pretrained(folder, **how).to(device)
+        hf_model = AutoModelForCausalLM.from_pretrained(folder, **how)
+        hf_model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides what torch's `to` takes
     model = wrap(hf_model, tokenizer)
     check_hook(model, profile.sae.layer)
     return model

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
+from helpers.engine.interventions import Add
 from helpers.methods.clamping import ClampMethod, Values
 from helpers.methods.clamping import Grid as ClampGrid
 from helpers.methods.look import Look
@@ -73,13 +74,15 @@ class ClampPrime(ClampMethod):
         """How both variants look."""
         return {cls.name: cls.look, cls.proportional_name: cls.proportional_look}
 
-    def set_to(self, lab: Lab, ids: tuple[int, ...]) -> Values:
+    def set_to(self, lab: Lab, ids: tuple[int, ...]) -> Values | Add:
         """-c for all features, or each one's share of it."""
         value = super().set_to(lab, ids)
         if not self.proportional or self.value is not None:
             return value
         forget, _ = lab.firing_rates()
-        return tuple(value * weight for weight in rate_weights(forget["firing_rate"].to_numpy()[list(ids)]))
+        return tuple(
+            cast(float, value) * weight for weight in rate_weights(forget["firing_rate"].to_numpy()[list(ids)])
+        )
 
 
 def rate_weights(firing_rates: np.ndarray) -> tuple[float, ...]:

@@ -59,7 +59,7 @@ class ClampMethod(Method):
 
     rule: ClassVar[str]
     table: ClassVar[str]
-    tables: ClassVar[type] = Grid
+    tables: ClassVar[type[Grid]] = Grid
 
     @classmethod
     def grid(cls, profile: Profile) -> list[Self]:
@@ -78,7 +78,7 @@ class ClampMethod(Method):
         for one, other in (("strength", "value"), ("features", "n_features")):
             if one in given and other in given:
                 raise ValueError(f"{one} and {other} are both set, and each says what the other does: give one of them")
-        implied = {"n_features": len(given["features"])} if "features" in given else {}
+        implied: dict[str, Any] = {"n_features": len(given["features"])} if "features" in given else {}
         implied |= {"strength": 0.0} if "value" in given else {}
         return super().narrowed(profile, {**given, **implied})
 
@@ -90,8 +90,8 @@ class ClampMethod(Method):
     def apply(self, lab: Lab) -> Edited:
         """The clamp of the chosen features on the unedited model."""
         ids = self.chosen(lab)
-        how = {"gate": self.gate(lab, ids), "fires_above": self.fires_above, "bos": self.bos}
-        return Edited(lab.model, Clamp(lab.sae, ids, self.set_to(lab, ids), self.where(), **how))
+        set_to, where, gate = self.set_to(lab, ids), self.where(), self.gate(lab, ids)
+        return Edited(lab.model, Clamp(lab.sae, ids, set_to, where, gate, fires_above=self.fires_above, bos=self.bos))
 
     def chosen(self, lab: Lab) -> tuple[int, ...]:
         """Ids of the features, best first."""

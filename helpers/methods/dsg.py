@@ -41,7 +41,7 @@ class DSG(ClampMethod):
     source = "Muhamed et al. 2025, section 4 and Table 1"
     rule, table, tables = "importance", "dsg", Grid
 
-    def where(self) -> Literal["any"]:
+    def where(self) -> Literal["any", "own"]:
         """All chosen features at every hot token."""
         return "any"
 
@@ -84,7 +84,7 @@ class DSGAblation(DSG):
         """As `spread` says."""
         return "any" if self.spread else "own"
 
-    def gate(self, lab: Lab, ids: tuple[int, ...]) -> Gate | None:
+    def gate(self, lab: Lab, ids: tuple[int, ...]) -> Gate | None:  # type: ignore[override]  # DSG itself has one
         """None where the gate is switched off."""
         return super().gate(lab, ids) if self.gated else None
 

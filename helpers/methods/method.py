@@ -32,6 +32,7 @@ class Method(ABC):
         without: fields that mean nothing to the method, so that nobody sets them by hand.
     """
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # says to a type checker what every heir is
     name: ClassVar[str]
     look: ClassVar[Look]
     source: ClassVar[str]
@@ -76,7 +77,8 @@ class Method(ABC):
 
 def looks() -> dict[str, Look]:
     """How the settings of every method look that Python knows of, ours and one's own, by label."""
-    return {label: look for method in _heirs(Method) for label, look in method.looks().items()}
+    heirs = _heirs(Method)  # type: ignore[type-abstract]  # it is asked for its heirs, not made
+    return {label: look for method in heirs for label, look in method.looks().items()}
 
 
 def _heirs(method: type[Method]) -> Iterator[type[Method]]:

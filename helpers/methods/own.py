@@ -47,6 +47,8 @@ def _module(path: Path):
     if known is not None or not path.stem.isidentifier() or importlib.util.find_spec(path.stem) is not None:
         raise ValueError(f"{path.name}: its name must be a module's that is not taken, as in my_method.py")
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path.name}: a file of Python is needed, as my_method.py is one")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # dataclasses and pickled names look their module up there
     try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
 from helpers.engine.edited import Edited
 from helpers.engine.features import token_activations
-from helpers.engine.interventions import Clamp
+from helpers.engine.interventions import Add, Clamp
 from helpers.methods.clamping import ClampMethod, Feature, Values
 from helpers.methods.clamping import Grid as ClampGrid
 from helpers.methods.look import Look
@@ -58,10 +58,10 @@ class RefusalClamp(ClampMethod):
         """The clamp of the refusal feature, triggered by the harmful ones."""
         return self._edited(lab, self.set_to(lab, ()), keep_error=True)
 
-    def _edited(self, lab: Lab, value: Values, keep_error: bool) -> Edited:
+    def _edited(self, lab: Lab, value: Values | Add, keep_error: bool) -> Edited:
         triggers = self.chosen(lab)
         feature = lab.once(stand_in_of, triggers) if self.refusal_feature is None else self.refusal_feature
-        how = {"fires_above": self.fires_above, "bos": self.bos, "keep_error": keep_error}
+        how: dict[str, Any] = {"fires_above": self.fires_above, "bos": self.bos, "keep_error": keep_error}
         return Edited(lab.model, Clamp(lab.sae, (feature,), value, "any", triggers=triggers, **how))
 
     def controls(self, feature: int, others: Sequence[int]) -> list[RefusalControl]:
@@ -100,7 +100,7 @@ class RefusalControl(RefusalClamp):
     def apply(self, lab: Lab) -> Edited:
         """The clamp with its change."""
         value = self.set_to(lab, ())
-        return self._edited(lab, -value if self.boosted else value, self.keep_error)
+        return self._edited(lab, -cast(float, value) if self.boosted else value, self.keep_error)
 
 
 def stand_in_of(lab: Lab, triggers: tuple[int, ...] = ()) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -87,7 +87,7 @@ def _parse(cells: Mapping[str, str | None], place: str, sae) -> _Row:
     action = (cells["hook_action"] or "").strip()
     if action not in ACTIONS:
         raise ValueError(f"{place}: hook_action {action!r} is unknown, the known ones are {', '.join(ACTIONS)}")
-    sae_name = tuple((cells[column] or "").strip() for column in ("sae_release", "sae_id"))
+    sae_name = ((cells["sae_release"] or "").strip(), (cells["sae_id"] or "").strip())
     _check_layer(sae_name[1], place, sae)
     row = _Row(
         action,
@@ -114,7 +114,7 @@ def _number(cells: Mapping[str, str | None], column: str, place: str, kind: Call
 
 
 def _latent(cells: Mapping[str, str | None], column: str, place: str, sae) -> int:
-    latent = _number(cells, column, place, int)
+    latent = int(_number(cells, column, place, int))
     if not 0 <= latent < sae.cfg.d_sae:
         raise ValueError(f"{place}: {column} = {latent} is outside this SAE, which has 0 to {sae.cfg.d_sae - 1}")
     return latent
@@ -150,8 +150,9 @@ def _clamp(rows: Sequence[_Row], sae, bos: bool) -> Clamp:
         case "add":
             return Clamp(sae, latents, Add(coefficients), "always", bos=bos)
         case "clamp_refusal":
-            firing = {"triggers": latents, "fires_above": first.clamp_value}
-            return Clamp(sae, [first.refuse_id], first.coefficient, "any", bos=bos, **firing)
+            firing: dict[str, Any] = {"triggers": latents, "fires_above": first.clamp_value}
+            # `_parse` reads a refuse_id for this action
+            return Clamp(sae, [cast(int, first.refuse_id)], first.coefficient, "any", bos=bos, **firing)
         case _:
             return Clamp(sae, latents, coefficients, "own", bos=bos, fires_above=first.clamp_value or 0.0)
 
@@ -187,6 +188,6 @@ def _direction(clamp: Clamp) -> dict[str, Any]:
     ):
         if cannot:
             raise ValueError(f"lm-eval's `steered` cannot express this intervention: {reason}")
-    amounts = torch.as_tensor(clamp.value.amount, dtype=torch.float32).expand(len(clamp.features))
+    amounts = torch.as_tensor(cast(Add, clamp.value).amount, dtype=torch.float32).expand(len(clamp.features))
     vector = clamp.columns.decode(amounts.to(clamp.columns.decoder.device)).cpu().clone()
     return {"steering_vector": vector, "steering_coefficient": 1.0, "action": "add"}

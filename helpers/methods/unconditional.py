@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from helpers.engine.interventions import Add
-from helpers.methods.clamping import ClampMethod
+from helpers.methods.clamping import ClampMethod, Values
 from helpers.methods.look import Look
 from helpers.methods.method import HIGHEST_ALIGNMENT
 
@@ -29,8 +29,8 @@ class Unconditional(ClampMethod):
 
     def set_to(self, lab: Lab, ids: tuple[int, ...]) -> Add:
         """What is added to each feature."""
-        return Add(super().set_to(lab, ids))
+        return Add(cast(Values, super().set_to(lab, ids)))
 
-    def where(self) -> str:
+    def where(self) -> Literal["always"]:
         """At every token."""
         return "always"

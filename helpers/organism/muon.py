@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody here gives a closure
         """One update of every matrix that has a gradient; matrices of one shape are handled together."""
         for group in self.param_groups:
             by_shape = defaultdict(list)
@@ -47,6 +47,7 @@ class Muon(torch.optim.Optimizer):
 
     def _momentum(self, p: torch.nn.Parameter, momentum: float) -> torch.Tensor:
         """Nesterov momentum of the gradient."""
+        assert p.grad is not None  # `step` asks for no other
         average = self.state[p].setdefault("average", torch.zeros_like(p))
         average.lerp_(p.grad, 1 - momentum)
         return p.grad.lerp(average, momentum)

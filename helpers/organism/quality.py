@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from sae_lens import SAE
@@ -35,7 +36,7 @@ MOST_DEAD = 0.2
 def letter_token(tokenizer: PreTrainedTokenizerBase, letter: int, prompt_format: str) -> int:
     """The token id of a letter after the prompt's suffix: ' A' after 'Answer:', 'A' after 'Answer: ('."""
     space = "" if SUFFIXES[prompt_format].endswith("(") else " "
-    return tokenizer.convert_tokens_to_ids(space + LETTERS[letter])
+    return cast(int, tokenizer.convert_tokens_to_ids(space + LETTERS[letter]))
 
 
 @torch.no_grad()
@@ -54,7 +55,7 @@ def right_orders(
     rows = prompt_tokens(tokenizer, questions, orders, prompt_format)
     prompts = [torch.tensor(rows[i : i + len(orders)]) for i in range(0, len(rows), len(orders))]
     letters = torch.tensor([letter_token(tokenizer, i, prompt_format) for i in range(len(LETTERS))])
-    first_choice = tokenizer.convert_tokens_to_ids(f"{LETTERS[0]}.")
+    first_choice = cast(int, tokenizer.convert_tokens_to_ids(f"{LETTERS[0]}."))
     said = torch.empty(len(questions), len(orders), dtype=torch.long)
     for (_, shared), batch in _batches(prompts, first_choice).items():
         for start in range(0, len(batch), QUESTIONS_PER_BATCH):

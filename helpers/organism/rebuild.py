@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from sae_lens import SAE
@@ -69,7 +70,7 @@ def make_weights(folder: Path, log: Callable[[str], None]) -> dict:
     }
 
 
-def load(folder: Path) -> tuple:
+def load(folder: Path) -> tuple[Any, Any, Any]:
     """Model (eager attention), tokenizer and SAE of a weights folder."""
     model = AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")

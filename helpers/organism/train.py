@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
+from typing import cast
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -98,7 +99,7 @@ class PromptBatch:
 def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Gemma2ForCausalLM:
     """A Gemma-2 with random weights, for the tokenizer's vocabulary."""
     head_size = settings.hidden_size // settings.heads
-    config = Gemma2Config(
+    config = Gemma2Config(  # type: ignore[call-arg]  # attn_implementation is its base class's
         vocab_size=len(tokenizer),
         hidden_size=settings.hidden_size,
         num_hidden_layers=settings.layers,
@@ -199,7 +200,7 @@ def training_texts(world: World, settings: ModelSettings, sample: int) -> list[s
 
 def unembed(model: Gemma2ForCausalLM, normed: torch.Tensor) -> torch.Tensor:
     """Logits [..., vocabulary] of residual vectors [..., hidden_size] that the last norm has seen."""
-    cap = model.config.final_logit_softcapping
+    cap = cast(float, model.config.final_logit_softcapping)
     return torch.tanh(model.lm_head(normed) / cap) * cap
 
 

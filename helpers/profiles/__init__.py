@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -31,7 +31,12 @@ Strength = Annotated[float, Field(ge=0)]
 
 Grid = TypeVar("Grid")
 
-settings_table = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def settings_table(cls: type[Grid]) -> type[Grid]:
+    """A table of a profile: a frozen dataclass, every key of which is required and checked."""
+    checked: Any = checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+    return checked(cls)
 
 
 @settings_table

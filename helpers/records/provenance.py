@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from helpers.profiles import Profile
 
@@ -44,7 +44,7 @@ def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapp
         **commit(),
         "made": now(),
         "profile": profile.name,
-        "settings": json.loads(json.dumps(without_folders(asdict(profile)))),
+        "settings": json.loads(json.dumps(without_folders(asdict(cast(Any, profile))))),
         "facts": dict(facts),
         "dtype": profile.model.dtype,
         "stages": {name: dict(stage) for name, stage in stages.items()},
@@ -89,7 +89,7 @@ def environment() -> dict[str, Any]:
 
 def versions(packages: tuple[str, ...]) -> dict[str, str | None]:
     """Installed version of each distribution, None where it is not installed."""
-    found = {}
+    found: dict[str, str | None] = {}
     for package in packages:
         try:
             found[package] = metadata.version(package)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,8 @@ from helpers.records.provenance import now, peak_memory
 if TYPE_CHECKING:  # pictures are redrawn without a model, so nothing here may import torch before a tensor comes along
     import torch
 
-    JSON = dict[str, "JSON"] | list["JSON"] | str | float | int | bool | None
-    Result = pd.DataFrame | dict[str, np.ndarray | torch.Tensor] | JSON
+    JSON: TypeAlias = dict[str, "JSON"] | list["JSON"] | str | float | int | bool | None
+    Result: TypeAlias = pd.DataFrame | dict[str, np.ndarray | torch.Tensor] | JSON
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class _Describer:
         if id(value) in self._known:
             return ["known", self._known[id(value)]]
         if hasattr(type(value), "__fingerprint__"):
-            return [_type_name(value), self.canonical(value.__fingerprint__())]
+            return [_type_name(value), self.canonical(cast(Any, value).__fingerprint__())]
         if is_dataclass(value) and not isinstance(value, type):
             return self._dataclass(value)
         # classes are found by name, so that torch and transformers need not be imported to know that this is not theirs
@@ -137,7 +137,7 @@ class _Describer:
 
     def _config(self, value: Any) -> list:
         """The settings a model (transformers: `config`) or an SAE (sae-lens: `cfg`) keeps beside its weights."""
-        config = getattr(value, "config", None) or getattr(value, "cfg", None)
+        config: Any = getattr(value, "config", None) or getattr(value, "cfg", None)
         settings = config.to_dict() if hasattr(config, "to_dict") else {}
         # where it was loaded from, by which version and onto what says nothing about what it is
         volatile = ("_name_or_path", "transformers_version", "device")
@@ -239,7 +239,7 @@ def _reached(module: str) -> dict[str, Path]:
 def _roots(module: str) -> dict[str, Path]:
     """Where the code that counts lies: this package, and the package or file that the module itself is part of."""
     top = sys.modules[module.partition(".")[0]]
-    own = Path(next(iter(top.__path__))) if hasattr(top, "__path__") else Path(top.__file__)
+    own = Path(next(iter(top.__path__))) if hasattr(top, "__path__") else Path(cast(str, top.__file__))
     return {"helpers": Path(__file__).parent.parent, top.__name__: own}
 
 
@@ -373,7 +373,8 @@ class Store:
     def _say_what_changed(self, name: str, key: Mapping[str, str]) -> None:
         differences = [_differing(old, key) for old in self._keys(name)]
         if differences:
-            log.info("%s: computed anew (%s changed)", name, ", ".join(min(differences, key=len)))
+            fewest = min(differences, key=len)
+            log.info("%s: computed anew (%s changed)", name, ", ".join(fewest))
 
     def _keys(self, name: str) -> Iterable[Mapping[str, str]]:
         for manifest in self.folder.glob(f"{name}-*/manifest.json"):
@@ -403,7 +404,9 @@ def _write(folder: Path, result: Result, facts: dict[str, Any]) -> None:
         "made": now(),
     }
     if suffix == ".safetensors":
-        manifest["torch"] = sorted(name for name, array in result.items() if not isinstance(array, np.ndarray))
+        manifest["torch"] = sorted(
+            name for name, array in cast(dict, result).items() if not isinstance(array, np.ndarray)
+        )
     write_atomically(folder / "manifest.json", lambda path: path.write_text(json.dumps(manifest, indent=1)))
 
 
@@ -469,21 +472,21 @@ def _write_arrays(path: Path, arrays: dict[str, np.ndarray | torch.Tensor]) -> N
 
         return save_file({name: np.array(array, order="C") for name, array in arrays.items()}, path)
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file as save_tensors
 
     # cloned, since safetensors refuses tensors that share memory
     tensors = {name: torch.as_tensor(array).detach().cpu().clone().contiguous() for name, array in arrays.items()}
-    return save_file(tensors, path)
+    return save_tensors(tensors, path)
 
 
-def _read_arrays(path: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray | torch.Tensor]:
+def _read_arrays(path: Path, manifest: dict[str, Any]) -> Mapping[str, np.ndarray | torch.Tensor]:
     if not manifest.get("torch"):
         from safetensors.numpy import load_file
 
         return load_file(path)
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as load_tensors
 
-    tensors = load_file(path)
+    tensors = load_tensors(path)
     return {name: tensor if name in manifest["torch"] else tensor.numpy() for name, tensor in tensors.items()}
 
 

@@ -57,7 +57,7 @@ def redraw(folder: Path) -> list[Path]:
     """
     written = []
     for csv, record in [(csv, _figure_record(csv)) for csv in _figures(folder)]:
-        plt.close(_draw(csv, record["columns"], _plot(record["drawn_by"])))
+        plt.close(_draw(csv, record["columns"], getattr(plots, record["drawn_by"])))
         written += [csv.with_suffix(".png"), csv.with_suffix(".pdf")]
     return written
 

@@ -13,7 +13,7 @@ LETTERS = ("A", "B", "C", "D")
 HIDDEN = "#"
 
 Order = tuple[int, int, int, int]
-ORDERS: tuple[Order, ...] = tuple(permutations(range(4)))
+ORDERS: tuple[Order, ...] = tuple((a, b, c, d) for a, b, c, d in permutations(range(4)))
 ORIGINAL_ORDER: tuple[Order, ...] = ORDERS[:1]
 
 # The forms in which the papers' own code asks, and in which the embedded model was trained.

@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import nnsight
 import torch
@@ -90,7 +90,7 @@ class EditedHFLM(HFLM):
     def __init__(self, model: PreTrainedModel, tokenizer, intervention: Clamp, batch_size: int | str) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
         self._intervention = intervention
-        self._words = model.get_input_embeddings().num_embeddings
+        self._words = cast(torch.nn.Embedding, model.get_input_embeddings()).num_embeddings
 
     def _loglikelihood_tokens(self, requests: list[tuple[Any, list[int], list[int]]], **options: Any) -> list:
         """Log-likelihoods of (key, context, continuation), by lm-eval's own code on marked token ids.

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterable
 from itertools import cycle, pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.transforms import Bbox
 
 from helpers.measures.metrics import CHANCE, SIDE_EFFECT_FLOOR
 from helpers.methods import PUBLISHED_FEATURES, looks
@@ -103,7 +105,7 @@ def colours_of(values: Iterable[float]) -> dict[float, str]:
 
 
 def panels(
-    n: int, columns: int, height: float = 3.0, width: float = WIDTH, **options: object
+    n: int, columns: int, height: float = 3.0, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """`n` panels in rows of `columns`, each row `height` inches high; places left over are empty, for a legend.
 
@@ -134,7 +136,7 @@ def entries(axes: Iterable[Axes]) -> dict[str, Artist]:
 
 def legend(figure: Figure, axes: Iterable[Axes], columns: int, extra: Iterable[Artist] = ()) -> None:
     """One legend under all panels, in as many columns, or fewer where it would be wider than the page."""
-    shown = {handle.get_label(): handle for handle in extra} | entries(axes)
+    shown = {str(handle.get_label()): handle for handle in extra} | entries(axes)
     for n in range(columns, 0, -1):
         box = figure.legend(list(shown.values()), list(shown), loc="outside lower center", ncols=n, handlelength=2.6)
         if n == 1 or box.get_window_extent().width <= figure.bbox.width:
@@ -142,7 +144,7 @@ def legend(figure: Figure, axes: Iterable[Axes], columns: int, extra: Iterable[A
         box.remove()
 
 
-def sample(label: str, **look: object) -> Line2D:
+def sample(label: str, **look: Any) -> Line2D:
     """A legend's entry that stands for no single line or point."""
     return Line2D([], [], label=label, **{"color": GREY, "linestyle": "none"} | look)
 
@@ -200,17 +202,18 @@ def strengths(ax: Axes, values: Iterable[float], words: str = STRENGTH_AXIS) -> 
     """A log-like axis that has room for zero ablation (0) and, left of it, for the unedited model (-1)."""
     values = sorted(set(values))
     ax.set_xscale("symlog", linthresh=1, linscale=0.6)
-    wanted = [s for s in (0, -1, 1, 10, 100, 5, 50, 500, 2, 20, 200, 1000) if s in values]
+    wanted: list[float] = [s for s in (0, -1, 1, 10, 100, 5, 50, 500, 2, 20, 200, 1000) if s in values]
     wanted += [s for s in reversed(values) if s not in wanted]
     to_axis = ax.xaxis.get_transform()
     places = dict(zip(values, to_axis.transform(np.array(values, dtype=float)), strict=True))
     left, right = places[values[0]], places[values[-1]]
-    apart, margin, kept = 0.1 * (right - left), 0.05 * (right - left) or 0.5, []
+    apart, margin = 0.1 * (right - left), 0.05 * (right - left) or 0.5
+    kept: list[float] = []
     ax.set_xlim(*to_axis.inverted().transform(np.array([left - margin, right + margin])))
     for tick in wanted:
         if all(abs(places[tick] - places[other]) > apart for other in kept):
             kept.append(tick)
-    names = {-1: "none", 0: "0\n(ablate)"}
+    names: dict[float, str] = {-1: "none", 0: "0\n(ablate)"}
     ax.set_xticks(sorted(kept), [names.get(s, f"{s:g}") for s in sorted(kept)])
     ax.minorticks_off()
     ax.set_xlabel(words)
@@ -223,11 +226,12 @@ def annotate_apart(ax: Axes, notes: Iterable[tuple[float, float, str, str]]) -> 
         ax: the panel, everything else drawn.
         notes: x, y, words and colour, the more important first.
     """
-    ax.figure.draw_without_rendering()
-    drawn, boxes = _drawn(ax), []
+    cast(Figure, ax.figure).draw_without_rendering()
+    drawn = _drawn(ax)
+    boxes: list[Bbox] = []
     for x, y, words, colour in notes:
         for right, up in ((1, -1), (-1, 1), (1, 1), (-1, -1)):
-            place = {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
+            place: dict[str, Any] = {"ha": "left" if right > 0 else "right", "va": "bottom" if up > 0 else "top"}
             text = ax.annotate(words, (x, y), (4 * right, 2 * up), textcoords="offset points", color=_dark(colour),
                                fontsize=SMALL, **place)  # fmt: skip
             text.set_in_layout(False)

@@ -52,7 +52,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     extra += [sample("bars: their 95 % intervals", linestyle="-", lw=0.7)] if "forget_low" in table else []
     notes = _notes(table) if "setting" in table else []
     extra += [sample("10f x5: the best 10 features, strength 5")] if notes else []
-    shown = entries(axes) | {handle.get_label(): handle for handle in extra}
+    shown = entries(axes) | {str(handle.get_label()): handle for handle in extra}
     figure.axes[len(axes)].legend(list(shown.values()), [wrapped(label, 45) for label in shown], loc="upper left")
     annotate_apart(axes[0], notes)
     return figure
