@@ -12,10 +12,11 @@ RUN apt-get update \
 USER reader
 WORKDIR /home/reader/sae-unlearning
 
-# outside the folder, so that a checkout mounted in its place finds it too; the index has torch without CUDA
+# an index with torch built without CUDA saves gigabytes: docker build --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_EXTRA_INDEX_URL
+# outside the folder, so that a checkout mounted in its place finds it too
 ENV VENV=/home/reader/venv \
-    PIP_NO_CACHE_DIR=1 \
-    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+    PIP_NO_CACHE_DIR=1
 
 # the packages in a layer of their own, which a change of code leaves as it is
 COPY --chown=reader requirements.lock ./

@@ -251,8 +251,8 @@ def test_an_sae_is_its_weights_and_its_config() -> None:
 HOUSE = {
     "__init__.py": "",
     "sweep.py": "from house import interventions\nimport numpy\ndef sweep(): return interventions\n",
-    "interventions.py": "def clamp():\n    from .rooms.gate import gate\n    from house.attic import door\n    return gate\n",
-    "attic/__init__.py": "door = 1\n",
+    "interventions.py": "def clamp():\n    from .rooms.gate import gate\n    from .attic import x\n    return gate\n",
+    "attic/__init__.py": "x = 1\n",
     "rooms/__init__.py": "",
     "rooms/gate.py": "import house.sweep\ndef gate(): return 1\n",
     "plots.py": "from house.sweep import sweep\n",
