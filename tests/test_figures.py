@@ -14,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from helpers.records.provenance import FIGURE_FILES, ROOT
+from helpers.report.plots import SHEET as sheet
 from helpers.report.figures import redraw, save_figure
 
 RECORD = {"notebook": "03_pareto", "facts": {"model": "organism", "seeds": [0]}}
@@ -32,9 +33,10 @@ def no_figure(table: pd.DataFrame) -> plt.Axes:
 
 @pytest.fixture(autouse=True)
 def plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """A helpers.report.plots of two functions, and no figure open before or after."""
+    """A helpers.report.plots of two functions and the house style, and no figure open before or after."""
     plt.close("all")
     module = ModuleType("helpers.report.plots")
+    module.SHEET = sheet
     module.line, module.no_figure = line, no_figure
     monkeypatch.setattr("helpers.report.figures.plots", module)
     yield module
@@ -140,7 +142,8 @@ def test_pictures_are_redrawn_without_loading_a_model() -> None:
         "import sys, helpers.report.plots, helpers.report.figures\n"
         "print(sorted({'sae_lens', 'datasets', 'transformer_lens', 'helpers.loading.models'} & set(sys.modules)))\n"
         "torch = sys.modules.get('torch')\n"
-        "import gc; print(sum(isinstance(thing, torch.nn.Module) for thing in gc.get_objects()) if torch else 0)"
+        "from transformers import PreTrainedModel\n"
+        "import gc; print(sum(isinstance(thing, PreTrainedModel) for thing in gc.get_objects()) if torch else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "0"]

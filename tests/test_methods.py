@@ -74,7 +74,7 @@ def test_every_label_of_every_grid_has_a_look_of_its_own():
         "static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG", "RMU",
     }  # fmt: skip
     assert len({drawn[label] for label in labels}) == len(labels)
-    assert drawn["Clamp Prime, proportional"] == Look("#0072B2", "P") and drawn["DSG"] == DSG.look
+    assert drawn["Clamp Prime, proportional"] == Look("#009E73", "P") and drawn["DSG"] == DSG.look
 
 
 def test_a_method_of_ones_own_needs_a_grid_and_an_application_and_nothing_else():
@@ -348,7 +348,7 @@ def test_the_gates_threshold_is_the_percentile_of_rho():
     assert found == pytest.approx(np.median(rho))
     assert gate_threshold(lab.model, lab.sae, (8, 13), lab.framed_retain, 25.0, 16) == pytest.approx(sorted(rho)[1])
     gates = [put(DSG(2, strength), lab)["gate"] for strength in (1.0, 5.0)]
-    assert gates == [found, found] and lab.staged == ["gate-threshold"]  # once for all strengths
+    assert gates == [found, found] and lab.staged == ["gate-threshold-2"]  # once for all strengths
     assert put(DSG(2, 1.0, features=(3, 5)), lab)["gate"] == pytest.approx(
         np.median(rho_of(lab, (3, 5), lab.framed_retain))
     )
