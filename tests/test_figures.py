@@ -14,8 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from helpers.records.provenance import FIGURE_FILES, ROOT
-from helpers.report.plots import SHEET as sheet
 from helpers.report.figures import redraw, save_figure
+from helpers.report.plots import SHEET
 
 RECORD = {"notebook": "03_pareto", "facts": {"model": "organism", "seeds": [0]}}
 
@@ -36,7 +36,7 @@ def plots(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A helpers.report.plots of two functions and the house style, and no figure open before or after."""
     plt.close("all")
     module = ModuleType("helpers.report.plots")
-    module.SHEET = sheet
+    module.SHEET = SHEET
     module.line, module.no_figure = line, no_figure
     monkeypatch.setattr("helpers.report.figures.plots", module)
     yield module
