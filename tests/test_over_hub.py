@@ -8,10 +8,8 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,29 +17,32 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.experiments.bench import known_ids
+from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
-from helpers.records.provenance import ROOT
+from tests import forked
 from tests.hub import Hub
 from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
 STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
-N = 3  # questions of each subject
+N = 2  # questions of each subject
 # Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
 SMALL = {
-    "model.batch_tokens": 128, "sae.explained_variance": 0.5,
-    "texts.row_length": 64, "texts.forget_rows": 12, "texts.retain_rows": 12, "texts.neutral_rows": 2,
-    "texts.framed_documents": 8, "selection.n_features": 5,
-    "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [5], "clamp_curve.random_features": 1,
-    "pareto.n_features": [5], "pareto.strengths": [0.0, 100.0],
-    "rmu.layers": [3], "rmu.steering": [10.0], "rmu.alphas": [100.0], "rmu.steps": 2,
-    "conditional.n_features": [5], "conditional.strengths": [100.0], "conditional.refusal_strengths": [100.0],
-    "conditional.add_strengths": [10.0], "conditional.control_features": 1, "conditional.resamples": 50,
-    "conditional.ordered_questions": 1, "conditional.told_questions": 1, "conditional.new_tokens": 2,
-    "guardrail.n_features": [5], "guardrail.strengths": [100.0],
+    "model.batch_tokens": 128, "sae.explained_variance": 0.5, "compute.jobs": 1, "compute.threads": 1,
+    "texts.row_length": 64, "texts.forget_rows": 8, "texts.retain_rows": 8, "texts.neutral_rows": 2,
+    "texts.framed_documents": 6, "selection.n_features": 5,
+    "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [1, 5], "clamp_curve.random_features": 1,
+    "method.static_clamp.n_features": [5], "method.static_clamp.strengths": [0.0, 100.0],
+    "method.rmu.layers": [3], "method.rmu.steering": [10.0], "method.rmu.alphas": [100.0], "method.rmu.steps": 2,
+    "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
+    "method.clamp_prime.proportional": [False],
+    "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],
+    "method.unconditional.n_features": [5], "method.unconditional.strengths": [10.0],
+    "method.dsg.n_features": [5], "method.dsg.strengths": [100.0],
+    "conditional.control_features": 1, "conditional.resamples": 50, "conditional.ordered_questions": 1,
+    "conditional.told_questions": 1, "conditional.new_tokens": 2,
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.side_effect_floor": 0.0,
 }  # fmt: skip
@@ -60,16 +61,11 @@ class Done:
         return self.out / "figures" / f"{profile}+changed"
 
 
-def reproduce(out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
-    """Run the runner on a profile in a process that knows only this hub and token."""
-    settings = [f"{key}={value}" for key, value in SMALL.items()]
-    command = [sys.executable, "-m", "helpers.reproduce", "--profile", profile, "--limit", str(N), *more,
-               "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    # one thread each, as two processes share two cores
-    environment = inherited | {"OMP_NUM_THREADS": "1"} | dict(environment)
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    return Done(done.returncode, done.stdout + done.stderr, out)
+@pytest.fixture(scope="module")
+def run() -> Iterator[Callable]:
+    """Runs a module in a process of its own, with the environment it is given."""
+    with forked.server() as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +76,25 @@ def files() -> Iterator[Path]:
         yield Path(folder)
 
 
-def side_by_side(jobs: Mapping[str, tuple]) -> dict[str, Done]:
+def reproduce(run: Callable, out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
+    """Run the runner on a profile in a process that knows only this hub and token."""
+    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
+    arguments = ["--profile", profile, "--limit", str(N), *more,
+                 "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    code, log = run("helpers.reproduce", arguments, inherited | dict(environment))
+    return Done(code, log, out)
+
+
+def toml(value: object) -> str:
+    """A setting as `--set` takes it."""
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
     """`reproduce` with each job's arguments, two at a time."""
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(jobs, pool.map(lambda job: reproduce(*job), jobs.values()), strict=True))
+        return dict(zip(jobs, pool.map(lambda job: reproduce(run, *job), jobs.values()), strict=True))
 
 
 # --- all that ends well -----------------------------------------------------------------------------------------------
@@ -108,7 +119,7 @@ class Online:
 
 
 @pytest.fixture(scope="module")
-def online(files: Path) -> Online:
+def online(run: Callable, files: Path) -> Online:
     """All profiles over one cache; the hub breaks off in the middle of the first shard that is asked for."""
     tokens = {TOKEN: GATED, READER: frozenset(MODELS)}
     with Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub:
@@ -116,7 +127,7 @@ def online(files: Path) -> Online:
         jobs = {profile: (files / "online" / profile, environment, profile) for profile in SERVED}
         other = hub.environment(files / "reader's home", READER)
         jobs[WITHOUT_TEXT] = (files / "online" / WITHOUT_TEXT, other, "gemma-2-2b-it", "--only", "03")
-        return Online(side_by_side(jobs), hub.requests, environment)
+        return Online(side_by_side(run, jobs), hub.requests, environment)
 
 
 @each_profile
@@ -140,15 +151,17 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
         assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
         assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
         # the served WikiText is longer than the real one
-        assert any("known are 4358" in w for w in facts["warnings"]) == ("Salesforce/wikitext" in facts["sources"])
+        assert any("known are 4358" in w for w in facts.get("warnings", [])) == (
+            "Salesforce/wikitext" in facts["sources"]
+        )
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
-    questions = {name: served_questions(name)[:N] for name in QUESTIONS if name != "wmdp-cyber"}
-    known = {name: len(ids) for name, ids in known_ids(model, questions, "chat", 2048).items()}
+    questions = {name: served_questions(name) for name in QUESTIONS if name != "wmdp-cyber"}
+    known = {name: len(known_ids(model, asked, "chat", 2048, N)["known"]) for name, asked in questions.items()}
     points = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "03_pareto.csv")
     sides = sum(known.values()) - known["wmdp-bio"] - known["college_biology"]
-    assert known["wmdp-bio"] > N / 2
+    assert set(known.values()) == {N}
     assert points[["forget_n", "near_n", "side_n"]].drop_duplicates().values.tolist() == [
         [known["wmdp-bio"], known["college_biology"], sides]
     ]
@@ -168,12 +181,12 @@ def test_only_features_of_the_organism_fire(online: Online) -> None:
     assert firing <= set(SPREAD.tolist()) and len(firing) > 100
 
 
-def test_what_was_fetched_once_loads_without_a_network(online: Online, files: Path) -> None:
+def test_what_was_fetched_once_loads_without_a_network(run: Callable, online: Online) -> None:
     told = online.environment | {"HF_HUB_OFFLINE": "1"}  # the other has to find out that nobody answers
     out = {profile: online.done[profile].out for profile in ("gemma-2-2b-it", "gemma-2b-it")}
     table = {profile: done.figures(profile) / "01_firing_rates.csv" for profile, done in online.done.items()}
     before = {profile: table[profile].read_bytes() for profile in out}
-    again = side_by_side({
+    again = side_by_side(run, {
         "gemma-2-2b-it": (out["gemma-2-2b-it"], online.environment, "gemma-2-2b-it", "--only", "01"),
         "gemma-2b-it": (out["gemma-2b-it"], told, "gemma-2b-it", "--only", "01"),
     })  # fmt: skip
@@ -195,7 +208,7 @@ TOKENS = {"no token": "", "wrong token": STRANGER}
 
 
 @pytest.fixture(scope="module")
-def failed(files: Path) -> dict[str, Done]:
+def failed(run: Callable, files: Path) -> dict[str, Done]:
     """Notebook 01 under each fault, with a fresh cache each."""
     faulty = files / "faulty"
     shutil.copytree(files / "hub", faulty, copy_function=os.link)
@@ -219,7 +232,7 @@ def failed(files: Path) -> dict[str, Done]:
             environment = hubs.get(fault, hub).environment(files / f"home {fault}", TOKENS.get(fault, TOKEN))
             environment |= {"HF_HUB_OFFLINE": "1"} if fault == "away" else {}
             jobs[fault] = (files / "failed" / fault, environment, "gemma-2-2b-it", "--only", "01")
-        return side_by_side(jobs)
+        return side_by_side(run, jobs)
 
 
 @pytest.mark.parametrize("fault", MESSAGES)

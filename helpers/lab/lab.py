@@ -336,9 +336,9 @@ class Lab(Run):
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]
         tables = [self._stored(_stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
-        missing = [i for i, table in enumerate(tables) if table is None]
-        found = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
-        for stage, n in found.items():
+        missing, faults = [i for i, table in enumerate(tables) if table is None], []
+        stored = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
+        for stage, n in stored.items():
             log.info("%s: %d settings from the cache", stage, n)
         for dear in (True, False):
             groups = _groups([i for i in missing if settings[i].trains == dear], settings, 1 if dear else GROUP)
@@ -347,9 +347,16 @@ class Lab(Run):
                       _knowledge_under, (half, *(settings[i] for i in group)))
                 for group in groups
             ]  # fmt: skip
-            for group, results in zip(groups, self.computed(pieces, dear), strict=True):
+            try:
+                found = self.computed(pieces, dear)
+            except PieceError as error:  # what is cheap is computed and stored all the same
+                faults.append(str(error))
+                continue
+            for group, results in zip(groups, found, strict=True):
                 for i, table in zip(group, results, strict=True):
                     tables[i] = table
+        if faults:
+            raise PieceError("\n".join(faults))
         return tables
 
     def edited(self, setting: Method) -> Edited:

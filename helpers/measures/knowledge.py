@@ -171,7 +171,7 @@ def known_ids(model, questions: list[Question], prompt_format: str, batch_tokens
         return {"asked": [q.id for q in questions], "known": [q.id for q in found]}
     found, asked = [], 0
     while len(found) < limit and asked < len(questions):
-        n = min(CHUNK, 2 * (limit - len(found)))  # a model that knows half of them is asked once
+        n = min(CHUNK, limit - len(found))  # so many at least are needed
         found += known_questions(model, questions[asked : asked + n], prompt_format, batch_tokens)
         asked += n
     known = [q.id for q in found[:limit]]

@@ -87,6 +87,7 @@ class _Describer:
 
     def __init__(self, known: Mapping[int, str]) -> None:
         self._known = known
+        self._code: dict[str, str | None] = {}  # by module, for a list may hold thousands of one dataclass
 
     def canonical(self, value: object) -> list:
         if id(value) in self._known:
@@ -108,13 +109,18 @@ class _Describer:
                 f"{_type_name(value)} is not frozen, so it cannot be part of a stage's key; use frozen=True"
             )
         content = [[field.name, self.canonical(getattr(value, field.name))] for field in fields(value)]
-        return [_type_name(value), content, _own_code(type(value))]
+        return [_type_name(value), content, self._code_of(type(value))]
+
+    def _code_of(self, thing: Any) -> str | None:
+        if thing.__module__ not in self._code:
+            self._code[thing.__module__] = _own_code(thing)
+        return self._code[thing.__module__]
 
     def _function(self, value: Any) -> list:
         name = f"{value.__module__}.{value.__qualname__}"
         if "<" in name or value.__module__ == "__main__":
             raise TypeError(f"{name} has no name that says what it does: define it at the top of a module in helpers/")
-        return [name, _own_code(value)]
+        return [name, self._code_of(value)]
 
     def _sequence(self, value: Any) -> list:
         return [[self.canonical(item) for item in value]]
@@ -133,7 +139,7 @@ class _Describer:
 
     def _module(self, value: torch.nn.Module) -> list:
         weights = [[name, self._tensor(tensor)] for name, tensor in sorted(value.state_dict().items())]
-        return [_type_name(value), weights, self._config(value), _own_code(type(value))]
+        return [_type_name(value), weights, self._config(value), self._code_of(type(value))]
 
     def _config(self, value: Any) -> list:
         """The settings a model (transformers: `config`) or an SAE (sae-lens: `cfg`) keeps beside its weights."""

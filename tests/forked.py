@@ -1,0 +1,192 @@
+"""Commands in processes that are forked from one which has torch and the like loaded: there at once, else as any other.
+
+    with forked.server() as run:
+        done = run("helpers.doctor", ["--profile", "tiny"], os.environ | {"HF_HOME": str(home)})
+
+Every process has the environment it is given, and imports anew whatever reads the environment when it is imported (the
+hub's clients, transformers, sae-lens, our own package). So do the kernels of the notebooks that one of them runs: the
+interpreter they are told to start is this file, which asks the same server for a process.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+
+LOADED = (
+    "torch._dynamo", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes", "pandas", "pyarrow.parquet",
+    "matplotlib.pyplot", "seaborn", "scipy.optimize", "sympy", "pydantic", "safetensors.torch", "aiohttp", "fsspec",
+    "multiprocess", "wandb", "httpx", "requests", "einops", "jaxtyping", "plotly.express", "joblib",
+    "ipykernel.kernelapp", "ipykernel.ipkernel", "papermill", "nbclient",
+)  # fmt: skip
+ANEW = {"huggingface_hub", "transformers", "datasets", "nnsight", "sae_lens", "transformer_lens", "helpers"}
+
+
+# --- who asks ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def server():
+    """A running server, as a function that runs a module: (module, arguments, environment) -> code and what it said."""
+    import subprocess
+    import tempfile
+    from pathlib import Path
+
+    root = Path(__file__).parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        place, launcher = f"{folder}/socket", Path(folder) / "python"
+        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{__file__}" "{place}" "$@"\n')
+        launcher.chmod(0o755)
+        fixed = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # read when a process starts, so the same for all
+        command = [sys.executable, "-m", "tests.forked", place]
+        served = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, env=os.environ | fixed)
+
+        def run(module, arguments, environment):
+            while not os.path.exists(place):
+                assert served.poll() is None, "the server has ended"
+                time.sleep(0.05)
+            with tempfile.TemporaryFile() as said, open(os.devnull) as nothing:
+                fds = (nothing.fileno(), said.fileno(), said.fileno())
+                code = ask(place, module, arguments, dict(environment), str(root), str(launcher), fds)
+                said.seek(0)
+                return code, said.read().decode()
+
+        try:
+            yield run
+        finally:
+            served.stdin.close()
+            served.wait()
+
+
+def ask(place, module, arguments, environment, folder, executable, fds):
+    """Have a module run by the server, and wait for its exit code; signals are passed on."""
+    request = {"module": module, "arguments": arguments, "environment": environment, "folder": folder,
+               "executable": executable}  # fmt: skip
+    text = json.dumps(request).encode()
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(place)
+        socket.send_fds(asked, [struct.pack("!Q", len(text))], fds)
+        asked.sendall(text)
+        pid = struct.unpack("!q", _received(asked, 8))[0]
+        if threading.current_thread() is threading.main_thread() and executable is None:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda number, frame: os.kill(pid, number))
+        return struct.unpack("!q", _received(asked, 8))[0]
+
+
+def _received(connection, n):
+    data = b""
+    while len(data) < n:
+        part = connection.recv(n - len(data))
+        if not part:
+            raise ConnectionError("the other end has gone")
+        data += part
+    return data
+
+
+def as_interpreter(place, arguments):
+    """What `python -m module ...` is, for who takes this file for an interpreter."""
+    assert arguments[0] == "-m", arguments
+    # the kernel's parent is another than who started it, and it would end itself for that
+    environment = {name: value for name, value in os.environ.items() if name != "JPY_PARENT_PID"}
+    return ask(place, arguments[1], arguments[2:], environment, os.getcwd(), None, (0, 1, 2))
+
+
+# --- who answers ------------------------------------------------------------------------------------------------------
+
+
+def serve(place):
+    """Answer until standard input is closed; returns in the server alone."""
+    for name in LOADED:
+        importlib.import_module(name)
+    assert not ANEW & set(sys.modules), ANEW & set(sys.modules)
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(place + ".new")
+        listener.listen(64)
+        os.rename(place + ".new", place)
+        while True:
+            # nobody waits for those who answer
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            ready, _, _ = select.select([listener, 0], [], [])
+            if 0 in ready:
+                return
+            connection, _ = listener.accept()
+            if not os.fork():
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                answer(connection)
+            connection.close()
+
+
+def answer(connection):
+    """Run what is asked for in a process of its own, and say how it ended; who asks and goes away ends it."""
+    head, fds, _, _ = socket.recv_fds(connection, 8, 3)
+    request = json.loads(_received(connection, struct.unpack("!Q", head)[0]))
+    pid = os.fork()
+    if not pid:
+        connection.close()
+        work(request, fds)
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(struct.pack("!q", pid))
+    for fd in fds:
+        os.close(fd)
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            break
+        if select.select([connection], [], [], 0.02)[0]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            os._exit(0)
+    with contextlib.suppress(BrokenPipeError):
+        connection.sendall(struct.pack("!q", os.waitstatus_to_exitcode(status)))
+    os._exit(0)
+
+
+def work(request, fds):
+    """Be the process that was asked for."""
+    os.setsid()
+    for fd, own in zip(fds, (0, 1, 2), strict=True):
+        os.dup2(fd, own)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = [request["module"], *request["arguments"]]
+    sys.executable = request["executable"] or sys.executable
+    if "MPLBACKEND" in os.environ:
+        sys.modules["matplotlib"].rcParams["backend"] = os.environ["MPLBACKEND"]
+    code = 1
+    try:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    else:
+        sys.exit(as_interpreter(sys.argv[1], sys.argv[2:]))
