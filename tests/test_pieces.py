@@ -1,18 +1,21 @@
 """One process, several, or a cluster, with one of its workers killed: the same rows, and what fails is named."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Named, Piece, PieceError, jobs_of, own_device
@@ -56,6 +59,24 @@ def scheduler(tmp_path_factory) -> Iterator[str]:
         process.wait(30)
 
 
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory) -> Lab:
+    """A lab that computes all by itself."""
+    return small_lab(tmp_path_factory.mktemp("one"), jobs=1)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> Lab:
+    """A lab with two processes, which are kept from test to test."""
+    return small_lab(tmp_path_factory.mktemp("two"), jobs=2)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory, scheduler: str) -> Lab:
+    """A lab with two workers of a cluster."""
+    return small_lab(tmp_path_factory.mktemp("cluster"), jobs=1, scheduler=scheduler)
+
+
 def pieces_of(numbers: list[int], compute, *more) -> list[Piece]:
     return [
         Piece(f"number {n}", "squares", ({"number": str(n), "more": fingerprint(more)},), compute, (n, *more))
@@ -66,49 +87,60 @@ def pieces_of(numbers: list[int], compute, *more) -> list[Piece]:
 # --- the same rows ----------------------------------------------------------------------------------------------------
 
 
-def test_one_process_two_and_a_cluster_give_the_same_bytes(tmp_path: Path, scheduler: str) -> None:
-    ways = {"one": {"jobs": 1}, "two": {"jobs": 2}, "cluster": {"jobs": 1, "scheduler": scheduler}}
-    found, files = {}, {}
-    for way, compute in ways.items():
-        scores = small_lab(tmp_path / way, **compute).sweep("rmu", "static_clamp")
-        found[way] = pd.concat([one.table.assign(words=one.setting.words) for one in scores])
-        stages = (tmp_path / way / "runs").rglob("knowledge-*/data.parquet")
-        files[way] = {path.parent.name: path.read_bytes() for path in stages}
-    assert len(files["one"]) == 6  # two trainings and four clamps
-    assert files["one"] == files["two"] == files["cluster"]
-    for way in ("two", "cluster"):
-        pd.testing.assert_frame_equal(found[way], found["one"], check_exact=True)
+def test_one_process_two_and_a_cluster_give_the_same_bytes(lab: Lab, two: Lab, cluster: Lab) -> None:
+    found, files = [], []
+    for one in (lab, two, cluster):
+        scores = one.sweep("rmu", "static_clamp")
+        found.append(pd.concat([scored.table.assign(words=scored.setting.words) for scored in scores]))
+        stages = one.store.folder.glob("knowledge-*/data.parquet")
+        files.append({path.parent.name: path.read_bytes() for path in stages})
+    assert len(files[0]) == 6  # two trainings and four clamps
+    assert files[0] == files[1] == files[2]
+    for table in found[1:]:
+        pd.testing.assert_frame_equal(table, found[0], check_exact=True)
 
 
-@pytest.mark.parametrize("where", ["processes", "cluster"])
-def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request, capsys) -> None:
-    compute = {"jobs": 2} if where == "processes" else {"scheduler": request.getfixturevalue("scheduler")}
-    lab, numbers = small_lab(tmp_path, **compute), list(range(6))
-    found = lab.computed(pieces_of(numbers, some_pieces.killed_once, str(tmp_path), 3), dear=True)
+@pytest.mark.parametrize("where", ["two", "cluster"])
+def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request) -> None:
+    several, numbers = request.getfixturevalue(where), list(range(6))
+    found = several.computed(pieces_of(numbers, some_pieces.killed_once, str(tmp_path), 3), dear=True)
     assert (tmp_path / "killed").exists()
     assert [table["square"].item() for (table,) in found] == [0, 1, 4, 9, 16, 25]
     # the profile says one thread, in every process
     assert {table["threads"].item() for (table,) in found} == {1}
 
 
-def test_when_every_process_dies_it_ends(tmp_path: Path) -> None:
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
+def test_when_every_process_dies_it_ends(two: Lab, monkeypatch) -> None:
+    monkeypatch.setattr("helpers.lab.pieces.DEATHS", 1)
     with pytest.raises(TerminatedWorkerError):
-        small_lab(tmp_path, jobs=2).computed(pieces_of([1, 2], some_pieces.always_killed), dear=True)
+        two.computed(pieces_of([1, 2], some_pieces.always_killed), dear=True)
+
+
+def test_killed_between_pieces_a_run_goes_on_with_the_next(lab: Lab, tmp_path: Path) -> None:
+    """A child process is killed after it has stored two pieces; the next one computes the others only."""
+    pieces = pieces_of([0, 1, 2, 3], some_pieces.killed_once, str(tmp_path), 2)
+    child = os.fork()
+    if child == 0:
+        lab.computed(pieces, dear=False)  # and is killed in it
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in map(partial(entry_of, lab), pieces) if path.exists()}
+    assert len(kept) == 2
+    time.sleep(0.01)
+    assert [table["square"].item() for (table,) in lab.computed(pieces, dear=False)] == [0, 1, 4, 9]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def entry_of(lab: Lab, piece: Piece) -> Path:
+    return lab.store._entry(piece.stage, piece.keys[0]) / "manifest.json"
 
 
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory) -> Lab:
-    return small_lab(tmp_path_factory.mktemp("lab"), jobs=1)
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_piece_that_raises_is_named_and_the_others_are_stored(tmp_path: Path, jobs: int) -> None:
-    lab, pieces = small_lab(tmp_path, jobs=jobs), pieces_of([1, 2, 3, 4], some_pieces.wrong_for, 2)
+@pytest.mark.parametrize("where", ["lab", "two"])
+def test_a_piece_that_raises_is_named_and_the_others_are_stored(where: str, request) -> None:
+    lab, pieces = request.getfixturevalue(where), pieces_of([1, 2, 3, 4], some_pieces.wrong_for, 2)
     with pytest.raises(
         PieceError, match=r"^1 of 4 pieces failed:\nsquares: number 2: ValueError: 2 cannot be squared$"
     ):
@@ -155,9 +187,9 @@ def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_
     assert len(spread(jobs=1, scheduler="tcp://host:1")) == 4 and sent[2] == [0, 1, 2, 3]
 
 
-def test_a_lab_that_keeps_much_is_no_leak(tmp_path: Path) -> None:
+def test_a_lab_that_keeps_much_is_no_leak(two: Lab) -> None:
     """Loky would end a process that has grown by 300 MB; the same two processes compute all pieces."""
-    found = small_lab(tmp_path, jobs=2).computed(pieces_of(list(range(6)), some_pieces.grown), dear=True)
+    found = two.computed(pieces_of(list(range(6)), some_pieces.grown), dear=True)
     assert len({table["process"].item() for (table,) in found}) <= 2
 
 
@@ -206,22 +238,3 @@ def test_jobs_are_one_a_core_or_one_a_gpu(monkeypatch) -> None:
     assert (jobs_of(0, "cpu"), jobs_of(5, "cpu")) == (3, 5)
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: True, device_count=lambda: 4))
     assert (jobs_of(0, "auto"), jobs_of(0, "cuda"), jobs_of(2, "cuda"), jobs_of(0, "cpu")) == (4, 4, 2, 3)
-
-
-def test_killed_between_pieces_a_run_goes_on_with_the_next(tmp_path: Path) -> None:
-    """A child process is killed after it has stored some pieces; the next one computes the others only."""
-    script = (
-        "import sys; from pathlib import Path; from tests.test_pieces import small_lab, pieces_of; "
-        "from tests import some_pieces; lab = small_lab(Path(sys.argv[1]), jobs=1); "
-        "lab.computed(pieces_of([0, 1, 2, 3], some_pieces.killed_once, sys.argv[1], 2), dear=True); print('done')"
-    )
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert first.returncode == -9
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("squares-*/data.parquet")}
-    assert len(stamps) == 2
-    time.sleep(0.01)
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert second.stdout.strip().endswith("done")
-    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
-    assert len(list(tmp_path.rglob("squares-*/data.parquet"))) == 4
