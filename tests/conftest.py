@@ -1,9 +1,12 @@
 """Fixtures shared by the tests; the model is loaded only where a test asks for it, once for all of them."""
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from tests import forked
 
 # before matplotlib, huggingface_hub and torch are imported anywhere: no screen, no network, and one thread, for tests
 # run in several processes at once (pytest -n), and the profile tiny computes with one
@@ -34,3 +37,10 @@ def sae(profile: Any) -> Any:
     from helpers.loading.saes import load_sae
 
     return load_sae(profile)
+
+
+@pytest.fixture(scope="session")
+def run_forked() -> Iterator[Any]:
+    """Runs a module in a process with the environment it is given (tests.forked); for tests marked FORKED."""
+    with forked.server() as run:
+        yield run

@@ -33,6 +33,15 @@ LOADED = (
 ANEW = {"huggingface_hub", "transformers", "datasets", "nnsight", "sae_lens", "transformer_lens", "helpers"}
 
 
+def __getattr__(name):
+    """The mark of tests that need the server: under pytest -n all of them are run where there is one already."""
+    if name == "FORKED":
+        import pytest  # which a process that asks for another has no need of
+
+        return pytest.mark.xdist_group("forked")
+    raise AttributeError(name)
+
+
 # --- who asks ---------------------------------------------------------------------------------------------------------
 
 

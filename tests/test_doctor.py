@@ -1,8 +1,7 @@
 """The doctor says what is missing and what to do, shows no token and downloads nothing."""
 
+import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,8 @@ from helpers.doctor import (
     device_lines,
     direct_dependencies,
     disk_lines,
+    explained_lines,
+    figure_records,
     hub_lines,
     locked,
     main,
@@ -29,6 +30,7 @@ from helpers.doctor import (
 from helpers.loading.sources import MODELS, SAES, TEXTS
 from helpers.profiles import load_profile
 from helpers.records.provenance import ROOT
+from tests.forked import FORKED
 
 MODEL = MODELS["google/gemma-2-2b-it"]
 SAE = replace(SAES["gemma-scope-2b-pt-res"], files=("layer_3/*",))
@@ -112,6 +114,32 @@ def test_estimates_say_what_they_rest_on():
     assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB") and "bfloat16" in large.step
 
 
+def test_the_latest_figures_say_what_the_sae_explained():
+    def figure(explained: float | None) -> dict:
+        return {"facts": {} if explained is None else {"explained_variance": explained}}
+
+    assert explained_lines([], 0.93) == explained_lines([figure(None), {}], 0.93) == []
+    (short,) = explained_lines([figure(0.95), figure(0.9249), figure(None)], 0.975)
+    assert short.state == "warning" and "sae.id" in short.step
+    assert short.found == "explained 0.925 of the variance in the latest figures, the profile says 0.975"
+    (good,) = explained_lines([figure(0.5), figure(0.9251)], 0.975)
+    assert good == Line("ok", "SAE", "explained 0.925 of the variance in the latest figures, the profile says 0.975")
+
+
+def test_records_of_figures_come_oldest_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.doctor.ROOT", tmp_path)
+    assert figure_records(load_profile("tiny")) == []
+    folder = tmp_path / "figures" / "tiny"
+    folder.mkdir(parents=True)
+    for name, made in (("a", "2026-01-02"), ("b", "2026-01-01"), ("c", "2026-01-03")):
+        (folder / f"{name}.json").write_text(json.dumps({"made": made}))
+    assert [record["made"] for record in figure_records(load_profile("tiny"))] == [
+        "2026-01-01",
+        "2026-01-02",
+        "2026-01-03",
+    ]
+
+
 def test_the_report_counts():
     lines = [Line("ok", "a", "b"), Line("fails", "c", "d", "do this"), Line("warning", "e", "f")]
     text = report(load_profile("tiny"), lines)
@@ -124,21 +152,27 @@ def test_a_profile_needs_the_saes_of_all_its_notebooks():
     assert sources_of(load_profile("tiny")) == ()
 
 
-def doctor(tmp_path, *words: str, **variables: str) -> tuple[int, str]:
-    env = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9", **variables}
-    command = [sys.executable, "-m", "helpers.doctor", *words]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def doctor(run_forked, tmp_path):
+    """The command in a process of its own, which knows no hub but the one it is told of."""
+
+    def doctor(*words: str, **variables: str) -> tuple[int, str]:
+        here = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+        return run_forked("helpers.doctor", words, os.environ | here | variables)
+
+    return doctor
 
 
-def test_the_embedded_model_needs_no_hub(tmp_path):
-    code, text = doctor(tmp_path, HF_HUB_OFFLINE="1")
+@FORKED
+def test_the_embedded_model_needs_no_hub(doctor):
+    code, text = doctor(HF_HUB_OFFLINE="1")
     assert code == 0 and "nothing is loaded from it" in text and text.rstrip().endswith("0 fail, 0 warnings")
     assert text.count("(measured on two cores)") == 7
 
 
-def test_without_a_hub_gemma_fails_and_says_why_once(tmp_path):
-    code, text = doctor(tmp_path, "--profile", "gemma-2-2b-it", HF_TOKEN="hf_secret", HF_HUB_OFFLINE="0")
+@FORKED
+def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
+    code, text = doctor("--profile", "gemma-2-2b-it", HF_TOKEN="hf_secret", HF_HUB_OFFLINE="0")
     assert code == 1 and text.count("\nfails") == 1 and "fails    hub: not reachable" in text
     assert "hf_secret" not in text and "token: there is one (not shown)" in text
     assert not list((tmp_path / "hf").rglob("*.*")), "the doctor downloads nothing"
@@ -162,25 +196,27 @@ def hub(tmp_path):
         yield running
 
 
-def asked(hub, tmp_path, token: str) -> tuple[int, str]:
-    code, text = doctor(tmp_path, "--profile", "gemma-2-2b-it", **hub.environment(tmp_path / "hf", token))
+def asked(doctor, hub, tmp_path, token: str) -> tuple[int, str]:
+    code, text = doctor("--profile", "gemma-2-2b-it", **hub.environment(tmp_path / "hf", token))
     assert not token or token not in text
     assert not [request for request in hub.requests if "/resolve/" in request], "the doctor downloads nothing"
     return code, text
 
 
-def test_with_access_to_everything_nothing_fails(hub, tmp_path):
-    code, text = asked(hub, tmp_path, "hf_in")
+@FORKED
+def test_with_access_to_everything_nothing_fails(doctor, hub, tmp_path):
+    code, text = asked(doctor, hub, tmp_path, "hf_in")
     assert code == 0 and "0 fail" in text and text.count("access granted") == 2
     assert "ok       hub: reachable" in text and "ok       notebook 01: about" in text
 
 
+@FORKED
 @pytest.mark.parametrize(
     ("token", "fails", "step"),
     [("", 2, "hf auth login"), ("hf_out", 1, f"ask at {MODEL.page}"), ("hf_wrong", 1, "the hub refuses your token")],
 )
-def test_without_access_the_model_fails_and_the_corpus_has_a_spare(hub, tmp_path, token, fails, step):
-    code, text = asked(hub, tmp_path, token)
+def test_without_access_the_model_fails_and_the_corpus_has_a_spare(doctor, hub, tmp_path, token, fails, step):
+    code, text = asked(doctor, hub, tmp_path, token)
     assert code == 1 and f"fails    model {MODEL.repo}: refused" in text and step in text
     assert f"warning  text {CORPUS.repo}: refused; instead: published features in notebook 03, " in text
     if token != "hf_wrong":  # with that one even what is open is refused

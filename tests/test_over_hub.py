@@ -20,9 +20,11 @@ import pytest
 from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
-from tests import forked
+from tests.forked import FORKED
 from tests.hub import Hub
 from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
+
+pytestmark = FORKED
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
@@ -59,13 +61,6 @@ class Done:
     def figures(self, profile: str) -> Path:
         """The folder of a trial's figures."""
         return self.out / "figures" / f"{profile}+changed"
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Callable]:
-    """Runs a module in a process of its own, with the environment it is given."""
-    with forked.server() as run:
-        yield run
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +114,7 @@ class Online:
 
 
 @pytest.fixture(scope="module")
-def online(run: Callable, files: Path) -> Online:
+def online(run_forked: Callable, files: Path) -> Online:
     """All profiles over one cache; the hub breaks off in the middle of the first shard that is asked for."""
     tokens = {TOKEN: GATED, READER: frozenset(MODELS)}
     with Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub:
@@ -127,7 +122,7 @@ def online(run: Callable, files: Path) -> Online:
         jobs = {profile: (files / "online" / profile, environment, profile) for profile in SERVED}
         other = hub.environment(files / "reader's home", READER)
         jobs[WITHOUT_TEXT] = (files / "online" / WITHOUT_TEXT, other, "gemma-2-2b-it", "--only", "03")
-        return Online(side_by_side(run, jobs), hub.requests, environment)
+        return Online(side_by_side(run_forked, jobs), hub.requests, environment)
 
 
 @each_profile
@@ -181,12 +176,12 @@ def test_only_features_of_the_organism_fire(online: Online) -> None:
     assert firing <= set(SPREAD.tolist()) and len(firing) > 100
 
 
-def test_what_was_fetched_once_loads_without_a_network(run: Callable, online: Online) -> None:
+def test_what_was_fetched_once_loads_without_a_network(run_forked: Callable, online: Online) -> None:
     told = online.environment | {"HF_HUB_OFFLINE": "1"}  # the other has to find out that nobody answers
     out = {profile: online.done[profile].out for profile in ("gemma-2-2b-it", "gemma-2b-it")}
     table = {profile: done.figures(profile) / "01_firing_rates.csv" for profile, done in online.done.items()}
     before = {profile: table[profile].read_bytes() for profile in out}
-    again = side_by_side(run, {
+    again = side_by_side(run_forked, {
         "gemma-2-2b-it": (out["gemma-2-2b-it"], online.environment, "gemma-2-2b-it", "--only", "01"),
         "gemma-2b-it": (out["gemma-2b-it"], told, "gemma-2b-it", "--only", "01"),
     })  # fmt: skip
@@ -208,7 +203,7 @@ TOKENS = {"no token": "", "wrong token": STRANGER}
 
 
 @pytest.fixture(scope="module")
-def failed(run: Callable, files: Path) -> dict[str, Done]:
+def failed(run_forked: Callable, files: Path) -> dict[str, Done]:
     """Notebook 01 under each fault, with a fresh cache each."""
     faulty = files / "faulty"
     shutil.copytree(files / "hub", faulty, copy_function=os.link)
@@ -232,7 +227,7 @@ def failed(run: Callable, files: Path) -> dict[str, Done]:
             environment = hubs.get(fault, hub).environment(files / f"home {fault}", TOKENS.get(fault, TOKEN))
             environment |= {"HF_HUB_OFFLINE": "1"} if fault == "away" else {}
             jobs[fault] = (files / "failed" / fault, environment, "gemma-2-2b-it", "--only", "01")
-        return side_by_side(run, jobs)
+        return side_by_side(run_forked, jobs)
 
 
 @pytest.mark.parametrize("fault", MESSAGES)
