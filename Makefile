@@ -42,7 +42,7 @@ doctor: setup
 	$(BIN)/python -m helpers.doctor --profile $(PROFILE)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical
 
 lint: setup types
 	$(BIN)/ruff check .
