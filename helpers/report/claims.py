@@ -564,7 +564,7 @@ CLAIMS = (
 
 
 def main() -> None:
-    """Write the claims of the tiny profile's figures into docs/claims.md, and the verdicts, counted, into the README."""
+    """Write the claims on the tiny profile into docs/claims.md, and their verdicts, counted, into the README."""
     parser = argparse.ArgumentParser(prog="python -m helpers.report.claims", description=main.__doc__)
     parser.parse_args()
     table = verdicts(ROOT / "figures" / "tiny")
