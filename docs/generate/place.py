@@ -65,7 +65,12 @@ class Place:
         """A page of docs/ with its links to files of the repository turned to what there is in the site."""
         text = re.sub(rf"\.\./({'|'.join(COPIED)})/tiny/", rf"\1/{self.profile}/", text)
         text = re.sub(rf"\.\./({'|'.join(COPIED)})/", r"\1/", text)
+        text = re.sub(r"^:img-top: (.+)\n:img-alt: .+\n", self._card_picture, text, flags=re.MULTILINE)
         return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", self._link, text)
+
+    def _card_picture(self, found: re.Match[str]) -> str:
+        """A card's picture, if this profile has it; what is missing has been named elsewhere."""
+        return found[0] if (self.source / found[1]).is_file() else ""
 
     def _link(self, found: re.Match[str]) -> str:
         words, path = found.groups()
