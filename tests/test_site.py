@@ -148,6 +148,7 @@ def test_an_executed_notebook_is_shown_and_downloads_with_its_outputs(site: Buil
 def test_every_notebook_figure_and_method_has_its_page(site: Built) -> None:
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         page = site.text(f"notebooks/{path.stem}.html")
+        assert f'href="notebooks/{path.stem}.html"' in site.text("notebooks.html")
         assert 'class="left-prev"' in page or path.stem.startswith("00")
         assert 'class="right-next"' in page
     gallery = site.text("gallery.html")
@@ -160,6 +161,8 @@ def test_every_notebook_figure_and_method_has_its_page(site: Built) -> None:
     for key, method in METHODS.items():
         page = site.words(f"methods/{key}.html")
         assert method.source in page and f"class {method.__name__}(" in page
+        grids = re.findall(rf"\[method\.{key}\]\n(?:#.*\n)*\w+ = \[", page)
+        assert len(grids) == 2, f"{key}: its values on the embedded model, and the paper's"
     assert "05_pareto" in site.text("methods/dsg.html") and "05_pareto" not in site.text("methods/refusal_clamp.html")
 
 

@@ -107,8 +107,9 @@ def attributes(method: type[Method]) -> dict[str, str]:
 def _grid(key: str, profile: str) -> str:
     """A method's table in a profile as it stands there, with the source of every value in a comment."""
     text = (ROOT / "helpers" / "profiles" / f"{profile}.toml").read_text(encoding="utf-8")
-    found = re.search(rf"^\[method\.{key}\]\n.*?(?=^\[|^#|\Z)", text, re.MULTILINE | re.DOTALL)
-    table = re.sub(r"\n\n+", "\n", found[0].strip()) if found else ""
+    found = re.search(rf"^\[method\.{key}\]\n.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    # comments at its end are the next table's
+    table = re.sub(r"(\n#.*)+\Z", "", re.sub(r"\n\n+", "\n", found[0].strip())) if found else ""
     return f"Swept on {PROFILES[profile]} (profile `{profile}`):\n\n```toml\n{table}\n```" if found else ""
 
 
