@@ -6,19 +6,20 @@ PROFILE ?= tiny
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help setup figures redraw doctor test lint types organism clean
+.PHONY: help setup figures redraw site doctor test lint types organism clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make figures   run every notebook and remake every figure (PROFILE=$(PROFILE))"
 	@echo "make redraw    draw the figures again from their CSV files, without a model"
+	@echo "make site      build pages to read into site/, from figures and executed notebooks (PROFILE=$(PROFILE))"
 	@echo "make doctor    say what is missing on this machine for PROFILE, and what it would take"
 	@echo "make test      run the tests"
 	@echo "make lint      check code and notebooks with ruff, words with codespell, and types"
 	@echo "make types     check types with mypy"
 	@echo "make organism  train the embedded model and its SAE anew"
 	@echo "make setup     install the pinned packages into $(VENV) (PYTHON=$(PYTHON))"
-	@echo "make clean     remove cached stages, executed notebooks and caches; figures stay"
+	@echo "make clean     remove cached stages, executed notebooks, pages and caches; figures stay"
 
 setup: $(INSTALLED)
 
@@ -38,6 +39,12 @@ figures: setup
 redraw: setup
 	$(BIN)/python -m helpers.reproduce --profile $(PROFILE) --figures-only
 
+# The packages that build pages are an extra, installed when first asked for.
+site: setup
+	@$(BIN)/python -c 'import altair, myst_nb, pydata_sphinx_theme, sphinx_design, vl_convert' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[site]'
+	$(BIN)/python docs/build.py --profile $(PROFILE)
+
 doctor: setup
 	$(BIN)/python -m helpers.doctor --profile $(PROFILE)
 
@@ -56,6 +63,6 @@ organism: setup
 	$(BIN)/python -m helpers.organism
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf runs site .pytest_cache .ruff_cache .mypy_cache build *.egg-info
 	find helpers tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} +
 	find helpers tests notebooks -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

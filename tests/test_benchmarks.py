@@ -11,10 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from helpers.engine.forward import huggingface
 from helpers.experiments.costs import KINDS, measured_shares
-from helpers.report.claims import README
 from tests.benchmarks import full_shape, growth, guard, sweep
 from tests.benchmarks.common import PeakMemory, Sizes, side_by_side
-from tests.benchmarks.readme import with_benchmarks, with_costs
+from tests.benchmarks.readme import COSTS_PAGE, SPEED_PAGE, with_benchmarks, with_costs
 
 ON_LINUX = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="peak memory of a block of code is measured on Linux only"
@@ -98,11 +97,11 @@ def test_peak_memory_sees_a_large_array_that_is_gone_again():
     assert 60 << 20 < peak.extra < 90 << 20
 
 
-def test_the_readmes_costs_are_not_stale():
-    text = README.read_text(encoding="utf-8")
+def test_the_pages_costs_are_not_stale():
+    text = COSTS_PAGE.read_text(encoding="utf-8")
     assert with_costs(text) == text, "run python -m tests.benchmarks.readme"
 
 
-def test_the_readmes_table_is_not_stale():
-    text = README.read_text(encoding="utf-8")
+def test_the_pages_table_is_not_stale():
+    text = SPEED_PAGE.read_text(encoding="utf-8")
     assert with_benchmarks(text) == text, "run python -m tests.benchmarks.readme"

@@ -1,4 +1,4 @@
-"""Verdicts follow from rows, an open question is called open, and the README's table is not stale.
+"""Verdicts follow from rows, an open question is called open, and the tables of README and docs are not stale.
 
 Every rule is tried on rows that agree, that disagree, that leave it open and that lack what it needs, and on rows of a
 null result: nothing happened, or there are too few questions to tell. Intervals that the comments quote are Wilson's.
@@ -10,7 +10,7 @@ import pytest
 from helpers.measures.metrics import wilson_interval
 from helpers.records.provenance import ROOT
 from helpers.report import claims
-from helpers.report.claims import CLAIMS, NOT_RUN, README, markdown, verdicts, with_claims
+from helpers.report.claims import CLAIMS, NOT_RUN, PAGE, README, counted, markdown, verdicts, with_claims, with_summary
 
 AGREES, PARTLY, UNDECIDED, DISAGREES = "agrees", "partly", "undecided", "disagrees"
 
@@ -423,16 +423,28 @@ def test_a_figure_that_is_not_there_is_not_run(tmp_path):
 
 def test_the_table_goes_between_its_marks(tmp_path):
     table = pd.DataFrame([("c", "p", "o", "agrees")], columns=["claim", "paper", "ours", "verdict"])
-    text = with_claims(README.read_text(encoding="utf-8"), table)
+    text = with_claims(PAGE.read_text(encoding="utf-8"), table)
     assert markdown(table) in text
     assert with_claims(text, table) == text
     with pytest.raises(ValueError, match="lacks the marks"):
         with_claims("no marks", table)
 
 
-def test_the_readmes_table_is_not_stale():
-    text = README.read_text(encoding="utf-8")
-    assert with_claims(text, verdicts(ROOT / "figures" / "tiny")) == text, "run python -m helpers.report.claims"
+def test_the_tables_of_readme_and_page_are_not_stale():
+    table = verdicts(ROOT / "figures" / "tiny")
+    for path, filled in ((PAGE, with_claims), (README, with_summary)):
+        text = path.read_text(encoding="utf-8")
+        assert filled(text, table) == text, f"{path.name}: run python -m helpers.report.claims"
+
+
+def test_every_claim_is_counted_once():
+    counts = counted(verdicts(ROOT / "figures" / "tiny")).set_index("paper")
+    assert counts.drop(index="all claims").to_numpy().sum() == counts.loc["all claims"].sum() == len(CLAIMS)
+    assert (counts.drop(index="all claims").sum(axis=1) > 0).all()
+
+
+def test_claims_that_were_not_run_are_counted_as_such(tmp_path):
+    assert counted(verdicts(tmp_path)).set_index("paper").loc["all claims", NOT_RUN] == len(CLAIMS)
 
 
 def test_every_claim_was_tested_on_tiny():

@@ -1,4 +1,4 @@
-"""The README's method of one's own: exactly its lines, in a file of a user's, in a sweep, a table and a figure."""
+"""The guide's method of one's own: exactly its lines, in a file of a user's, in a sweep, a table and a figure."""
 
 import re
 import sys
@@ -16,8 +16,8 @@ from helpers.records.provenance import ROOT
 from helpers.report import plots
 from tests.test_pieces import SMALL
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = re.search(r"<!-- own method: begin -->\n```python\n(.*?)```\n<!-- own method: end -->", README, re.DOTALL)[1]
+GUIDE = (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8")
+LINES = re.search(r"<!-- own method: begin -->\n```python\n(.*?)```\n<!-- own method: end -->", GUIDE, re.DOTALL)[1]
 
 pytestmark = pytest.mark.xdist_group("pieces")
 
@@ -37,7 +37,7 @@ def lab(file: Path, tmp_path_factory) -> Lab:
     return Lab("tiny", "03_own", str(folder / "runs"), str(folder / "figures"), SMALL | how)
 
 
-def test_the_readme_needs_twenty_lines() -> None:
+def test_the_guide_needs_twenty_lines() -> None:
     assert len([line for line in LINES.splitlines() if line.strip()]) <= 20
 
 

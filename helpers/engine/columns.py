@@ -93,7 +93,7 @@ def layer_of(sae: SAE) -> int:
 
 
 def explained_variance(sae: SAE, residuals: Tensor) -> float:
-    """Share of the residual's variance that the SAE reconstructs: 1 - |x - decode(encode(x))|^2 / |x - mean(x)|^2.
+    """Share of the residual's variance that the SAE reconstructs: `1 - |x - decode(encode(x))|^2 / |x - mean(x)|^2`.
 
     Args:
         residuals: [tokens, d_model], without BOS, on which neither Gemma Scope's SAEs nor the organism's were trained.

@@ -63,7 +63,7 @@ class Piece:
         words: what it is, in progress and in errors.
         stage: the name under which its results are stored.
         keys: of each of its results.
-        compute: a function of a module of this package, called as compute(lab, *args); it returns the results.
+        compute: a function of a module of this package, called as `compute(lab, *args)`; it returns the results.
         args: plain values, and methods' settings.
     """
 

@@ -2,7 +2,8 @@
 
 A rule judges the parts of a claim by intervals, never by a number alone where there is an interval, and is told to say
 'undecided' where nothing happened: an edit that does nothing, or a handful of questions, must not pass for an effect.
-The same table stands at the end of each notebook and in the README (`python -m helpers.report.claims` writes it there).
+The same table stands at the end of each notebook and in docs/claims.md, and the verdicts by paper in the README
+(`python -m helpers.report.claims` writes both).
 """
 
 import argparse
@@ -16,12 +17,18 @@ from helpers.measures.metrics import CHANCE, SIDE_EFFECT_FLOOR, difference_inter
 from helpers.records.provenance import ROOT
 from helpers.records.store import write_atomically
 
-README = ROOT / "README.md"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "claims.md"
 START, END = "<!-- claims: begin (python -m helpers.report.claims) -->", "<!-- claims: end -->"
+SUMMARY = "<!-- summary: begin (python -m helpers.report.claims) -->", "<!-- summary: end -->"
 AGREES, PARTLY, UNDECIDED, DISAGREES, NOT_RUN = "agrees", "partly", "undecided", "disagrees", "not run"
 USEFUL = 0.95  # an accuracy above it is hardly harmed
 RELEARNED = 0.25  # the share of a loss that must come back before it counts as relearned
 MARGIN = 0.1  # of alignment: closer than this is near
+PAPERS = {  # by the word with which a claim's source begins
+    "Farrell": "Farrell, Lau, Conmy 2024",
+    "Khoriaty": "Khoriaty et al. 2025",
+    "DSG": "Muhamed et al. 2025 (DSG)",
+}
 FEW = 20  # fewer questions than these all answer alike by chance, and a bootstrap then shows no width
 
 
@@ -74,17 +81,31 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
 
 
-def with_claims(readme: str, table: pd.DataFrame) -> str:
-    """The README's text with the table of claims between its two marks (see `with_table`)."""
-    return with_table(readme, START, END, table)
+def counted(table: pd.DataFrame) -> pd.DataFrame:
+    """How often each verdict was given, a row a paper, of a table of claims (`verdicts`)."""
+    papers = table["paper"].str.extract(r"\((\w+)[^()]*\)$")[0].map(PAPERS)
+    names = [AGREES, PARTLY, UNDECIDED, DISAGREES, *([NOT_RUN] if NOT_RUN in set(table["verdict"]) else [])]
+    counts = pd.crosstab(papers, table["verdict"]).reindex(index=[*PAPERS.values()], columns=names, fill_value=0)
+    counts.loc["all claims"] = counts.sum()
+    return counts.rename_axis(index="paper", columns=None).reset_index()
 
 
-def with_table(readme: str, begin: str, end: str, table: pd.DataFrame) -> str:
-    """The README's text with a table between two marks. Raises ValueError where the marks are missing."""
-    head, first, rest = readme.partition(begin)
+def with_claims(page: str, table: pd.DataFrame) -> str:
+    """A page's text with the table of claims between its two marks (see `with_table`)."""
+    return with_table(page, START, END, table)
+
+
+def with_summary(readme: str, table: pd.DataFrame) -> str:
+    """The README's text with the verdicts on a table of claims, counted, between its two marks."""
+    return with_table(readme, *SUMMARY, counted(table))
+
+
+def with_table(page: str, begin: str, end: str, table: pd.DataFrame) -> str:
+    """A page's text with a table between two marks. Raises ValueError where the marks are missing."""
+    head, first, rest = page.partition(begin)
     _, last, tail = rest.partition(end)
     if not first or not last:
-        raise ValueError(f"the README lacks the marks {begin!r} and {end!r}")
+        raise ValueError(f"the page lacks the marks {begin!r} and {end!r}")
     return f"{head}{begin}\n{markdown(table)}\n{end}{tail}"
 
 
@@ -543,11 +564,13 @@ CLAIMS = (
 
 
 def main() -> None:
-    """Write the table of the tiny profile's figures into the README."""
+    """Write the claims on the tiny profile into docs/claims.md, and their verdicts, counted, into the README."""
     parser = argparse.ArgumentParser(prog="python -m helpers.report.claims", description=main.__doc__)
     parser.parse_args()
-    text = with_claims(README.read_text(encoding="utf-8"), verdicts(ROOT / "figures" / "tiny"))
-    write_atomically(README, lambda file: file.write_text(text, encoding="utf-8"))
+    table = verdicts(ROOT / "figures" / "tiny")
+    for path, filled in ((PAGE, with_claims), (README, with_summary)):
+        text = filled(path.read_text(encoding="utf-8"), table)
+        write_atomically(path, lambda file, text=text: file.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def frame_text(tokenizer, text: str, prompt_format: str) -> str:
 
 
 def encode_texts(tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text after exactly one BOS, which the papers' released code has twice (see README)."""
+    """Token ids of each text after exactly one BOS, which the papers' released code has twice (docs/departures.md)."""
     bos = tokenizer.bos_token_id
     rows = [[bos, *ids] for ids in tokenizer(list(texts), add_special_tokens=False).input_ids]
     for number, row in enumerate(rows):

@@ -1,12 +1,14 @@
-"""The README's tables of the benchmarks, from their results: `python -m tests.benchmarks.readme` writes them there."""
+"""The docs' tables of the benchmarks, from their results: `python -m tests.benchmarks.readme` writes them there."""
 
 import pandas as pd
 
 from helpers.experiments.costs import measured_shares, projections
+from helpers.records.provenance import ROOT
 from helpers.records.store import write_atomically
-from helpers.report.claims import README, with_table
+from helpers.report.claims import with_table
 from tests.benchmarks.common import RESULTS
 
+SPEED_PAGE, COSTS_PAGE = ROOT / "docs" / "sweeps.md", ROOT / "docs" / "costs.md"
 MARKS = "<!-- benchmarks: begin (python -m tests.benchmarks.readme) -->", "<!-- benchmarks: end -->"
 
 COSTS = "<!-- costs: begin (python -m tests.benchmarks.readme) -->", "<!-- costs: end -->"
@@ -31,7 +33,7 @@ def speed_table() -> pd.DataFrame:
 
 
 def with_benchmarks(text: str) -> str:
-    """The README's text with the table between its marks."""
+    """A page's text with the table between its marks."""
     return with_table(text, *MARKS, speed_table())
 
 
@@ -51,14 +53,15 @@ def _cost(seconds: float, memory: float) -> str:
 
 
 def with_costs(text: str) -> str:
-    """The README's text with the table of costs between its marks."""
+    """A page's text with the table of costs between its marks."""
     return with_table(text, *COSTS, cost_table())
 
 
 def main() -> None:
-    """Write the tables into the README."""
-    text = with_costs(with_benchmarks(README.read_text(encoding="utf-8")))
-    write_atomically(README, lambda file: file.write_text(text, encoding="utf-8"))
+    """Write the tables into their pages."""
+    for path, filled in ((SPEED_PAGE, with_benchmarks), (COSTS_PAGE, with_costs)):
+        text = filled(path.read_text(encoding="utf-8"))
+        write_atomically(path, lambda file, text=text: file.write_text(text, encoding="utf-8"))
 
 
 if __name__ == "__main__":
