@@ -14,6 +14,33 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Files whose tests share a server of processes (tests.forked), and of which one takes longer than all others.
+FORKED = ("test_over_hub.py", "test_doctor.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Under `pytest -n` a file's tests are run by one process, for they share fixtures; so are those of FORKED.
+
+    xdist's own `--dist loadfile` knows no groups of files, and with pytest 9.2 its `loadgroup` has no effect
+    (pytest-xdist issue 1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "forked" if file.endswith(FORKED) else file
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under `pytest -n` what takes longest comes first."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: FORKED.index(item.path.name) if item.path.name in FORKED else len(FORKED))
+
 
 @pytest.fixture(scope="session")
 def profile() -> Any:
@@ -41,6 +68,6 @@ def sae(profile: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def run_forked() -> Iterator[Any]:
-    """Runs a module in a process with the environment it is given (tests.forked); for tests marked FORKED."""
+    """Runs a module in a process with the environment it is given (tests.forked); for tests of files in FORKED."""
     with forked.server() as run:
         yield run

@@ -33,15 +33,6 @@ LOADED = (
 ANEW = {"huggingface_hub", "transformers", "datasets", "nnsight", "sae_lens", "transformer_lens", "helpers"}
 
 
-def __getattr__(name):
-    """The mark of tests that need the server: under pytest -n all of them are run where there is one already."""
-    if name == "FORKED":
-        import pytest  # which a process that asks for another has no need of
-
-        return pytest.mark.xdist_group("forked")
-    raise AttributeError(name)
-
-
 # --- who asks ---------------------------------------------------------------------------------------------------------
 
 
@@ -59,15 +50,20 @@ def server():
         launcher.chmod(0o755)
         fixed = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}  # read when a process starts, so the same for all
         command = [sys.executable, "-m", "tests.forked", place]
-        served = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, env=os.environ | fixed)
+        log = Path(folder) / "log"
+        with log.open("wb") as written:
+            served = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stderr=written, env=os.environ | fixed)
 
         def run(module, arguments, environment):
             while not os.path.exists(place):
-                assert served.poll() is None, "the server has ended"
+                assert served.poll() is None, log.read_text()
                 time.sleep(0.05)
             with tempfile.TemporaryFile() as said, open(os.devnull) as nothing:
                 fds = (nothing.fileno(), said.fileno(), said.fileno())
-                code = ask(place, module, arguments, dict(environment), str(root), str(launcher), fds)
+                try:
+                    code = ask(place, module, arguments, dict(environment), str(root), str(launcher), fds)
+                except ConnectionError:
+                    raise RuntimeError(f"{module} was lost: server {served.poll()}, {log.read_text()}") from None
                 said.seek(0)
                 return code, said.read().decode()
 
@@ -148,22 +144,28 @@ def answer(connection):
     if not pid:
         connection.close()
         work(request, fds)
-    with contextlib.suppress(BrokenPipeError):
+    try:
         connection.sendall(struct.pack("!q", pid))
-    for fd in fds:
-        os.close(fd)
+        for fd in fds:
+            os.close(fd)
+        connection.sendall(struct.pack("!q", _ended(pid, connection)))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _ended(pid, connection):
+    """The exit code of a process, which is killed when the other end of the connection goes away."""
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
-            break
+            return os.waitstatus_to_exitcode(status)
         if select.select([connection], [], [], 0.02)[0]:
+            print(f"who asked for {pid} has gone", file=sys.stderr)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            os._exit(0)
-    with contextlib.suppress(BrokenPipeError):
-        connection.sendall(struct.pack("!q", os.waitstatus_to_exitcode(status)))
-    os._exit(0)
 
 
 def work(request, fds):

@@ -30,7 +30,6 @@ from helpers.doctor import (
 from helpers.loading.sources import MODELS, SAES, TEXTS
 from helpers.profiles import load_profile
 from helpers.records.provenance import ROOT
-from tests.forked import FORKED
 
 MODEL = MODELS["google/gemma-2-2b-it"]
 SAE = replace(SAES["gemma-scope-2b-pt-res"], files=("layer_3/*",))
@@ -163,14 +162,12 @@ def doctor(run_forked, tmp_path):
     return doctor
 
 
-@FORKED
 def test_the_embedded_model_needs_no_hub(doctor):
     code, text = doctor(HF_HUB_OFFLINE="1")
     assert code == 0 and "nothing is loaded from it" in text and text.rstrip().endswith("0 fail, 0 warnings")
     assert text.count("(measured on two cores)") == 7
 
 
-@FORKED
 def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
     code, text = doctor("--profile", "gemma-2-2b-it", HF_TOKEN="hf_secret", HF_HUB_OFFLINE="0")
     assert code == 1 and text.count("\nfails") == 1 and "fails    hub: not reachable" in text
@@ -203,14 +200,12 @@ def asked(doctor, hub, tmp_path, token: str) -> tuple[int, str]:
     return code, text
 
 
-@FORKED
 def test_with_access_to_everything_nothing_fails(doctor, hub, tmp_path):
     code, text = asked(doctor, hub, tmp_path, "hf_in")
     assert code == 0 and "0 fail" in text and text.count("access granted") == 2
     assert "ok       hub: reachable" in text and "ok       notebook 01: about" in text
 
 
-@FORKED
 @pytest.mark.parametrize(
     ("token", "fails", "step"),
     [("", 2, "hf auth login"), ("hf_out", 1, f"ask at {MODEL.page}"), ("hf_wrong", 1, "the hub refuses your token")],

@@ -20,11 +20,8 @@ import pytest
 from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
-from tests.forked import FORKED
 from tests.hub import Hub
 from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
-
-pytestmark = FORKED
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
