@@ -53,13 +53,13 @@ def test_another_argument_is_computed_and_named(run: Run, capsys: Any) -> None:
 def test_other_code_packages_or_device_are_computed_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    run = start("tiny", "03_pareto", str(tmp_path), str(tmp_path), {"model.device": "auto"})
-    run.stage("double", double, [1.0])
+    how = ("tiny", "03_pareto", str(tmp_path), str(tmp_path), {"model.device": "auto"})
+    start(*how).stage("double", double, [1.0])
     monkeypatch.setattr("helpers.lab.run.code_fingerprint", lambda function: "edited")
     monkeypatch.setattr("helpers.records.provenance.NUMERIC_PACKAGES", ("numpy",))
     monkeypatch.setattr("helpers.records.provenance.device_type", lambda: "cuda")
     monkeypatch.setattr("helpers.records.store.peak_memory", dict)
-    run.stage("double", double, [1.0])
+    start(*how).stage("double", double, [1.0])  # code is loaded once a process, and looked at once a run
     assert len(calls) == 2
     assert "(the code, the device, the packages changed)" in capsys.readouterr().out
 

@@ -11,6 +11,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ class Run:
         self.store = Store(Path(runs or root / "runs") / folder / "stages")
         self._facts: dict[str, Any] = {"overrides": provenance.without_folders(overrides)} if overrides else {}
         self._stages: dict[str, dict[str, Any]] = {}
-        # fingerprints, by id, of large objects that this run holds and that do not change
+        # fingerprints, by id, of large objects that this run holds and that do not change, and of code, which is loaded
+        # once a process: by module, and with all that a function reaches
         self._fingerprints: dict[int, str] = {}
+        self._code: dict[str, str | None] = {}
+        self._reached: dict[Callable, str] = {}
 
     def stage(self, name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
         """`function(*args, **kwargs)`, from the cache where arguments, code, packages and kind of device are the same.
@@ -85,13 +89,19 @@ class Run:
         bound.apply_defaults()
         key = {name: self._argument(function, name, value) for name, value in bound.arguments.items()}
         device = self.profile.model.device
+        if function not in self._reached:
+            self._reached[function] = code_fingerprint(function)
         return key | {
-            "the function": fingerprint(function),
-            "the code": code_fingerprint(function),
-            "the packages": fingerprint(provenance.versions(provenance.NUMERIC_PACKAGES)),
+            "the function": self.fingerprint(function),
+            "the code": self._reached[function],
+            "the packages": self._packages,
             "the device": provenance.device_type() if device == "auto" else device.partition(":")[0],
             "the threads": str(self.profile.compute.threads),
         }
+
+    @cached_property
+    def _packages(self) -> str:
+        return fingerprint(provenance.versions(provenance.NUMERIC_PACKAGES))
 
     def _argument(self, function: Callable, name: str, value: object) -> str:
         try:
@@ -101,7 +111,7 @@ class Run:
 
     def fingerprint(self, value: object) -> str:
         """`store.fingerprint` of a value; what `unchanging` was told of is not hashed again."""
-        return fingerprint(value, self._fingerprints)
+        return fingerprint(value, self._fingerprints, self._code)
 
     def unchanging(self, value: object) -> None:
         """Remember the fingerprint of a large object that this run holds to its end and that does not change."""

@@ -65,7 +65,9 @@ def _sync(path: Path) -> None:
 # --- fingerprints -----------------------------------------------------------------------------------------------------
 
 
-def fingerprint(value: object, known: Mapping[int, str] | None = None) -> str:
+def fingerprint(
+    value: object, known: Mapping[int, str] | None = None, code: dict[str, str | None] | None = None
+) -> str:
     """SHA-256 (hex) of what a value means: equal values have equal fingerprints in every process and on every device.
 
     Known are None, bool, int, float, str, list and tuple (alike), dict (order does not matter), frozen dataclasses,
@@ -75,19 +77,20 @@ def fingerprint(value: object, known: Mapping[int, str] | None = None) -> str:
 
     Args:
         known: fingerprints of objects that do not change, by `id`, so that a large model is hashed once.
+        code: those of modules of this package, by name, which are looked up there and added.
 
     Raises:
         TypeError: any other type, for a key that leaves something out would serve a wrong result later.
     """
-    return _sha256(_dump(_Describer(known or {}).canonical(value)))
+    return _sha256(_dump(_Describer(known or {}, {} if code is None else code).canonical(value)))
 
 
 class _Describer:
     """Values as JSON that says all that they mean."""
 
-    def __init__(self, known: Mapping[int, str]) -> None:
+    def __init__(self, known: Mapping[int, str], code: dict[str, str | None]) -> None:
         self._known = known
-        self._code: dict[str, str | None] = {}  # by module, for a list may hold thousands of one dataclass
+        self._code = code  # by module, for a list may hold thousands of one dataclass
 
     def canonical(self, value: object) -> list:
         if id(value) in self._known:
