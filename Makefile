@@ -41,7 +41,7 @@ doctor: setup
 	$(BIN)/python -m helpers.doctor --profile $(PROFILE)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .

@@ -106,7 +106,7 @@ def test_packages_are_installed_when_missing_or_older_than_the_lock(tmp_path: Pa
     [
         ("figures", "-m helpers.reproduce --profile tiny\n"),
         ("redraw", "-m helpers.reproduce --profile tiny --figures-only\n"),
-        ("test", "-m pytest\n"),
+        ("test", "-m pytest -n 2\n"),
         ("organism", "-m helpers.organism\n"),
         ("lint", "ruff check .\n"),
     ],
