@@ -14,6 +14,7 @@ from helpers.engine.features import feature_statistics
 from helpers.engine.forward import huggingface, with_weights
 from helpers.engine.interventions import Add, Clamp
 from helpers.engine.scoring import is_right, known_questions, read_letters, read_rows
+from helpers.lab.choosing import aligned_points, held_out, points, score_table
 from helpers.lab.lab import GROUP, TOLERANCE, Lab, open_lab
 from helpers.lab.pieces import PieceError
 from helpers.lab.scores import Scores
@@ -283,7 +284,10 @@ def test_methods_trained_on_forget_text_are_left_out_with_a_warning_where_there_
     (said,) = warnings(fresh)
     assert said == "RMU is left out: it is trained on forget text, and there is none"
     assert f"warning: {said}\n" in capsys.readouterr().out
-    assert fresh.sweep("rmu") == Scores() and warnings(fresh) == [said]
+    nothing = fresh.sweep("rmu")
+    assert nothing == Scores() and warnings(fresh) == [said]
+    assert points(nothing).empty and points(nothing).columns.equals(points(scores).columns)
+    assert aligned_points(nothing).empty and held_out(nothing).empty and score_table(points(nothing)).empty
 
 
 def test_a_setting_that_fails_is_named_and_all_others_are_computed_and_kept(folder, monkeypatch, computed):

@@ -107,7 +107,7 @@ def test_packages_are_installed_when_missing_or_older_than_the_lock(tmp_path: Pa
         ("figures", "-m helpers.reproduce --profile tiny\n"),
         ("redraw", "-m helpers.reproduce --profile tiny --figures-only\n"),
         ("site", "docs/build.py --profile tiny\n"),
-        ("test", "-m pytest\n"),
+        ("test", "-m pytest -n logical\n"),
         ("organism", "-m helpers.organism\n"),
         ("lint", "ruff check .\n"),
     ],
