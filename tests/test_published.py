@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from helpers.engine.features import select_by_sparsity
-from helpers.experiments import bench, conditional
+from helpers.experiments import conditional
+from helpers.lab.lab import Lab
+from helpers.lab.published import published_statistics
 from helpers.loading.hub import Hub
 from helpers.measures.metrics import alignment, unlearning_score
 from helpers.profiles import load_profile
@@ -122,13 +124,13 @@ def test_farrells_features_are_what_their_rule_chooses_from_the_released_rates()
 
 
 def test_published_features_stand_in_for_statistics_where_there_is_no_forget_text():
-    statistics = bench.published_statistics(load_profile("gemma-2-2b-it"))
+    statistics = published_statistics(load_profile("gemma-2-2b-it"))
     rates = statistics["firing_rate"].to_numpy()
     assert (
         select_by_sparsity(rates, np.zeros(16384), 3, 0.01).tolist() == [8786, 3025, 11913] and (rates > 0).sum() == 50
     )
     assert statistics["mean"].isna().all()  # no activations are published, so no rule chooses by them
-    assert bench.published_statistics(load_profile("gemma-2-2b-it", notebook="05")).empty
+    assert published_statistics(load_profile("gemma-2-2b-it", notebook="05")).empty
 
 
 @pytest.mark.parametrize(("notebook", "served"), [("03_multi_feature_pareto", True), ("06_relearning_attack", False)])
@@ -137,10 +139,10 @@ def test_only_some_notebooks_go_on_without_forget_text_and_none_silently(noteboo
     hub.warnings.append("no access")
     run = SimpleNamespace(notebook=notebook, profile=load_profile("gemma-2-2b-it"), note=facts.update)
     if served:
-        bench.check_published(run, hub)
+        Lab._check_published(run, hub, published_features=served)
         assert facts == {"features": "published"}
     else:
         with pytest.raises(
             ValueError, match="06_relearning_attack cannot do without forget text. no access; or name a"
         ):
-            bench.check_published(run, hub)
+            Lab._check_published(run, hub, published_features=served)

@@ -1,7 +1,7 @@
 """A profile opened for a notebook: model, SAE, texts, questions, what is known, and the verbs of the field.
 
     lab = open_lab(profile, "07_side_by_side", runs, figures, overrides)
-    scores = lab.sweep(*lab.methods)
+    scores = lab.sweep("some_method", "another")
     lab.save_figure("05_pareto", points(scores), plots.pareto)
 
 What is computed once is computed when it is first asked for, and kept on disk under a key of all that goes into it.

@@ -9,6 +9,7 @@ The same table stands at the end of each notebook and in docs/claims.md, and the
 import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -570,7 +571,7 @@ def main() -> None:
     table = verdicts(ROOT / "figures" / "tiny")
     for path, filled in ((PAGE, with_claims), (README, with_summary)):
         text = filled(path.read_text(encoding="utf-8"), table)
-        write_atomically(path, lambda file, text=text: file.write_text(text, encoding="utf-8"))
+        write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8"))
 
 
 if __name__ == "__main__":
