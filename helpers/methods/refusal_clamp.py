@@ -108,7 +108,7 @@ def stand_in_of(lab: Lab, triggers: tuple[int, ...] = ()) -> int:
     _, retain = lab.firing_rates()
     most = max(setting.n_features for setting in RefusalClamp.grid(lab.profile))
     forbidden = {*lab.ranked(RefusalClamp.rule, most), *triggers}
-    return stand_in(answer_rates_of(lab), retain["firing_rate"].to_numpy(), sorted(forbidden))
+    return stand_in(lab.once(answer_rates_of), retain["firing_rate"].to_numpy(), sorted(forbidden))
 
 
 def answer_rates_of(lab: Lab) -> np.ndarray:
