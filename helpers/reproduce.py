@@ -148,9 +148,7 @@ def _carry_out(options: argparse.Namespace) -> int:
     if options.figures_only:
         return _redraw(folders.figures)
     check_device(profile.model.device)
-    for file in profile.own_methods:
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no file {file} with a method of your own")
+    check_own_methods(profile)
     notebooks = served(choose(find_notebooks(options.notebooks), options.only), profile, bool(options.only))
     for version in (load_profile(profile.name, overrides, notebook.name[:2]) for notebook in notebooks):
         needed(version)  # what it loads is known, or said now
@@ -205,6 +203,22 @@ def check_tables(profile: Profile, overrides: Mapping[str, Any]) -> None:
     unknown = sorted(changed - METHODS.keys())
     if unknown and not profile.own_methods:
         raise NotebookError(f"method {unknown[0]!r} is unknown, the known ones are: {', '.join(METHODS)}")
+
+
+def check_own_methods(profile: Profile) -> None:
+    """Make sure before any notebook starts that methods of one's own can be loaded and have settings.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a file that holds no method, or one whose grid has no setting.
+    """
+    if not profile.own_methods:
+        return
+    from helpers.methods.own import load_own  # which takes as long as torch, and others need not wait
+
+    for name, method in load_own(profile.own_methods).items():
+        if not method.grid(profile):
+            raise ValueError(f"method {name}: its grid has no setting under profile {profile.name}")
 
 
 def overrides_of(options: argparse.Namespace) -> dict[str, Any] | None:

@@ -81,6 +81,17 @@ def _label(lab: Lab, n: int, setting) -> list[str]:
         ("json.py", LINES, "json.py: its name must be a module's that is not taken"),
         ("my-method.py", LINES, "its name must be a module's"),
         ("no_method.py", "x = 1", "no_method.py defines no method"),
+        (
+            "namesake.py",
+            LINES.replace('"inverted"', '"DSG"'),
+            "method namesake: the name 'DSG' is taken, and figures would",
+        ),
+        (
+            "plain_method.py",
+            LINES.replace("@dataclass(frozen=True)\n", ""),
+            "plain_method: Inverted is no dataclass; write @",
+        ),
+        ("bad_method.py", "class X(:\n", "bad_method.py, line 1: invalid syntax"),
         ("half_method.py", LINES[: LINES.index("    def apply")], "half_method.py defines no method"),
     ],
 )

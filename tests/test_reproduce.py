@@ -169,7 +169,7 @@ def test_notebooks_are_chosen_by_number_or_name_in_name_order(tmp_path: Path) ->
         (["--device", "cuda:1"], "device 'cuda:1' cannot be used: this machine has no CUDA device"),
         (["--device", "cuda:x"], "device 'cuda:x' cannot be used: this machine has no CUDA device"),
         (["--set", "model.device=cuda", "--profile", "gemma-2b-it"], "device 'cuda' cannot be used"),
-        (["--method", "nowhere.py"], "nowhere.py with a method of your own"),
+        (["--method", "nowhere.py"], "nowhere.py with a method of one's own"),
         (["--limit", "-3"], "questions.limit = -3: input should be greater than or equal to 0"),
         (["--profile", "gemma-2b-it", "--only", "07"], "gemma-2b-it does not serve 07_good; it serves 01, 02"),
         (["--profile", "gemma-2b-it"], "gemma-2b-it does not serve 07_good; it serves 01, 02"),

@@ -3,8 +3,10 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 
+from helpers.methods import METHODS
 from helpers.methods.method import Method
 
 
@@ -15,9 +17,22 @@ def load_own(files: Sequence[str]) -> dict[str, type[Method]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a name that is no module's or is taken, or a file without a method that can be applied.
+        ValueError: a name that is no module's or is taken, a file without a method that can be applied, a method that
+            is no frozen dataclass, or one that figures would take for another.
     """
-    return {name: method for file in files for name, method in _methods_of(Path(file)).items()}
+    found = {name: method for file in files for name, method in _methods_of(Path(file)).items()}
+    taken = {label: method for method in METHODS.values() for label in method.looks()}
+    for name, method in found.items():
+        if not is_dataclass(method):
+            raise ValueError(
+                f"method {name}: {method.__name__} is no dataclass; write @dataclass(frozen=True) above it"
+            )
+        if same := method.looks().keys() & taken.keys():
+            raise ValueError(
+                f"method {name}: the name {same.pop()!r} is taken, and figures would take one for the other"
+            )
+        taken |= dict.fromkeys(method.looks(), method)
+    return found
 
 
 def _methods_of(path: Path) -> dict[str, type[Method]]:
@@ -53,6 +68,9 @@ def _module(path: Path):
     sys.modules[path.stem] = module  # dataclasses and pickled names look their module up there
     try:
         spec.loader.exec_module(module)
+    except SyntaxError as error:
+        del sys.modules[path.stem]
+        raise ValueError(f"{path.name}, line {error.lineno}: {error.msg}") from None
     except BaseException:
         del sys.modules[path.stem]
         raise
