@@ -360,8 +360,12 @@ def test_a_trial_has_folders_of_its_own_and_says_what_was_changed(tmp_path: Path
 
 def test_how_it_is_computed_is_no_trial_and_a_method_of_ones_own_is(tmp_path: Path, capsys: Any) -> None:
     write_good(tmp_path / "note books")
-    (tmp_path / "mine.py").write_text("a method")
+    guide = (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8")
+    (tmp_path / "mine_too.py").write_text(guide.partition("```python\n")[2].partition("```")[0])
+    (tmp_path / "no_python.py").write_text("a method")
     assert main(options(tmp_path, "--dry-run", "--jobs", "2", "--scheduler", "tcp://host:8786")) == 0
     assert str(tmp_path / "figures" / "tiny") + "\n" in capsys.readouterr().out
-    assert main(options(tmp_path, "--dry-run", "--method", str(tmp_path / "mine.py"))) == 0
+    assert main(options(tmp_path, "--dry-run", "--method", str(tmp_path / "mine_too.py"))) == 0
     assert str(tmp_path / "figures" / "tiny+changed") + "\n" in capsys.readouterr().out
+    assert main(options(tmp_path, "--dry-run", "--method", str(tmp_path / "no_python.py"))) == 2
+    assert capsys.readouterr().out.strip().endswith("error: no_python.py, line 1: invalid syntax")
