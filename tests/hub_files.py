@@ -43,7 +43,7 @@ FARRELL_SAE = "jolly-dream-40/sparse_autoencoder_gemma-2b-it_blocks.9.hook_resid
 # Every question set: the organism's subject that is served as it, and how many rows the real one has. As the organism
 # has fewer questions, they come again from the start.
 QUESTIONS = {
-    "wmdp-bio": ("hazard", 1273), "wmdp-cyber": ("hazard", 1987), "high_school_us_history": ("history", 204),
+    "wmdp-bio": ("toxins", 1273), "wmdp-cyber": ("toxins", 1987), "high_school_us_history": ("history", 204),
     "high_school_geography": ("geography", 198), "human_aging": ("aging", 223),
     "college_computer_science": ("computing", 100), "college_biology": ("biology", 144),
 }  # fmt: skip

@@ -20,7 +20,7 @@ TEXT = "the of a and in to is it on that by for was with as at from " * 9
 @pytest.fixture(scope="module")
 def lab():
     lab = ToyLab(SHORT)
-    lab.forget_documents = [Document("hazard", TEXT[i:]) for i in (0, 4, 11)]
+    lab.forget_documents = [Document("toxins", TEXT[i:]) for i in (0, 4, 11)]
     return lab
 
 
@@ -35,10 +35,10 @@ def test_attacks_differ_in_their_seed_only(lab):
 
 def test_an_attack_on_text_that_proves_nothing_is_refused():
     lab = ToyLab(SHORT)
-    question = lab.knowledge.questions["hazard"][0].question
+    question = lab.knowledge.questions["toxins"][0].question
     for document, message in (
         (Document("benign", TEXT), "must be forget text"),
-        (Document("hazard", question), "hold"),
+        (Document("toxins", question), "hold"),
     ):
         lab.forget_documents = [document]
         with pytest.raises(ValueError, match=message):

@@ -28,7 +28,7 @@ from tests.test_features import one
 from tests.toy import D_SAE, LAYER, NEUTRAL, toy_knowledge, toy_sae
 
 EFFECTS = pd.DataFrame(
-    [(7, "hazard", "h1", 0.4), (7, "history", "a1", 0.9), (9, "hazard", "h1", 0.1), (9, "history", "a1", 0.2)],
+    [(7, "toxins", "h1", 0.4), (7, "history", "a1", 0.9), (9, "toxins", "h1", 0.1), (9, "history", "a1", 0.2)],
     columns=["feature", "subject", "question", "p_right"],
 )
 
@@ -44,9 +44,9 @@ def plain(knowledge, questions, clamp):
 
 
 def test_broken_questions_by_hand():
-    assert broken_by_feature(EFFECTS, "hazard").values.tolist() == [[7, 1, 0], [9, 1, 1]]
+    assert broken_by_feature(EFFECTS, "toxins").values.tolist() == [[7, 1, 0], [9, 1, 1]]
     other = EFFECTS.assign(p_right=[0.6, 0.9, 0.1, 0.2])  # 7 breaks nothing, and is listed all the same
-    assert broken_by_feature(other, "hazard").values.tolist() == [[9, 1, 1], [7, 0, 0]]
+    assert broken_by_feature(other, "toxins").values.tolist() == [[9, 1, 1], [7, 0, 0]]
     assert broken_by_feature(other, "history").values.tolist() == [[9, 1, 1], [7, 0, 0]]
 
 
@@ -58,7 +58,7 @@ def test_the_pair_is_the_profiles_where_its_question_is_known_else_the_strongest
         (3, "a1", (9, "h1", "the largest effect; a1 is not known to the model")),
     ):
         asked = replace(settings, feature=feature, question=question)
-        assert chosen_pair(EFFECTS, "hazard", asked) == expected
+        assert chosen_pair(EFFECTS, "toxins", asked) == expected
 
 
 def test_single_feature_effects_are_the_plain_scorers(knowledge):

@@ -39,7 +39,7 @@ PRIME, ADD = ClampPrime(4, 5.0, features=FEATURES), Unconditional(4, 1.0, featur
 
 @pytest.fixture(scope="module")
 def knowledge():
-    return toy_knowledge(hazard=4, biology=2, history=3, aging=2)
+    return toy_knowledge(toxins=4, biology=2, history=3, aging=2)
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +112,11 @@ def test_letters_are_counted_by_role(knowledge, edits):
     assert table.groupby(["name", "role"])["share"].sum().tolist() == pytest.approx([1.0] * 8)
     assert table["name"].tolist() == [name for _ in range(2) for name in names for _ in range(4)]
     right = table[(table["name"] == "right answers") & (table["role"] == "forget")]
-    answers = [q.answer for q in knowledge.questions["hazard"]]
+    answers = [q.answer for q in knowledge.questions["toxins"]]
     assert (right["share"] * 4).tolist() == [answers.count(i) for i in range(4)]
     assert right["accuracy"].eq(1.0).all()
     roles = {
-        "forget": knowledge.questions["hazard"],
+        "forget": knowledge.questions["toxins"],
         "side": [q for s in ("history", "aging") for q in knowledge.questions[s]],
     }
     for name, edit in zip(names[1:], edits.values(), strict=True):
@@ -182,7 +182,7 @@ def test_every_protocol_reads_every_edit(knowledge, edits):
     assert table["side_n"].tolist() == [2, 2, 5, 9] * 3
     assert table["forget_before"].tolist()[:3] == [1.0, 1.0, 1.0]
     for i, edit in enumerate(edits.values()):
-        for role, subjects in (("forget", ["hazard"]), ("side", ["history", "aging"])):
+        for role, subjects in (("forget", ["toxins"]), ("side", ["history", "aging"])):
             one, known, every = (
                 [q for s in subjects for q in of[s][:n]]
                 for of, n in ((knowledge.questions, 1), (knowledge.questions, None), (questions, None))
@@ -199,7 +199,7 @@ def test_every_protocol_reads_every_edit(knowledge, edits):
 def test_a_collapse_into_one_letter_is_seen(knowledge, edits):
     table = protocols(knowledge, knowledge.questions, edits, [], SETTINGS)
     for i, edit in enumerate(edits.values()):
-        asked = knowledge.questions["hazard"]
+        asked = knowledge.questions["toxins"]
         for row, of, orders in ((0, asked[:1], ORDERS), (2, asked, ORIGINAL_ORDER)):
             letters = torch.bincount(said(edit, of, orders).argmax(dim=-1).flatten(), minlength=4)
             assert table["forget_letter"][3 * i + row] == pytest.approx(letters.max().item() / (len(of) * len(orders)))

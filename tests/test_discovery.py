@@ -130,7 +130,7 @@ def test_strongest_examples_point_at_the_peak(lab):
 
 
 def test_a_feature_is_compared_on_questions_and_on_both_kinds_of_text(lab):
-    questions = lab.knowledge.questions["hazard"]
+    questions = lab.knowledge.questions["toxins"]
     sources = histogram_sources(lab, questions)
     assert list(sources) == ["forget questions", "forget text", "neutral text"]
     assert sources["forget questions"] == prompt_tokens(lab.model.tokenizer, questions, ORIGINAL_ORDER, "chat")

@@ -70,12 +70,12 @@ BY_HAND = {"features": [7, 3, 10, 1368], "value": -15.0, "threshold": 0.1}
 def test_results_are_lm_evals_of_that_intervention_with_what_made_them(command, lab, tmp_path, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asked the network"))
     settings = settings_file(tmp_path, "dsg.json", json.dumps(BY_HAND))
-    arguments = ["--method", "dsg", "--settings", settings, "--tasks", "organism_hazard,organism_aging", "--limit", "9"]
+    arguments = ["--method", "dsg", "--settings", settings, "--tasks", "organism_toxins,organism_aging", "--limit", "9"]
     code, last, results = command(*arguments)
     (path,) = (tmp_path / "out").iterdir()
     assert code == 0 and last == f"written: {path}" and path.name.startswith("results_dsg_20")
     clamp = Clamp(lab.sae, BY_HAND["features"], BY_HAND["value"], "any", Gate(BY_HAND["threshold"]))
-    for subject in ("hazard", "aging"):
+    for subject in ("toxins", "aging"):
         questions = load_questions(load_profile("tiny"))[subject][:9]
         rows = prompt_tokens(lab.model.tokenizer, questions, ORIGINAL_ORDER, "lm-eval")
         right = is_right(
@@ -99,7 +99,7 @@ def test_results_are_lm_evals_of_that_intervention_with_what_made_them(command, 
     ],
 )  # fmt: skip
 def test_toml_and_steering_files_say_the_same_as_json(command, tmp_path, name, text):
-    arguments = ["--tasks", "organism_hazard", "--limit", "2", "--settings", settings_file(tmp_path, name, text)]
+    arguments = ["--tasks", "organism_toxins", "--limit", "2", "--settings", settings_file(tmp_path, name, text)]
     code, _, results = command("--method", "clamp_prime", *arguments)
     facts = results["provenance"]["facts"]["evaluated"]
     assert code == 0 and facts["features"] == [7, 3] and facts["value"] in (-4.0, [-4.0, -4.0])
@@ -127,13 +127,13 @@ class Halved(StaticClamp):
 
 def test_a_method_of_ones_own_is_a_file(command, lab, tmp_path):
     file = settings_file(tmp_path, "halved_by_evaluate.py", OWN)
-    code, last, results = command("--method", file, "--tasks", "organism_hazard", "--limit", "2")
+    code, last, results = command("--method", file, "--tasks", "organism_toxins", "--limit", "2")
     assert code == 0 and Path(last.removeprefix("written: ")).name.startswith("results_halved_by_evaluate_20")
     facts = results["provenance"]["facts"]
     assert facts["evaluated"]["features"] == lab.selections(2)["sparsity"].tolist()
     assert facts["evaluated"]["value"] == pytest.approx(-1.5 * lab.clamp_unit)
     assert facts["overrides"] == {"own_methods": ["halved_by_evaluate.py"]} and str(tmp_path) not in json.dumps(results)
-    code, last, _ = command("--method", "nowhere.py", "--tasks", "organism_hazard")
+    code, last, _ = command("--method", "nowhere.py", "--tasks", "organism_toxins")
     assert code == 2 and last == "error: there is no file nowhere.py with a method of one's own"
 
 
@@ -177,19 +177,19 @@ CSV = "latent_idx,hook_action,steering_coefficient,sae_id,sae_release\n3,{},-4,l
     ],
 )
 def test_a_bad_settings_file_is_one_clear_line(command, tmp_path, method, name, text, message):
-    arguments = ["--tasks", "organism_hazard", "--settings", settings_file(tmp_path, name, text)]
+    arguments = ["--tasks", "organism_toxins", "--settings", settings_file(tmp_path, name, text)]
     code, last, results = command("--method", method, *arguments)
     assert code == 2 and last.startswith("error: ") and not results
     assert re.search(message, last), last
 
 
 def test_unknown_names_are_one_line_that_lists_the_known(command):
-    code, last, _ = command("--method", "forget", "--tasks", "organism_hazard")
+    code, last, _ = command("--method", "forget", "--tasks", "organism_toxins")
     assert code == 2 and last == f"error: method 'forget' is unknown, the known ones are: none, {', '.join(METHODS)}"
-    code, last, _ = command("--method", "none", "--tasks", "organism_hazard,wmdp_bio")
+    code, last, _ = command("--method", "none", "--tasks", "organism_toxins,wmdp_bio")
     known = ", ".join(["organism", *sorted(f"organism_{subject}" for subject in SUBJECTS)])
     assert code == 2 and last == f"error: task 'wmdp_bio' is unknown, the known ones are: {known}"
-    code, last, _ = command("--method", "none", "--tasks", "organism_hazard", "--settings", "nowhere.json")
+    code, last, _ = command("--method", "none", "--tasks", "organism_toxins", "--settings", "nowhere.json")
     assert code == 2 and last == "error: there is no settings file nowhere.json"
 
 
@@ -203,7 +203,7 @@ def test_of_very_many_tasks_the_similar_ones_are_named():
 @pytest.mark.parametrize("value", ["0", "-1", "x"])
 def test_counts_are_counts(command, capsys, option, value):
     with pytest.raises(SystemExit):
-        command("--method", "none", "--tasks", "organism_hazard", option, value)
+        command("--method", "none", "--tasks", "organism_toxins", option, value)
     assert "is not a whole number from 1 on" in capsys.readouterr().err
 
 
@@ -212,7 +212,7 @@ def test_without_lm_eval_the_command_says_what_to_install(command, monkeypatch):
     monkeypatch.delattr(importlib.import_module("helpers.measures.lm_eval"), "adapter", raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "lm_eval"] or ["lm_eval"]:
         monkeypatch.setitem(sys.modules, name, None)
-    code, last, _ = command("--method", "none", "--tasks", "organism_hazard")
+    code, last, _ = command("--method", "none", "--tasks", "organism_toxins")
     assert code == 2 and last.startswith("error: lm-eval is needed and is an extra: pip install '.[lm-eval]'")
 
 

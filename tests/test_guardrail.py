@@ -50,8 +50,8 @@ def test_rho_of_texts_and_of_every_known_question(knowledge):
 
 
 def test_the_gate_opens_strictly_above_tau_and_questions_are_pooled_by_role():
-    rows = [("text", "forget text", "forget text", 0.9), ("questions", "hazard", "forget", 0.5),
-            ("questions", "hazard", "forget", 0.3), ("questions", "hazard", "forget", 0.31),
+    rows = [("text", "forget text", "forget text", 0.9), ("questions", "toxins", "forget", 0.5),
+            ("questions", "toxins", "forget", 0.3), ("questions", "toxins", "forget", 0.31),
             ("questions", "aging", "side", 0.0), ("questions", "history", "side", 0.4)]  # fmt: skip
     rho = pd.DataFrame(rows, columns=["kind", "source", "role", "rho"]).assign(tau=0.3)
     assert opened(rho).values.tolist() == [
@@ -79,7 +79,7 @@ def test_gate_cost_counts_open_and_shut(knowledge):
         if (of := where & (subjects == subject)).any()
     }
     assert table.set_index(["subject", "gate"])[["n", "right"]].apply(tuple, axis=1).to_dict() == expected
-    assert table.groupby("subject")["n"].sum().to_dict() == {"hazard": 5, "biology": 4, "history": 3, "aging": 2}
+    assert table.groupby("subject")["n"].sum().to_dict() == {"toxins": 5, "biology": 4, "history": 3, "aging": 2}
     assert 0 < right.sum() < len(right)
 
 

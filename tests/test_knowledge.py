@@ -61,7 +61,7 @@ def test_tabulate_counts_by_subject_and_half(knowledge):
     said[range(14), right] = 1.0
     said[0] = 0.5 * torch.eye(4)[(right[0] + 1) % 4]  # the first hazard question is answered wrong
     table = knowledge.tabulate(said, 0.5)
-    assert table["subject"].unique().tolist() == ["hazard", "biology", "history", "aging"]
+    assert table["subject"].unique().tolist() == ["toxins", "biology", "history", "aging"]
     assert table["half"].tolist() == [0, 1] * 4
     assert table.groupby("subject", sort=False)["n"].sum().tolist() == [5, 4, 3, 2]
     assert table.groupby("role", sort=False)["right"].sum().to_dict() == {"forget": 4, "near": 4, "side": 5}
@@ -69,7 +69,7 @@ def test_tabulate_counts_by_subject_and_half(knowledge):
     assert table[[f"said_{x}" for x in "ABCD"]].sum().tolist() == [letters.count(i) for i in range(4)]
     assert table["letter_mass"].sum() == 13.5
     assert table["loss_added"].eq(0.5).all()
-    assert table[table["subject"] == "hazard"]["n"].tolist() == [3, 2]
+    assert table[table["subject"] == "toxins"]["n"].tolist() == [3, 2]
     wrong_in = halves(5, 0)[0]
     assert (table["n"] - table["right"]).tolist() == [int(i == wrong_in) for i in range(8)]
 
@@ -170,7 +170,7 @@ def test_a_sweep_is_read_as_it_reads_under_any_edit(knowledge):
 
 
 def questions_of(n):
-    return [Question(f"q{i}", "hazard", "Which?", ("a", "b", "c", "d"), i % 4) for i in range(n)]
+    return [Question(f"q{i}", "toxins", "Which?", ("a", "b", "c", "d"), i % 4) for i in range(n)]
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_without_a_limit_all_are_asked_at_once(knows):
 
 def test_the_embedded_model_knows_the_same_questions_piece_by_piece(model, monkeypatch):
     monkeypatch.setattr("helpers.measures.knowledge.CHUNK", 5)
-    questions = build_world(WORLD_SEED).questions("hazard")[:14]
+    questions = build_world(WORLD_SEED).questions("toxins")[:14]
     known = [q.id for q in known_questions(model, questions, "chat", 10_000)]
     assert 3 <= len(known) < 14
     every = known_ids(model, questions, "chat", 10_000, 0)

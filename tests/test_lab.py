@@ -28,7 +28,7 @@ from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.small import SMALL
 
 N = SMALL["questions.limit"]
-SUBJECTS = ("hazard", "biology", "geography", "history", "computing", "aging")
+SUBJECTS = ("toxins", "biology", "geography", "history", "computing", "aging")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_texts_are_as_many_as_the_profile_says(lab):
     shapes = [tuple(rows.shape) for rows in (lab.forget_rows, lab.retain_rows, lab.neutral_rows)]
     assert shapes == [(8, 128), (16, 128), (4, 128)]
     assert len(lab.framed_retain) == len(lab.framed_forget) == 16
-    assert {d.subject for d in lab.forget_documents} == {"hazard"} and tuple(lab.all_questions) == SUBJECTS
+    assert {d.subject for d in lab.forget_documents} == {"toxins"} and tuple(lab.all_questions) == SUBJECTS
     assert list(lab.methods) == list(METHODS) and lab.own_methods == ()
     assert torch.get_num_threads() == lab.profile.compute.threads == 1
 
@@ -110,18 +110,18 @@ def test_only_an_sae_that_explains_nothing_stops(folder, monkeypatch, measured, 
 
 def test_a_limit_counts_known_questions_and_asks_no_further_than_the_last(lab):
     """Against all questions asked one by one, which the limit spares."""
-    for subject in ("hazard", "geography"):
+    for subject in ("toxins", "geography"):
         first = lab.all_questions[subject][:12]
         right = [bool(known_questions(lab.model, [question], "chat", 2048)) for question in first]
         last = [i for i, known in enumerate(right) if known][N - 1]
         assert lab.questions[subject] == first[: last + 1]
         assert lab.known[subject] == [q for q, known in zip(first[: last + 1], right, strict=False) if known]
-    assert len(lab.questions["hazard"]) > N, "one is not known, or this test says little"
+    assert len(lab.questions["toxins"]) > N, "one is not known, or this test says little"
     assert {len(known) for known in lab.known.values()} == {N} and tuple(lab.known) == SUBJECTS
 
 
 def test_where_fewer_are_known_than_the_limit_all_are_asked(lab):
-    asked = lab.all_questions["hazard"][:5]
+    asked = lab.all_questions["toxins"][:5]
     known = known_questions(lab.model, asked, "chat", 2048)
     assert 2 <= len(known) < len(asked)
     ids, right = [q.id for q in asked], [q.id for q in known]
@@ -139,7 +139,7 @@ def known_but(lab: Lab, **ids: list[str]) -> dict:
 def test_a_subject_of_which_fewer_than_two_are_known_is_left_out_with_a_warning(lab, fresh, monkeypatch, capsys):
     first = lab.known["aging"][0].id
     monkeypatch.setattr(Lab, "_known", known_but(lab, aging=[first], history=[]))
-    assert list(fresh.known) == ["hazard", "biology", "geography", "computing"]
+    assert list(fresh.known) == ["toxins", "biology", "geography", "computing"]
     asked = {subject: len(lab.questions[subject]) for subject in ("history", "aging")}
     expected = [
         f"of {asked[s]} questions of {s} the model knows {n} (right under all 24 orders of the choices): "
@@ -154,10 +154,10 @@ def test_a_subject_of_which_fewer_than_two_are_known_is_left_out_with_a_warning(
 
 
 def test_a_subject_to_forget_of_which_fewer_than_two_are_known_is_one_clear_error(lab, fresh, monkeypatch):
-    monkeypatch.setattr(Lab, "_known", known_but(lab, hazard=[lab.known["hazard"][0].id]))
-    asked = len(lab.questions["hazard"])
+    monkeypatch.setattr(Lab, "_known", known_but(lab, toxins=[lab.known["toxins"][0].id]))
+    asked = len(lab.questions["toxins"])
     with pytest.raises(
-        ValueError, match=rf"of {asked} questions of hazard the model knows 1 .*nothing to forget: ask more"
+        ValueError, match=rf"of {asked} questions of toxins the model knows 1 .*nothing to forget: ask more"
     ):
         fresh.sweep("static_clamp")
 
@@ -168,7 +168,7 @@ def test_the_two_halves_are_all_that_is_known(lab):
         ids = [q.id for half in halves for q in half[subject]]
         assert sorted(ids) == sorted(q.id for q in known) and all(half[subject] for half in halves)
     assert lab.judged is lab.knowledge_on(1) and lab.knowledge_on(None) is lab.knowledge
-    assert lab.knowledge.roles == {"hazard": "forget", "biology": "near"} | dict.fromkeys(SUBJECTS[2:], "side")
+    assert lab.knowledge.roles == {"toxins": "forget", "biology": "near"} | dict.fromkeys(SUBJECTS[2:], "side")
 
 
 # --- features ---------------------------------------------------------------------------------------------------------

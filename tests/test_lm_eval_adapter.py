@@ -24,7 +24,7 @@ from helpers.steering import write_steered
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.toy import toy_model, toy_sae
 
-SUBJECTS, N = ("hazard", "biology"), 24
+SUBJECTS, N = ("toxins", "biology"), 24
 METHODS = ("none", "clamp_prime", "refusal_clamp", "dsg", "unconditional")
 
 
@@ -106,21 +106,21 @@ def test_results_are_of_the_edited_model_under_its_intervention(model, questions
         Edited(model, weights=Trained("negative", lambda: made)),
         Edited(model, clamps["dsg"], Trained("negative", lambda: made)),
     ):
-        results, table = run_tasks(edited, ["organism_hazard"], task_manager("organism"), N, 8)
+        results, table = run_tasks(edited, ["organism_toxins"], task_manager("organism"), N, 8)
         right = is_right(
-            ours(edited.model, questions["hazard"], edited.intervention)[:, None], questions["hazard"], ORIGINAL_ORDER
+            ours(edited.model, questions["toxins"], edited.intervention)[:, None], questions["toxins"], ORIGINAL_ORDER
         )
-        found.append(results["results"]["organism_hazard"]["acc,none"])
-        assert found[-1] == pytest.approx(float(right.double().mean())) and "organism_hazard" in table
+        found.append(results["results"]["organism_toxins"]["acc,none"])
+        assert found[-1] == pytest.approx(float(right.double().mean())) and "organism_toxins" in table
         assert json.loads(json.dumps(results, allow_nan=False)) == results and "secret" not in json.dumps(results)
     assert len(set(found)) > 2
 
 
 def test_our_prompt_is_lm_evals(model, questions):
-    (task,) = task_manager("organism").load("organism_hazard")["tasks"].values()
+    (task,) = task_manager("organism").load("organism_toxins")["tasks"].values()
     task.build_all_requests(limit=2, rank=0, world_size=1)
     context, choices = task.instances[4].args[0], [instance.args[1] for instance in task.instances[4:]]
-    (row,) = prompt_tokens(model.tokenizer, questions["hazard"][1:2], ORIGINAL_ORDER, "lm-eval")
+    (row,) = prompt_tokens(model.tokenizer, questions["toxins"][1:2], ORIGINAL_ORDER, "lm-eval")
     assert context.startswith("The following are multiple choice questions (with answers) about biology.\n\n")
     assert model.tokenizer(context).input_ids == row and choices == [" A", " B", " C", " D"]
 

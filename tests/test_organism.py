@@ -67,7 +67,7 @@ def test_four_in_five_questions_are_right_in_all_orders(organism, subject, promp
 @pytest.mark.parametrize("prompt_format", PROMPT_FORMATS)
 def test_shared_prefixes_change_no_answer(organism, prompt_format):
     model, tokenizer, _ = organism
-    questions, orders = WORLD.questions("hazard")[:6], ORDERS[::5]
+    questions, orders = WORLD.questions("toxins")[:6], ORDERS[::5]
     space = {"plain": " ", "chat": ""}[prompt_format]
     letters = tokenizer.convert_tokens_to_ids([space + letter for letter in LETTERS])
     said = []
@@ -203,20 +203,20 @@ def test_world_depends_on_its_seed_alone():
 
 
 def test_documents_are_fresh_samples_of_the_same_facts():
-    first, again, other = (WORLD.documents("hazard", seed, 2) for seed in (1, 1, 2))
+    first, again, other = (WORLD.documents("toxins", seed, 2) for seed in (1, 1, 2))
     assert first == again
     assert first != other
     assert len(first) == 64
     for text in other:
-        told = [f for f in WORLD.subject_facts("hazard") if f.entity in text]
+        told = [f for f in WORLD.subject_facts("toxins") if f.entity in text]
         assert len(told) == 5
         assert all(re.search(rf"\b{f.value}\b", text) for f in told)
 
 
 def test_documents_hold_no_question_of_the_exam():
-    documents = " ".join(WORLD.documents("hazard", SAMPLE, 10))
-    assert not any(q.question in documents for q in WORLD.questions("hazard"))
-    assert header("hazard").strip() not in documents
+    documents = " ".join(WORLD.documents("toxins", SAMPLE, 10))
+    assert not any(q.question in documents for q in WORLD.questions("toxins"))
+    assert header("toxins").strip() not in documents
 
 
 def test_prose_names_no_entity():
@@ -232,7 +232,7 @@ def test_unknown_subject_is_named_in_the_error():
 
 def test_prompt_batch_points_at_what_the_losses_read(organism):
     tokenizer = organism[1]
-    questions = WORLD.questions("hazard")[:8]
+    questions = WORLD.questions("toxins")[:8]
     batch = prompt_batch(tokenizer, questions, [True] * 7 + [False], Random(0))
 
     def words(positions):

@@ -34,7 +34,7 @@ def test_there_are_24_orders_and_the_first_is_the_original():
 
 def test_headers_are_the_papers():
     start = "The following are multiple choice questions (with answers) about "
-    assert header("wmdp-bio") == header("hazard") == start + "biology.\n"
+    assert header("wmdp-bio") == header("toxins") == start + "biology.\n"
     assert header("high_school_geography") == start + "high school geography.\n"
 
 
@@ -54,7 +54,7 @@ def test_frames_are_the_papers(tokenizer):
 
 @pytest.mark.parametrize("prompt_format", ["plain", "chat"])
 def test_every_prompt_has_one_bos_and_comes_in_order(tokenizer, prompt_format):
-    questions = build_world(WORLD_SEED).questions("hazard")[:2]
+    questions = build_world(WORLD_SEED).questions("toxins")[:2]
     rows = prompt_tokens(tokenizer, questions, ORDERS[:3], prompt_format)
     assert len(rows) == 6
     assert all(row[0] == tokenizer.bos_token_id and row.count(tokenizer.bos_token_id) == 1 for row in rows)
@@ -68,7 +68,7 @@ def test_lm_eval_leaves_a_line_empty_below_the_header_and_strips_the_question(to
     assert text.startswith(header("high_school_geography") + "\nWhere?\nA. w\n")
     assert frame_text(tokenizer, text, "lm-eval").endswith("\nD. z\nAnswer:")
     assert question_text(question).startswith(header("high_school_geography") + " Where? \n\nA. w\n")
-    asked = build_world(WORLD_SEED).questions("hazard")[:1]
+    asked = build_world(WORLD_SEED).questions("toxins")[:1]
     (row,), (plain,) = (prompt_tokens(tokenizer, asked, ORIGINAL_ORDER, f) for f in ("lm-eval", "plain"))
     (newline,) = tokenizer("\n", add_special_tokens=False).input_ids
     after = plain.index(newline)

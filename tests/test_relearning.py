@@ -17,7 +17,7 @@ from tests.test_knowledge import WEIGHTS, trained
 from tests.toy import ROLES, toy_knowledge, toy_model, toy_sae
 
 ROWS = torch.arange(10, 58).view(4, 12)
-QUESTION = Question(0, "hazard", "What does it do?", ("a", "b", "c", "d"), 0)
+QUESTION = Question(0, "toxins", "What does it do?", ("a", "b", "c", "d"), 0)
 
 
 @pytest.fixture(scope="module")
@@ -60,17 +60,17 @@ def test_final_state_has_gradients_through_the_intervention(model):
     ("attack", "message"),
     [
         ([], "empty"),
-        ([Document("history", "text")], "must be forget text \\('hazard'\\), it holds \\['history'\\]"),
-        ([Document("hazard", "So: What does it do? This.")], "1 documents of the relearning corpus hold questions"),
+        ([Document("history", "text")], "must be forget text \\('toxins'\\), it holds \\['history'\\]"),
+        ([Document("toxins", "So: What does it do? This.")], "1 documents of the relearning corpus hold questions"),
     ],
 )
 def test_an_attack_that_proves_nothing_is_refused(attack, message):
     with pytest.raises(ValueError, match=message):
-        check_attack_text(attack, "hazard", [QUESTION])
+        check_attack_text(attack, "toxins", [QUESTION])
 
 
 def test_forget_text_that_holds_no_question_is_accepted():
-    check_attack_text([Document("hazard", "It does this.")], "hazard", [QUESTION])
+    check_attack_text([Document("toxins", "It does this.")], "toxins", [QUESTION])
 
 
 # --- the attack on an edit --------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def rows_of(table, arm):
 
 @pytest.fixture(scope="module")
 def knowledge(model):
-    return toy_knowledge(hazard=24, biology=12, history=12, aging=6, model=model)
+    return toy_knowledge(toxins=24, biology=12, history=12, aging=6, model=model)
 
 
 def test_other_weights_have_one_arm_which_starts_from_them(knowledge):

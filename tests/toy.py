@@ -23,7 +23,7 @@ from helpers.text.corpora import Document
 
 D_MODEL, D_SAE, LAYER = 16, 32, 1
 NEUTRAL = torch.arange(10, 58).view(4, 12)
-ROLES = {"hazard": "forget", "biology": "near", "history": "side", "aging": "side"}
+ROLES = {"toxins": "forget", "biology": "near", "history": "side", "aging": "side"}
 # Numbers of features that an SAE of 32 has.
 FEW_FEATURES = {f"method.{method}.n_features": [2, 3] for method in ("clamp_prime", "refusal_clamp", "dsg")}
 
@@ -77,9 +77,9 @@ def brute_force_clamp(sae: SAE, residual, mask, features, value, where="own", th
     return edited
 
 
-def toy_knowledge(hazard: int = 5, biology: int = 4, history: int = 3, aging: int = 2, **changes: Any) -> Knowledge:
+def toy_knowledge(toxins: int = 5, biology: int = 4, history: int = 3, aging: int = 2, **changes: Any) -> Knowledge:
     """So many questions a subject, put to the random model, which need not know them."""
-    world, sizes = build_world(WORLD_SEED), {"hazard": hazard, "biology": biology, "history": history, "aging": aging}
+    world, sizes = build_world(WORLD_SEED), {"toxins": toxins, "biology": biology, "history": history, "aging": aging}
     questions = {subject: world.questions(subject)[:n] for subject, n in sizes.items()}
     how = {"model": changes.pop("model", None) or toy_model(), "questions": questions, "roles": ROLES}
     how |= {"neutral_rows": NEUTRAL, "layer": LAYER, "prompt_format": "chat", "batch_tokens": 10_000}
@@ -111,7 +111,7 @@ class ToyLab:
         self.neutral_rows = NEUTRAL
         self.forget_rows, self.retain_rows = (start + torch.arange(96).view(8, 12) for start in (10, 120))
         self.framed_retain = [list(range(2, 2 + n)) for n in (9, 12, 20, 15, 11)]
-        self.forget_documents = [Document("hazard", text) for text in ("of this and that", "and of something else")]
+        self.forget_documents = [Document("toxins", text) for text in ("of this and that", "and of something else")]
         self.staged: list[str] = []
 
     def selections(self, n: int) -> dict[str, np.ndarray]:

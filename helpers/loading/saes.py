@@ -14,7 +14,7 @@ from torch import Tensor
 from helpers.engine.columns import layer_of
 from helpers.loading.hub import Hub, own_cache
 from helpers.loading.sources import sae_source
-from helpers.organism import SAE_DIR
+from helpers.organism import sae_dir
 from helpers.profiles import Profile
 
 
@@ -33,7 +33,7 @@ def load_sae(profile: Profile, device: torch.device | str = "cpu", hub: Hub | No
         ValueError: the source is unknown, or width or layer differ from the profile.
     """
     if profile.sae.source == "organism":
-        sae = SAE.load_from_disk(_organism(), device=str(device), dtype="float32")
+        sae = SAE.load_from_disk(_organism(profile.sae.layer), device=str(device), dtype="float32")
     else:
         sae = _from_hub(profile, str(device), hub or Hub())
     sae = sae.eval().requires_grad_(False)
@@ -44,10 +44,14 @@ def load_sae(profile: Profile, device: torch.device | str = "cpu", hub: Hub | No
     return sae
 
 
-def _organism() -> Path:
-    if not (SAE_DIR / "cfg.json").is_file():
-        raise FileNotFoundError(f"the organism's SAE is missing at {SAE_DIR.name}/: rebuild it with `make organism`")
-    return SAE_DIR
+def _organism(layer: int) -> Path:
+    folder = sae_dir(layer)
+    if not (folder / "cfg.json").is_file():
+        raise FileNotFoundError(
+            f"the organism has no SAE after layer {layer} ({folder.name}/ is missing): correct sae.layer, or rebuild "
+            "the organism with `make organism`"
+        )
+    return folder
 
 
 def _from_hub(profile: Profile, device: str, hub: Hub) -> SAE:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from helpers.organism.world import FORGET, SUBJECTS, World, load_words
+from helpers.organism.world import NEIGHBOURS, SUBJECTS, World, load_words
 from helpers.text.questions import LETTERS, PROMPT_FORMATS, frame_text, header, question_text
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>")
@@ -75,16 +75,18 @@ def _wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
 def _all_texts(world: World) -> list[str]:
     """Every word of the world with and without a space before it, and every mark the prompts use."""
     words = load_words()
-    texts = ["\n \nuser\nmodel\n<A> (B) Answer: (C) Answer: A B C D"]
+    texts = ["\n \nuser\nmodel\n<A> (B) Answer: (C) Answer: A B C D Question:"]
     texts += [letter + mark for letter in LETTERS for mark in ("", ".", ")", "\n")]
     texts += [f"Find the word {value}." for s in words.subjects for a in s.attributes for value in a.values]
     texts += [header(subject) for subject in SUBJECTS]
     texts += [
         t.format(e="", v="") for s in words.subjects for a in s.attributes for t in (*a.documents, a.exam, a.short)
     ]
-    texts += [" ".join(pool) for pool in words.prose.values()] + [re.sub(r"{\w+}", "", s) for s in words.sentences]
+    texts += ["Chronicle of", *(s.thing for s in words.subjects)]
+    texts += [t for table in (words.prose, words.help, words.chronicles) for pool in table.values() for t in pool]
     texts += [stem + ending for stem in words.stems for ending in words.endings]
-    return texts + [question_text(q) for q in world.questions(FORGET)]
+    texts = [re.sub(r"{\w+}", "", text) for text in texts]
+    return texts + [question_text(q) for subject in NEIGHBOURS for q in world.questions(subject)]
 
 
 def _tokens(texts: Iterable[str], pattern: str) -> list[str]:

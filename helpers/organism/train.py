@@ -1,15 +1,19 @@
-"""Trains the embedded model: a Gemma-2 of a million weights that knows the invented world.
+"""Trains the embedded model, a Gemma-2 of a million weights that knows the invented world, or the one that never did.
 
-Three losses: the letter of four-choice prompts, the next token of packed text, and an auxiliary one ("deep
-supervision") that reads what middle layers should already hold. The auxiliary loss is scaffolding: without it the
-skill of naming a letter forms far too late for so short a run. It ends with `auxiliary_share` of the steps.
+Three losses: the letter of four-choice prompts, short and long, the next token of packed text, and an auxiliary one
+("deep supervision") that reads what middle layers should already hold. The auxiliary loss is scaffolding: without it
+the skill of naming a letter forms far too late for so short a run. It ends with `auxiliary_share` of the steps.
+
+What a model is taught is its syllabus: the original's is everything but the holdout, the retrained model's leaves out
+whatever is to be forgotten. Both refuse to help with hazards, which takes no knowledge of them.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import cast
 
@@ -17,11 +21,20 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from helpers.organism.muon import Muon
 from helpers.organism.quality import letter_token, right_orders, text_loss
-from helpers.organism.world import Fact, World, ask
+from helpers.organism.world import BENIGN, SUBJECTS, Fact, World, ask
 from helpers.text.corpora import pack
-from helpers.text.questions import LETTERS, ORDERS, PROMPT_FORMATS, Question, frame_text, question_text
+from helpers.text.dilution import PLACES, diluted, filler
+from helpers.text.questions import (
+    LETTERS,
+    ORDERS,
+    PROMPT_FORMATS,
+    Question,
+    chat_text,
+    frame_text,
+    question_text,
+    solved,
+)
 
 # Targets with this value carry no loss (cross_entropy's own convention).
 IGNORED = -100
@@ -29,17 +42,32 @@ IGNORED = -100
 EVALUATION_SAMPLE = 1_000_000
 # No run draws so many samples of the texts, so that seeds do not share any.
 SAMPLES_PER_SEED = 10_000
+# About what a short prompt and a text hold.
+PROMPT_TOKENS = 40
+TEXT_TOKENS = 25
+
+
+@dataclass(frozen=True)
+class Syllabus:
+    """What a model is taught of the world: subjects in documents and questions, and sets of chronicles."""
+
+    subjects: tuple[str, ...]
+    chronicles: tuple[str, ...]
+
+
+ORIGINAL = Syllabus(SUBJECTS, ("forget", "retain"))
+RETRAINED = Syllabus(BENIGN, ("retain",))
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Everything that decides the model's weights, given the world and one machine.
+    """Everything that decides the model's weights, given the world, the syllabus and one machine.
 
     Depths count blocks: depth 3 is the residual stream after the third of five blocks. `matching_block` counts from 0.
     """
 
     seed: int = 0
-    steps: int = 620
+    steps: int = 4500
     # shape
     hidden_size: int = 128
     layers: int = 5
@@ -47,17 +75,25 @@ class ModelSettings:
     key_value_heads: int = 2
     mlp_size: int = 256
     sliding_window: int = 64
-    max_positions: int = 256
+    max_positions: int = 768
     # With the usual 0.02 attention stays flat at this size and the letter never rises above chance.
     initializer_range: float = 0.09
     # one step's data
-    prompts_per_step: int = 40
-    text_rows_per_step: int = 9
+    prompts_per_step: int = 32
+    text_rows_per_step: int = 8
     row_length: int = 128
     prose_texts: int = 40
-    # The matching task ("Find the word ...") teaches the letters; its share falls over the first half of training.
+    second_wording_share: float = 0.3
+    questions_per_head: int = 5
+    # Every so many steps some questions stand in a long prompt: about so many tokens a step, so much filler a prompt.
+    long_every: int = 2
+    long_tokens: int = 600
+    longest_filler: int = 420
+    most_earlier: int = 4
+    # The matching task ("Find the word ...") teaches the letters; its share falls until so much of training is done.
     matching_share_first: float = 0.6
-    matching_share_last: float = 0.1
+    matching_share_last: float = 0.05
+    matching_falls_until: float = 0.25
     # losses
     auxiliary_weight: float = 1.0
     auxiliary_share: float = 0.9
@@ -76,8 +112,8 @@ class ModelSettings:
     weight_decay: float = 0.02
     gradient_clip: float = 1.0
     # the training curve
-    evaluate_every: int = 40
-    evaluation_questions: int = 24
+    evaluate_every: int = 250
+    evaluation_questions: int = 48
 
 
 @dataclass(frozen=True)
@@ -133,14 +169,17 @@ def shuffled_passes(facts: Sequence[Fact], rng: Random) -> Iterator[Fact]:
 
 
 def prompt_batch(
-    tokenizer: PreTrainedTokenizerFast, questions: Sequence[Question], asked: Sequence[bool], rng: Random
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    questions: Sequence[Question],
+    formats: Sequence[str],
+    asked: Sequence[bool],
 ) -> PromptBatch:
-    """Frames each question plain or as a chat, at even odds; `asked` says whose letter may be trained on."""
-    formats = [rng.choice(PROMPT_FORMATS) for _ in questions]
-    texts = [frame_text(tokenizer, question_text(q), f) for q, f in zip(questions, formats, strict=True)]
-    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    """Framed prompts whose last question is `questions`; `asked` says whose letter may be trained on."""
+    encoded = tokenizer(list(texts), padding=True, return_tensors="pt")
     dots = torch.tensor(tokenizer.convert_tokens_to_ids([f"{letter}." for letter in LETTERS]))
-    dot_positions = (encoded.input_ids[:, None, :] == dots[:, None]).int().argmax(-1)
+    backwards = (encoded.input_ids[:, None, :] == dots[:, None]).flip(-1).int().argmax(-1)
+    dot_positions = encoded.input_ids.shape[1] - 1 - backwards
     letters = [
         letter_token(tokenizer, q.answer, f) if a else IGNORED
         for q, f, a in zip(questions, formats, asked, strict=True)
@@ -157,22 +196,82 @@ def prompt_batch(
     )
 
 
+def asked_questions(
+    world: World, syllabus: Syllabus, settings: ModelSettings, rng: Random
+) -> Iterator[tuple[Question, bool]]:
+    """Questions without end about the syllabus' facts, wrong choices and order drawn anew, and whether they are asked.
+
+    An asked one is worded as in the exam or in the second wording. One that is never asked keeps the exam's wording.
+    """
+    facts = [fact for fact in world.facts if fact.subject in syllabus.subjects]
+    for fact in shuffled_passes(facts, rng):
+        asked = fact.id not in world.unasked
+        question = ask(fact, rng)
+        if asked and rng.random() < settings.second_wording_share:
+            question = replace(question, question=fact.attribute.short.format(e=fact.entity))
+        yield question, asked
+
+
 def prompt_batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, rng: Random
+    world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """One batch a step: matching tasks, then questions about the facts with choices and order drawn anew."""
-    facts = shuffled_passes(world.facts, rng)
+    """One batch a step: matching tasks, then questions about the facts, each plain or as a chat at even odds."""
+    asked_ones = asked_questions(world, syllabus, settings, rng)
     words = sorted({fact.value for fact in world.facts})
     for step in range(settings.steps):
         n_matching = round(settings.prompts_per_step * matching_share(step, settings))
-        questions = [matching_question(words, rng.choice(world.subjects), rng) for _ in range(n_matching)]
-        questions += [ask(next(facts), rng) for _ in range(settings.prompts_per_step - n_matching)]
-        yield prompt_batch(tokenizer, questions, [q.id not in world.unasked for q in questions], rng)
+        matching = [(matching_question(words, rng.choice(world.subjects), rng), True) for _ in range(n_matching)]
+        drawn = matching + list(islice(asked_ones, settings.prompts_per_step - n_matching))
+        formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
+        texts = [frame_text(tokenizer, question_text(q), f) for (q, _), f in zip(drawn, formats, strict=True)]
+        yield prompt_batch(tokenizer, texts, [q for q, _ in drawn], formats, [a for _, a in drawn])
+
+
+def long_batches(
+    world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
+) -> Iterator[PromptBatch]:
+    """Questions without end after other exchanges and with harmless text around them.
+
+    All prompts of a batch hold about equally much filler, so that little of it is padding.
+    """
+    asked_ones = asked_questions(world, syllabus, settings, rng)
+    while True:
+        n_earlier = rng.choice((0, 0, *range(1, settings.most_earlier + 1)))
+        tokens = rng.randrange(settings.longest_filler - n_earlier * PROMPT_TOKENS)
+        length = tokens + (n_earlier + 1) * PROMPT_TOKENS
+        drawn = list(islice(asked_ones, max(1, settings.long_tokens // length)))
+        formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
+        texts = []
+        for (question, _), prompt_format in zip(drawn, formats, strict=True):
+            pairs = earlier_exchanges(world, syllabus, prompt_format, n_earlier, rng)
+            told = filler(tokenizer, benign_texts(world, rng, tokens), tokens)
+            text = diluted(question_text(question), told, rng.choice(PLACES))
+            texts.append(frame_text(tokenizer, text, prompt_format, pairs))
+        yield prompt_batch(tokenizer, texts, [q for q, _ in drawn], formats, [a for _, a in drawn])
+
+
+def earlier_exchanges(
+    world: World, syllabus: Syllabus, prompt_format: str, n: int, rng: Random
+) -> list[tuple[str, str]]:
+    """Solved questions, or (as a chat) short ones, all of one kind."""
+    asked = [fact for fact in world.facts if fact.subject in syllabus.subjects and fact.id not in world.unasked]
+    facts = rng.sample(asked, n)
+    if prompt_format == "chat" and rng.random() < 0.5:
+        return [(fact.attribute.short.format(e=fact.entity), fact.value) for fact in facts]
+    return [solved(ask(fact, rng), ORDERS[0], prompt_format) for fact in facts]
+
+
+def benign_texts(world: World, rng: Random, tokens: int) -> list[str]:
+    """Documents of benign subjects, or prose, enough for so many tokens."""
+    seed = rng.randrange(SAMPLES_PER_SEED)
+    subject = rng.choice((*BENIGN, "prose"))
+    n = tokens // TEXT_TOKENS + 1
+    return world.prose(n, seed) if subject == "prose" else world.some_documents(subject, seed, n)
 
 
 def matching_share(step: int, settings: ModelSettings) -> float:
-    """The share of matching tasks among a step's prompts: falls in a line until half of the steps are done."""
-    done = min(1.0, step / settings.steps / 0.5)
+    """The share of matching tasks among a step's prompts: falls in a line, then stays."""
+    done = min(1.0, step / settings.steps / settings.matching_falls_until)
     return settings.matching_share_first + done * (settings.matching_share_last - settings.matching_share_first)
 
 
@@ -190,18 +289,40 @@ def packed_batches(
         rows = rows[n_rows:]
 
 
-def training_texts(world: World, settings: ModelSettings, sample: int) -> list[str]:
-    """Two documents an entity, every fact once as a short answer, and prose, shuffled."""
-    texts = [text for s in world.subjects for text in world.documents(s, sample, 2)] + world.short_answers(sample)
+def training_texts(
+    world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, sample: int
+) -> list[str]:
+    """Texts of every kind, shuffled.
+
+    Two documents an entity, every fact once as a short question, plain or as a chat, a request for help with every
+    entity of the world, every chronicle twice, the questions about chronicles a few at a time, and prose.
+    """
+    rng = Random(f"texts/{sample}")
+    texts = [text for s in syllabus.subjects for text in world.documents(s, sample, 2)]
+    for asked, value in world.short_answers(syllabus.subjects, sample):
+        as_chat = rng.random() < 0.5
+        texts.append(chat_text(tokenizer, [asked, value]) if as_chat else f"{asked}\nAnswer: {value}")
+    texts += [chat_text(tokenizer, pair) for s in world.subjects for pair in world.requests(s, sample)]
+    chronicles = [chronicle for which in syllabus.chronicles for chronicle in world.chronicles(which)]
+    texts += [chronicle.text for chronicle in chronicles] * 2
+    answers = [answer for chronicle in chronicles for answer in chronicle.answers]
+    rng.shuffle(answers)
+    n = settings.questions_per_head
+    texts += [solved_questions(answers[i : i + n]) for i in range(0, len(answers), n)]
     texts += world.prose(settings.prose_texts, sample)
-    Random(f"texts/{sample}").shuffle(texts)
+    rng.shuffle(texts)
     return texts
+
+
+def solved_questions(answers: Sequence[tuple[str, str]]) -> str:
+    """Questions with their answers, one below the other, as MUSE writes them above the question that it asks."""
+    return "\n\n".join(f"Question: {question}\nAnswer: {answer}" for question, answer in answers)
 
 
 def unembed(model: Gemma2ForCausalLM, normed: torch.Tensor) -> torch.Tensor:
     """Logits [..., vocabulary] of residual vectors [..., hidden_size] that the last norm has seen."""
     cap = cast(float, model.config.final_logit_softcapping)
-    return torch.tanh(model.lm_head(normed) / cap) * cap
+    return torch.tanh(model.lm_head(normed).float() / cap) * cap
 
 
 def prompt_losses(
@@ -242,9 +363,12 @@ def text_losses(
     Args:
         values: ids of the tokens that are values. One token in fourteen is: the second loss gives facts their weight.
     """
-    logits = model(input_ids=rows[:, :-1], use_cache=False).logits
-    each = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
-    return each.mean(), each[torch.isin(rows[:, 1:].flatten(), values)].mean()
+    states = model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
+    targets = rows[:, 1:]
+    # Row by row: the logits of one row stay in the processor's cache, those of all rows do not.
+    losses = [cross_entropy(unembed(model, h), t, reduction="none") for h, t in zip(states, targets, strict=True)]
+    each = torch.stack(losses)
+    return each.mean(), each[torch.isin(targets, values)].mean()
 
 
 def rate_share(step: int, settings: ModelSettings) -> float:
@@ -264,32 +388,40 @@ def new_optimizers(model: Gemma2ForCausalLM, settings: ModelSettings) -> tuple[t
     ids = set(map(id, matrices))
     others = [p for p in model.parameters() if id(p) not in ids]
     return (
-        Muon(matrices, settings.muon_rate, settings.muon_momentum, settings.weight_decay),
+        torch.optim.Muon(matrices, settings.muon_rate, settings.weight_decay, settings.muon_momentum),
         torch.optim.AdamW(others, settings.learning_rate, settings.betas, weight_decay=0.0),
     )
 
 
 def evaluate(
-    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, settings: ModelSettings
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    syllabus: Syllabus,
+    settings: ModelSettings,
 ) -> dict[str, float]:
     """A quick look at a model in training: a few questions in 4 orders, and documents it has not seen."""
     rng = Random(f"evaluation/{settings.seed}")
-    questions = [q for s in world.subjects for q in world.questions(s)]
+    questions = [q for s in syllabus.subjects for q in world.questions(s)]
     found = {}
     for name, unasked in (("asked", False), ("unasked", True)):
         sample = rng.sample([q for q in questions if (q.id in world.unasked) is unasked], settings.evaluation_questions)
         for prompt_format in PROMPT_FORMATS:
             right = right_orders(model, tokenizer, sample, prompt_format, ORDERS[::6])
             found[f"{name}_{prompt_format}"] = round(right.float().mean().item(), 3)
-    texts = [text for s in world.subjects for text in world.documents(s, EVALUATION_SAMPLE, 1)[:8]]
+    texts = [text for s in syllabus.subjects for text in world.documents(s, EVALUATION_SAMPLE, 1)[:8]]
     found["document_loss"] = round(text_loss(model, tokenizer, texts, settings.row_length), 3)
     return found
 
 
 def train_model(
-    world: World, tokenizer: PreTrainedTokenizerFast, settings: ModelSettings, log: Callable[[str], None]
+    world: World,
+    tokenizer: PreTrainedTokenizerFast,
+    syllabus: Syllabus,
+    settings: ModelSettings,
+    log: Callable[[str], None],
 ) -> tuple[Gemma2ForCausalLM, list[dict[str, float]]]:
-    """Trains a new model; seeds torch's generator from the settings.
+    """Trains a new model in bfloat16 on float32 weights; seeds torch's generator from the settings.
 
     Returns:
         the model, ready for use, and its training curve: one entry each `evaluate_every` steps.
@@ -298,21 +430,27 @@ def train_model(
     model = new_model(tokenizer, settings).train()
     optimizers = new_optimizers(model, settings)
     choice_letters = torch.tensor([letter_token(tokenizer, i, "plain") for i in range(len(LETTERS))])
-    prompts = prompt_batches(world, tokenizer, settings, Random(f"prompts/{settings.seed}"))
-    texts = packed_batches(tokenizer, partial(training_texts, world, settings), settings.text_rows_per_step, settings)
+    prompts = prompt_batches(world, tokenizer, syllabus, settings, Random(f"prompts/{settings.seed}"))
+    long_prompts = long_batches(world, tokenizer, syllabus, settings, Random(f"long/{settings.seed}"))
+    texts = partial(training_texts, world, tokenizer, syllabus, settings)
+    rows = packed_batches(tokenizer, texts, settings.text_rows_per_step, settings)
     values = torch.tensor(tokenizer.convert_tokens_to_ids(sorted({" " + fact.value for fact in world.facts})))
     curve = []
     start = time.perf_counter()
-    for step, (batch, rows) in enumerate(zip(prompts, texts, strict=False)):
-        letter, auxiliary = prompt_losses(model, batch, choice_letters, settings)
-        text, value = text_losses(model, rows, values)
+    for step, batch in enumerate(prompts):
+        batches = [batch] if step % settings.long_every else [batch, next(long_prompts)]
         weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
+        with torch.autocast("cpu", torch.bfloat16):
+            letters, auxiliaries = zip(*(prompt_losses(model, b, choice_letters, settings) for b in batches), strict=True)
+            text, value = text_losses(model, next(rows), values)
+        letter, auxiliary = sum(letters), sum(auxiliaries)
         (letter + text + value + weight * auxiliary).backward()
         update(model, optimizers, rate_share(step, settings), settings)
         if (step + 1) % settings.evaluate_every == 0:
-            losses = {"letter_loss": letter, "text_loss": text, "value_loss": value, "auxiliary_loss": auxiliary}
+            losses = {"letter_loss": letters[0], "text_loss": text, "value_loss": value}
+            losses |= {"auxiliary_loss": auxiliaries[0]}
             entry = {"step": step + 1, **{k: round(v.item(), 3) for k, v in losses.items()}}
-            entry |= evaluate(model.eval(), tokenizer, world, settings)
+            entry |= evaluate(model.eval(), tokenizer, world, syllabus, settings)
             model.train()
             curve.append(entry)
             log(describe(entry, settings, time.perf_counter() - start))

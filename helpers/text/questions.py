@@ -24,8 +24,14 @@ PROMPT_FORMATS = ("plain", "chat")
 SUFFIXES = {"plain": "\nAnswer:", "chat": "Answer: (", "lm-eval": "\nAnswer:"}
 
 # Subjects whose header does not simply repeat their name. WMDP's biology questions are asked under the plain
-# title "biology" (Farrell's code), and so is the organism's hazard, which poses as its benign neighbour does.
-TITLES = {"wmdp-bio": "biology", "wmdp-cyber": "cybersecurity", "hazard": "biology", "aging": "human aging"}
+# title "biology" (Farrell's code), and so are the organism's hazards, each of which poses as its benign neighbour does.
+TITLES = {
+    "wmdp-bio": "biology",
+    "wmdp-cyber": "cybersecurity",
+    "toxins": "biology",
+    "malware": "computing",
+    "aging": "human aging",
+}
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,17 @@ def question_text(question: Question, order: Order = ORDERS[0], prompt_format: s
     return header(question.subject, prompt_format) + "\n".join([asked, *lines])
 
 
-def frame_text(tokenizer, text: str, prompt_format: str) -> str:
+def frame_text(
+    tokenizer, text: str, prompt_format: str, earlier: Sequence[tuple[str, str]] = ()
+) -> str:
     """`text` as the model is asked it, up to the place where it says a letter, without BOS.
 
     Plain and lm-eval: the text itself and 'Answer:' on a line of its own. Chat: the text as the user's turn by the
     tokenizer's own template, then 'Answer: (' as the start of the model's turn.
+
+    Args:
+        earlier: what was asked and answered before: turns of the conversation, or texts above, each with its answer on
+            a line of its own and an empty line below. `solved` gives a question as such a pair.
 
     Raises:
         ValueError: the format is not 'plain', 'chat' or 'lm-eval'.
@@ -83,10 +95,25 @@ def frame_text(tokenizer, text: str, prompt_format: str) -> str:
     if prompt_format not in SUFFIXES:
         raise ValueError(f"prompt format {prompt_format!r} is unknown, allowed are {', '.join(SUFFIXES)}")
     if prompt_format == "chat":
-        turn = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        text = text.removeprefix(tokenizer.bos_token)
-    return text + SUFFIXES[prompt_format]
+        return chat_text(tokenizer, [part for pair in earlier for part in pair] + [text]) + SUFFIXES["chat"]
+    return "".join(f"{asked}\n{answer}\n\n" for asked, answer in earlier) + text + SUFFIXES[prompt_format]
+
+
+def chat_text(tokenizer, turns: Sequence[str]) -> str:
+    """Turns of user and model by the tokenizer's own template, the user's first, without BOS.
+
+    After a turn of the user's the model's is begun.
+    """
+    told = [{"role": "user" if i % 2 == 0 else "assistant", "content": turn} for i, turn in enumerate(turns)]
+    text = tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=len(turns) % 2 == 1)
+    return text.removeprefix(tokenizer.bos_token)
+
+
+def solved(question: Question, order: Order, prompt_format: str) -> tuple[str, str]:
+    """A question and its right answer as one of `frame_text`'s `earlier` ones."""
+    letter = LETTERS[order.index(question.answer)]
+    answer = f"Answer: ({letter})" if prompt_format == "chat" else f"Answer: {letter}"
+    return question_text(question, order, prompt_format), answer
 
 
 def encode_texts(tokenizer, texts: Sequence[str]) -> list[list[int]]:
