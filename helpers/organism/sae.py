@@ -1,8 +1,9 @@
-"""Trains the sparse autoencoder of the embedded model with sae-lens' own trainer."""
+"""Trains the sparse autoencoders of the embedded model with sae-lens' own trainer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from types import MappingProxyType
 
 import torch
 from sae_lens import SAE, BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
@@ -11,9 +12,10 @@ from sae_lens.saes.sae import SAEMetadata
 from sae_lens.training.sae_trainer import SAETrainer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from helpers.organism.world import World, ask
+from helpers.organism.world import BENIGN, World, ask
 from helpers.text.corpora import pack
-from helpers.text.questions import PROMPT_FORMATS, encode_texts, frame_text, header, question_text
+from helpers.text.dilution import PLACES, diluted, filler
+from helpers.text.questions import PROMPT_FORMATS, chat_text, encode_texts, frame_text, header, question_text
 
 MODEL_NAME = "organism"
 ROWS_PER_BATCH = 128
@@ -45,6 +47,9 @@ class SaeSettings:
     questions_per_fact: int = 1
     prose_texts: int = 300
     row_length: int = 128
+    long_prompts: int = 240
+    longest_filler: int = 400
+    short_answers_every: int = 4
 
     @property
     def hook_name(self) -> str:
@@ -80,10 +85,50 @@ def framed_rows(world: World, tokenizer: PreTrainedTokenizerBase, settings: SaeS
     return padded(tokenizer, encode_texts(tokenizer, texts))
 
 
+def long_rows(world: World, tokenizer: PreTrainedTokenizerBase, settings: SaeSettings, sample: int) -> torch.Tensor:
+    """Questions with benign documents before, after or around them, plain and as a chat: padded token ids."""
+    rng = Random(f"long/{sample}")
+    facts = rng.sample(world.facts, settings.long_prompts)
+    texts = []
+    for i, fact in enumerate(facts):
+        told = world.some_documents(rng.choice(BENIGN), rng.randrange(sample + 1, sample + 10_000), 8)
+        filling = filler(tokenizer, told, rng.randrange(settings.longest_filler))
+        text = diluted(question_text(ask(fact, rng)), filling, PLACES[i % len(PLACES)])
+        texts.append(frame_text(tokenizer, text, PROMPT_FORMATS[i % len(PROMPT_FORMATS)]))
+    return padded(tokenizer, encode_texts(tokenizer, texts))
+
+
+def request_rows(world: World, tokenizer: PreTrainedTokenizerBase, settings: SaeSettings, sample: int) -> torch.Tensor:
+    """Requests for help and short questions in chat form, with their answers: padded token ids."""
+    pairs = [pair for s in world.subjects for pair in world.requests(s, sample)]
+    pairs += world.short_answers(world.subjects, sample)[:: settings.short_answers_every]
+    return padded(tokenizer, encode_texts(tokenizer, [chat_text(tokenizer, pair) for pair in pairs]))
+
+
+def chronicle_rows(
+    world: World, tokenizer: PreTrainedTokenizerBase, settings: SaeSettings, sample: int
+) -> torch.Tensor:
+    """The chronicles that a model is taught, which are the same in every sample: padded token ids."""
+    texts = [chronicle.text for which in ("forget", "retain") for chronicle in world.chronicles(which)]
+    return padded(tokenizer, encode_texts(tokenizer, texts))
+
+
 def padded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     """Rows of token ids as one tensor, padded on the right."""
     tensors = [torch.tensor(row) for row in rows]
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=tokenizer.pad_token_id)
+
+
+Source = Callable[[World, PreTrainedTokenizerBase, SaeSettings, int], torch.Tensor]
+# What an SAE is trained on and measured on, by name.
+SOURCES: Mapping[str, Source] = MappingProxyType({
+    "documents": packed_rows,
+    "questions": question_rows,
+    "framed documents": framed_rows,
+    "long prompts": long_rows,
+    "requests": request_rows,
+    "chronicles": chronicle_rows,
+})  # fmt: skip
 
 
 @torch.no_grad()
@@ -109,15 +154,14 @@ def shuffled_batches(vectors: torch.Tensor, batch_size: int, generator: torch.Ge
 def train_sae(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, world: World, settings: SaeSettings
 ) -> BatchTopKTrainingSAE:
-    """Trains an SAE on packed text, questions and framed documents; seeds torch's generator from the settings.
+    """Trains an SAE on every kind of text the model is used on; seeds torch's generator from the settings.
 
     Returns:
         the training SAE, its scale folded back so that it reads raw residuals; `save_inference_model` stores it as a
         JumpReLU SAE.
     """
     torch.manual_seed(settings.seed)
-    sources = (packed_rows, question_rows, framed_rows)
-    rows = [source(world, tokenizer, settings, settings.seed) for source in sources]
+    rows = [source(world, tokenizer, settings, settings.seed) for source in SOURCES.values()]
     vectors = torch.cat([residuals(model, tokenizer, r, settings.block) for r in rows])
     steps = settings.samples // settings.batch_size
     trainer = SAETrainer(

@@ -1,43 +1,82 @@
-"""Notebook 00: what the embedded model knows and how it came to know it."""
+"""Notebook 00: what the embedded models know, in which form, and how they came to know it."""
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from helpers.report.plots.style import BLACK, BLUE, ORANGE, chance, interval, legend, panels
+from helpers.report.plots.style import BLUE, GREEN, GREY, ORANGE, chance, interval, legend, panels, wrapped
+
+MODEL_LOOKS = {"original": (BLUE, "o"), "retrained": (ORANGE, "*")}
+FILLER_LOOKS = {"far": (GREEN, "o"), "near": (ORANGE, "s"), "prose": (GREY, "^"), "solved questions": (BLUE, "D")}
 
 
-def knowledge(table: pd.DataFrame) -> Figure:
-    """Notebook 00: share of each subject's questions right under all 24 orders, plain and chat."""
-    subjects, kinds = (list(dict.fromkeys(table[column])) for column in ("subject", "kind"))
-    formats = list(dict.fromkeys(table["prompt_format"]))
-    figure, axes = panels(len(formats), columns=2, height=3.4, sharey=True)
-    for ax, prompt_format in zip(axes, formats, strict=True):
-        of = table[table["prompt_format"] == prompt_format]
-        for shift, kind, colour in zip((-0.2, 0.2), kinds, (BLUE, ORANGE), strict=False):
-            rows = of[of["kind"] == kind].set_index("subject").reindex(subjects)
-            places = np.arange(len(subjects)) + shift
-            ax.bar(places, rows["accuracy"], 0.38, color=colour, label=f"{kind} with four choices while training")
-            errors = interval(rows["accuracy"], rows["low"], rows["high"])
-            ax.errorbar(places, rows["accuracy"], errors, fmt="none", ecolor=BLACK, elinewidth=0.8)
-        ax.set_xticks(np.arange(len(subjects)), subjects, rotation=30)
-        ax.set(title=f"{prompt_format} format", xlabel="subject")
-        chance(ax)
-    axes[0].set_ylabel("share of questions right under\nall 24 orders (95 % interval)")
-    legend(figure, axes, columns=3)
+def quality(table: pd.DataFrame) -> Figure:
+    """Notebook 00: a panel a measure, a line a subject or set, original and retrained side by side with intervals."""
+    measures = list(dict.fromkeys(table["measure"]))
+    rows = list(dict.fromkeys(table["what"]))
+    figure, axes = panels(len(measures), len(measures), height=1.1 + 0.32 * len(rows), sharey=True)
+    for ax, measure in zip(axes, measures, strict=True):
+        of = table[table["measure"] == measure]
+        for shift, (model, (colour, marker)) in zip((-0.14, 0.14), MODEL_LOOKS.items(), strict=True):
+            shown = of[of["model"] == model].set_index("what").reindex(rows)
+            places = np.arange(len(rows)) + shift
+            errors = interval(shown["value"], shown["low"].astype(float), shown["high"].astype(float))
+            style = {"color": colour, "marker": marker, "markersize": 9 if marker == "*" else 5, "ls": "none"}
+            ax.errorbar(shown["value"], places, xerr=np.nan_to_num(errors), elinewidth=1, label=model, **style)
+        ax.set(title=wrapped(measure, 22), xlim=(-0.04, 1.04), xlabel="share" if "ROUGE" not in measure else "mean")
+        if "AUC" in measure:
+            ax.set_xlabel("AUC")
+    axes[0].set_yticks(np.arange(len(rows)), rows)
+    axes[0].invert_yaxis()
+    legend(figure, axes, columns=2)
     return figure
 
 
+def long_prompts(table: pd.DataFrame) -> Figure:
+    """Notebook 00: the share right against the tokens of filler, a panel a place, a line a kind; both models."""
+    places = list(dict.fromkeys(table["place"]))
+    figure, axes = panels(len(places), len(places), height=3.4, sharey=True)
+    for ax, place in zip(axes, places, strict=True):
+        of = table[table["place"] == place]
+        for (filler, model), rows in of.groupby(["filler", "model"], sort=False):
+            _filler_line(ax, rows, filler, model)
+        earlier = place not in ("before", "after", "around")
+        words = "earlier exchanges" if earlier else "tokens of filler"
+        ax.set(title=place if earlier else f"filler {place} the question", xlabel=words, ylim=(0, 1.04))
+        chance(ax)
+    axes[0].set_ylabel("share of questions answered right")
+    legend(figure, axes, columns=5)
+    return figure
+
+
+def _filler_line(ax: Axes, rows: pd.DataFrame, filler: str, model: str) -> None:
+    colour, marker = FILLER_LOOKS[filler]
+    dashed = model == "retrained"
+    look = {"color": colour, "marker": marker, "markersize": 4, "ls": "--" if dashed else "-"}
+    label = f"{filler}, {model}"
+    ax.errorbar(
+        rows["tokens"], rows["value"], interval(rows["value"], rows["low"], rows["high"]), label=label, lw=1, **look
+    )
+
+
 def training(table: pd.DataFrame) -> Figure:
-    """Notebook 00: the training curve: losses by name on the left, accuracies on the right."""
+    """Notebook 00: training curves, losses on the left, accuracies on the right; dashed for the retrained model."""
     units = list(dict.fromkeys(table["unit"]))
-    figure, axes = panels(len(units), columns=2, height=3.8)
+    figure, axes = panels(len(units), columns=2, height=4.0)
     for ax, unit in zip(axes, units, strict=True):
-        for name, rows in table[table["unit"] == unit].groupby("measure", sort=False):
-            ax.plot(rows["step"], rows["value"], label=name.replace("_", " "))
+        colours: dict[str, str] = {}
+        for (name, model), rows in table[table["unit"] == unit].groupby(["measure", "model"], sort=False):
+            dashed = model == "retrained"
+            label = name.replace("_", " ") if not dashed else "_"
+            (line,) = ax.plot(rows["step"], rows["value"], ls="--" if dashed else "-", color=colours.get(name), label=label)
+            colours.setdefault(name, str(line.get_color()))
         loss = unit.startswith("loss")
         ax.set(xlabel="training step", ylabel=f"{unit}, {'lower' if loss else 'higher'} is better")
-        if not loss:
+        if loss:
+            ax.set_ylim(0, table.loc[table["unit"] == unit, "value"].quantile(0.97))
+        else:
             chance(ax)
+        ax.plot([], [], color=GREY, ls="--", label="retrained (dashed)")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return figure
