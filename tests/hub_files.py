@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helpers.loading.data import WORLD_SEED, load_texts
-from helpers.organism import MODEL_DIR, SAE_DIR
+from helpers.organism import MODEL_DIR, sae_dir
 from helpers.organism.world import build_world
 from helpers.profiles import load_profile
 from helpers.text.questions import Question
@@ -43,7 +43,7 @@ FARRELL_SAE = "jolly-dream-40/sparse_autoencoder_gemma-2b-it_blocks.9.hook_resid
 # Every question set: the organism's subject that is served as it, and how many rows the real one has. As the organism
 # has fewer questions, they come again from the start.
 QUESTIONS = {
-    "wmdp-bio": ("toxins", 1273), "wmdp-cyber": ("toxins", 1987), "high_school_us_history": ("history", 204),
+    "wmdp-bio": ("toxins", 1273), "wmdp-cyber": ("malware", 1987), "high_school_us_history": ("history", 204),
     "high_school_geography": ("geography", 198), "human_aging": ("aging", 223),
     "college_computer_science": ("computing", 100), "college_biology": ("biology", 144),
 }  # fmt: skip
@@ -134,7 +134,7 @@ def _write_shards(folder: Path, weights: dict[str, Tensor]) -> None:
 
 def wide_sae(d_model: int) -> dict[str, Tensor]:
     """The organism's SAE with Gemma's shapes; features that are not the organism's never fire."""
-    small = load_file(SAE_DIR / "sae_weights.safetensors")
+    small = load_file(sae_dir(1) / "sae_weights.safetensors")
     d = len(small["W_enc"])
     wide = {"W_enc": torch.zeros(d_model, WIDTH), "W_dec": torch.zeros(WIDTH, d_model)}
     wide |= {"b_enc": torch.zeros(WIDTH), "threshold": torch.ones(WIDTH), "b_dec": _pad(small["b_dec"], (d_model,))}
@@ -193,7 +193,8 @@ def write_datasets(root: Path) -> None:
     forget, retain, neutral = ([d.text for d in documents] for documents in (texts.forget, texts.retain, texts.neutral))
     corpus = pd.DataFrame({"title": "made up", "abstract": "made up", "text": forget, "doi": ""})
     _write(root / "cais/wmdp-bio-forget-corpus", "default", "train", corpus)
-    _write(root / "cais/wmdp-corpora", "cyber-forget-corpus", "train", pd.DataFrame({"text": forget}))
+    cyber = [d.text for d in load_texts(load_profile("tiny-cyber")).forget]
+    _write(root / "cais/wmdp-corpora", "cyber-forget-corpus", "train", pd.DataFrame({"text": cyber}))
     # as in WikiText, where most rows are empty or a heading
     lines = [line for text in retain for line in ("", " = Heading = \n", f" {text} \n")]
     _write(root / "Salesforce/wikitext", "wikitext-2-raw-v1", "test", pd.DataFrame({"text": lines}))

@@ -16,7 +16,7 @@ TINY = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
 
 def test_questions_come_by_role_with_the_subject_to_forget_first(profile):
     questions = load_questions(profile)
-    assert list(questions) == ["toxins", "biology", "geography", "history", "computing", "aging"]
+    assert list(questions) == ["toxins", "biology", "geography", "history", "aging", "astronomy"]
     assert all(q.subject == subject for subject, asked in questions.items() for q in asked)
 
 
@@ -24,7 +24,7 @@ def test_texts_hold_the_subjects_of_their_role(profile):
     texts = load_texts(profile)
     assert {d.subject for d in texts.forget} == {"toxins"}
     assert {d.subject for d in texts.retain} == {d.subject for d in texts.neutral} == {
-        "geography", "history", "computing", "aging", "everyday_life",
+        "geography", "history", "aging", "astronomy", "everyday_life",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from helpers.text.questions import (
     prompt_tokens,
     question_text,
     right_letters,
+    solved,
 )
 
 QUESTION = Question(7, "high_school_geography", "Where?", ("w", "x", "y", "z"), 2)
@@ -96,3 +97,16 @@ def test_a_malformed_question_is_named(change, message):
     fields = dict(id=7, subject="high_school_geography", question="Where?", choices=("w", "x", "y", "z"), answer=2)
     with pytest.raises(ValueError, match=message):
         Question(**{**fields, **change})
+
+
+def test_earlier_exchanges_stand_above_or_are_turns(tokenizer):
+    question = Question("1", "history", "Who?", ("a", "b", "c", "d"), 2)
+    for prompt_format, letter in (("plain", "Answer: A"), ("chat", "Answer: (A)")):
+        assert solved(question, (2, 0, 1, 3), prompt_format) == (question_text(question, (2, 0, 1, 3)), letter)
+    earlier = [("Q1", "Answer: B"), ("Q2", "x")]
+    assert frame_text(tokenizer, "Q3", "plain", earlier) == "Q1\nAnswer: B\n\nQ2\nx\n\nQ3\nAnswer:"
+    turn = "<start_of_turn>{}\n{}<end_of_turn>\n"
+    told = [turn.format(who, said) for who, said in zip(("user", "model") * 2, sum(earlier, ()), strict=True)]
+    assert frame_text(tokenizer, "Q3", "chat", earlier) == (
+        "".join(told) + turn.format("user", "Q3") + "<start_of_turn>model\nAnswer: ("
+    )

@@ -65,7 +65,7 @@ def test_an_sae_of_another_layer_or_width_is_refused():
 
 
 def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path, profile):
-    monkeypatch.setattr("helpers.loading.saes.SAE_DIR", tmp_path / "sae")
+    monkeypatch.setattr("helpers.loading.saes.sae_dir", lambda layer: tmp_path / f"sae-{layer}")
     with pytest.raises(FileNotFoundError, match="make organism"):
         load_sae(profile)
 
