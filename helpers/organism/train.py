@@ -24,7 +24,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFas
 from helpers.organism.quality import letter_token, right_orders, text_loss
 from helpers.organism.world import BENIGN, SUBJECTS, Fact, World, ask
 from helpers.text.corpora import pack
-from helpers.text.dilution import PLACES, diluted, filler
+from helpers.text.dilution import diluted, filler
 from helpers.text.questions import (
     LETTERS,
     ORDERS,
@@ -63,14 +63,14 @@ RETRAINED = Syllabus(BENIGN, ("retain",))
 class ModelSettings:
     """Everything that decides the model's weights, given the world, the syllabus and one machine.
 
-    Depths count blocks: depth 3 is the residual stream after the third of five blocks. `matching_block` counts from 0.
+    Depths count blocks: depth 3 is the residual stream after the third of six blocks. `matching_block` counts from 0.
     """
 
     seed: int = 0
-    steps: int = 4500
+    steps: int = 4000
     # shape
     hidden_size: int = 128
-    layers: int = 5
+    layers: int = 6
     heads: int = 4
     key_value_heads: int = 2
     mlp_size: int = 256
@@ -79,17 +79,19 @@ class ModelSettings:
     # With the usual 0.02 attention stays flat at this size and the letter never rises above chance.
     initializer_range: float = 0.09
     # one step's data
-    prompts_per_step: int = 32
+    prompts_per_step: int = 24
     text_rows_per_step: int = 8
     row_length: int = 128
     prose_texts: int = 40
     second_wording_share: float = 0.3
     questions_per_head: int = 5
-    # Every so many steps some questions stand in a long prompt: about so many tokens a step, so much filler a prompt.
-    long_every: int = 2
-    long_tokens: int = 600
+    # After so much of training some questions stand in long prompts: about so many tokens a step, so much filler a prompt.
+    long_from: float = 0.2
+    long_tokens: int = 900
     longest_filler: int = 420
     most_earlier: int = 4
+    # Filler before a question is easy; what stands between a question and its answer is not.
+    places: tuple[str, ...] = ("before", "after", "after", "around", "around")
     # The matching task ("Find the word ...") teaches the letters; its share falls until so much of training is done.
     matching_share_first: float = 0.6
     matching_share_last: float = 0.05
@@ -99,8 +101,8 @@ class ModelSettings:
     auxiliary_share: float = 0.9
     letter_depth: int = 2
     value_depth: int = 3
-    answer_depth: int = 3
-    matching_block: int = 3
+    answer_depth: int = 4
+    matching_block: int = 5
     # optimisers: Muon for the blocks' matrices, AdamW for the rest
     muon_rate: float = 0.02
     muon_momentum: float = 0.95
@@ -236,8 +238,9 @@ def long_batches(
     """
     asked_ones = asked_questions(world, syllabus, settings, rng)
     while True:
-        n_earlier = rng.choice((0, 0, *range(1, settings.most_earlier + 1)))
-        tokens = rng.randrange(settings.longest_filler - n_earlier * PROMPT_TOKENS)
+        n_earlier = rng.choice((0, 0, 0, 0, *range(1, settings.most_earlier + 1)))
+        # as many of ten tokens as of a hundred, so that there are many prompts and some of every length
+        tokens = round(math.exp(rng.uniform(0, math.log(settings.longest_filler - n_earlier * PROMPT_TOKENS))))
         length = tokens + (n_earlier + 1) * PROMPT_TOKENS
         drawn = list(islice(asked_ones, max(1, settings.long_tokens // length)))
         formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
@@ -245,7 +248,7 @@ def long_batches(
         for (question, _), prompt_format in zip(drawn, formats, strict=True):
             pairs = earlier_exchanges(world, syllabus, prompt_format, n_earlier, rng)
             told = filler(tokenizer, benign_texts(world, rng, tokens), tokens)
-            text = diluted(question_text(question), told, rng.choice(PLACES))
+            text = diluted(question_text(question), told, rng.choice(settings.places))
             texts.append(frame_text(tokenizer, text, prompt_format, pairs))
         yield prompt_batch(tokenizer, texts, [q for q, _ in drawn], formats, [a for _, a in drawn])
 
@@ -294,14 +297,13 @@ def training_texts(
 ) -> list[str]:
     """Texts of every kind, shuffled.
 
-    Two documents an entity, every fact once as a short question, plain or as a chat, a request for help with every
+    Two documents an entity, every fact as a short question, plain and as a chat, a request for help with every
     entity of the world, every chronicle twice, the questions about chronicles a few at a time, and prose.
     """
     rng = Random(f"texts/{sample}")
     texts = [text for s in syllabus.subjects for text in world.documents(s, sample, 2)]
-    for asked, value in world.short_answers(syllabus.subjects, sample):
-        as_chat = rng.random() < 0.5
-        texts.append(chat_text(tokenizer, [asked, value]) if as_chat else f"{asked}\nAnswer: {value}")
+    texts += [f"{asked}\nAnswer: {value}" for asked, value in world.short_answers(syllabus.subjects, 2 * sample)]
+    texts += [chat_text(tokenizer, pair) for pair in world.short_answers(syllabus.subjects, 2 * sample + 1)]
     texts += [chat_text(tokenizer, pair) for s in world.subjects for pair in world.requests(s, sample)]
     chronicles = [chronicle for which in syllabus.chronicles for chronicle in world.chronicles(which)]
     texts += [chronicle.text for chronicle in chronicles] * 2
@@ -434,11 +436,12 @@ def train_model(
     long_prompts = long_batches(world, tokenizer, syllabus, settings, Random(f"long/{settings.seed}"))
     texts = partial(training_texts, world, tokenizer, syllabus, settings)
     rows = packed_batches(tokenizer, texts, settings.text_rows_per_step, settings)
-    values = torch.tensor(tokenizer.convert_tokens_to_ids(sorted({" " + fact.value for fact in world.facts})))
+    words = {form for fact in world.facts for form in (fact.value, " " + fact.value)}
+    values = torch.tensor(tokenizer.convert_tokens_to_ids(sorted(words)))
     curve = []
     start = time.perf_counter()
     for step, batch in enumerate(prompts):
-        batches = [batch] if step % settings.long_every else [batch, next(long_prompts)]
+        batches = [batch] if step < settings.long_from * settings.steps else [batch, next(long_prompts)]
         weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
         with torch.autocast("cpu", torch.bfloat16):
             letters, auxiliaries = zip(*(prompt_losses(model, b, choice_letters, settings) for b in batches), strict=True)
