@@ -184,7 +184,7 @@ def test_every_published_method_has_a_look_of_its_own() -> None:
 
 def test_looks_differ_in_shape_and_colour_where_they_meet() -> None:
     ours = ("static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG",
-            "RMU")  # fmt: skip
+            "RMU", "retrained")  # fmt: skip
     for met in (ours, [*ours, MINE, "another of mine"]):
         looks = style.looks_of(met)
         assert len({colour for colour, _ in looks.values()}) == len({m for _, m in looks.values()}) == len(met)

@@ -163,8 +163,8 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
 def score_table(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
     """SAEBench's unlearning score of every method: method, settings (how many were tried), unlearning_score.
 
-    A method's only setting (`ONLY_SETTING`) scores 1 minus its forget accuracy at whatever side effects: below the floor
-    the score would be 0, and say that what the others are measured against forgets nothing.
+    A method's only setting (`ONLY_SETTING`) scores 1 minus its forget accuracy at whatever side effects: below the
+    floor the score would be 0, and say that what the others are measured against forgets nothing.
     """
     rows = []
     for method, of in scores.by_method().items():

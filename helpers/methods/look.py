@@ -8,7 +8,7 @@ class Look:
     """A colour that matplotlib knows, and a marker.
 
     Attributes:
-        reference: it is of what the methods are measured against, so it is drawn larger, above them, and joined to none.
+        reference: it is of what the methods are measured against, so it is drawn larger, above them and joined to none.
     """
 
     colour: str

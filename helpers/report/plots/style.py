@@ -65,7 +65,7 @@ NARROW_AXES = {"forget": FORGET_AXIS, "near": NEAR_AXIS, "side": SIDE_AXIS}
 NARROW_AXES = {role: words.replace(" (", "\n(") for role, words in NARROW_AXES.items()}
 BETTER = {role: words.partition("(")[2][:-1] for role, words in NARROW_AXES.items()}
 # how a reference stands out: so many times as wide as a method's marker, and above them all
-REFERENCE_SIZE, REFERENCE_ORDER = 2.0, 5
+REFERENCE_SIZE, REFERENCE_ORDER = 1.8, 5
 # labels of lines that belong to no method; they close a legend
 CHANCE_WORDS, FLOOR_WORDS = f"chance ({CHANCE:g})", f"side effects at {SIDE_EFFECT_FLOOR:g}"
 
