@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 from helpers.engine.edited import Edited, Trained
-from helpers.loading.models import retrained_file, retrained_weights
 from helpers.methods.look import Look
 from helpers.methods.method import ONLY_SETTING, Method
 from helpers.profiles import Profile, settings_table
@@ -57,5 +56,8 @@ class Retrained(Method):
         Raises:
             FileNotFoundError: the weights are missing.
         """
+        # here, for pictures know the looks of methods and are to be drawn without what loads models
+        from helpers.loading.models import retrained_file, retrained_weights
+
         made = Trained(file_sha256(retrained_file()), partial(retrained_weights, lab.model))
         return Edited(lab.model, weights=made)
