@@ -381,8 +381,8 @@ def _keeps_side_effects(row: pd.Series) -> str:
 def _forgets_more(table: pd.DataFrame, better: str, others: tuple[str, ...]) -> tuple[str, str]:
     """Whether a method's held-out forget accuracy lies below that of others, at side effects that are kept."""
     rows = _reported(table)
-    row, *rivals = (_row(rows, method) for method in (better, *others))
-    if all(found["setting"] == "none" for found in (row, *rivals)):
+    row, *_ = (_row(rows, method) for method in (better, *others))
+    if (rows["setting"] == "none").all():
         return "no method has a setting that keeps the side effects", UNDECIDED
     words = "; ".join(
         f"{method} no setting" if found["setting"] == "none" else f"{method} {_accuracy(found, 'forget')}"
