@@ -31,7 +31,7 @@ class Grid:
 class Retrained(Method):
     """Every weight is that of a model of the same recipe which was trained without the forget text.
 
-    Paper: in none of the three, for nobody can train Gemma twice.
+    Paper: none of the three has one, for Gemma cannot be trained anew.
     """
 
     name, look = "retrained", Look("#CC79A7", "*", reference=True)
