@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.attacks.relearning import relearned
-from helpers.experiments.attack import attacks, first_and_last, relearning_curves
+from helpers.experiments.attack import along_the_way, attacks, relearning_curves
 from helpers.methods import DSG, RMU
 from helpers.text.corpora import Document, pack
 from tests.toy import LAYER, ToyLab
@@ -62,15 +62,19 @@ def test_every_seed_and_training_of_every_setting_is_attacked_on_the_judged_half
     assert asked == {"forget": 2, "near": 2, "side": 2}  # of 5, 4, 3 and 2 questions the second halves
 
 
-def test_first_and_last_are_means_over_seeds_by_hand():
+def test_along_the_way_are_means_over_seeds_by_hand():
     rows = [(arm, seed, epoch, role, accuracy)
             for arm, shift in (("RMU", 0.0), ("DSG at test time", 0.2))
             for seed, epoch, accuracy in ((0, 0, 0.1), (0, 1, 0.9), (0, 2, 0.5), (1, 0, 0.3), (1, 1, 0.9), (1, 2, 0.7))
             for role, accuracy in (("forget", accuracy + shift), ("side", 1.0))]  # fmt: skip
     curves = pd.DataFrame(rows, columns=["arm", "seed", "epoch", "role", "accuracy"])
-    table = first_and_last(curves)
+    table = along_the_way(curves)
     assert table.set_index(["arm", "when"])["accuracy"].to_dict() == {
-        ("RMU", "0"): pytest.approx(0.2), ("RMU", "last"): pytest.approx(0.6),
-        ("DSG at test time", "0"): pytest.approx(0.4), ("DSG at test time", "last"): pytest.approx(0.8),
+        ("RMU", "0"): pytest.approx(0.2), ("RMU", "1"): pytest.approx(0.9), ("RMU", "last"): pytest.approx(0.6),
+        ("DSG at test time", "0"): pytest.approx(0.4), ("DSG at test time", "1"): pytest.approx(1.1),
+        ("DSG at test time", "last"): pytest.approx(0.8),
     }  # fmt: skip
-    assert table.columns.tolist() == ["arm", "accuracy", "when"] and len(table) == 4
+    assert table.columns.tolist() == ["arm", "when", "accuracy"] and len(table) == 6
+    # of a single epoch the first is the last
+    short = along_the_way(curves[curves["epoch"] < 2]).set_index(["arm", "when"])["accuracy"]
+    assert short["RMU", "1"] == short["RMU", "last"] == pytest.approx(0.9)

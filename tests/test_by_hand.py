@@ -182,6 +182,7 @@ def test_every_method_takes_its_own_fields():
         "unconditional": OF_A_CLAMP - {"fires_above"},
         "dsg": OF_A_CLAMP | {"threshold"},
         "rmu": {"layer", "steering", "alpha", "steps", "batch_rows", "learning_rate", "seed"},
+        "retrained": set(),
     }
 
 
@@ -189,6 +190,7 @@ def test_every_method_takes_its_own_fields():
     ("method", "given", "message"),
     [
         ("none", {"value": 1.0}, "'none' takes no settings, not 'value'"),
+        ("retrained", {"value": 1.0}, "'retrained' takes no settings, not 'value'"),
         (
             "static_clamp",
             {"threshold": 0.1, "alpha": 2.0},

@@ -1,5 +1,7 @@
 """Points pool by questions, and what is chosen is what a hand would choose: on which half, by which rule, in words."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ from helpers.lab.choosing import (
 from helpers.lab.scores import Scored, Scores
 from helpers.measures.metrics import alignment, wilson_interval
 from helpers.methods import DSG, RMU, ClampPrime, StaticClamp
-from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET
+from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, ONLY_SETTING
 from tests.toy import toy_scores
 
 ROWS = [("a", "forget", 0, 4, 1), ("a", "forget", 1, 6, 4), ("b", "near", 0, 2, 1), ("c", "side", 0, 9, 9),
@@ -220,5 +222,45 @@ def test_before_and_after_has_as_many_right_as_were_counted():
 def test_score_table_by_hand():
     scores = toy_scores(DSG, ((50, 50), (100, 100)), ((10, 30), (99, 99)), ((0, 0), (98, 98)))
     scores += toy_scores(StaticClamp, ((0, 0), (90, 90)))
-    assert score_table(points(scores)).values.tolist() == [["DSG", 3, 0.8], ["static clamp", 1, 0.0]]
-    assert score_table(points(scores), 0.98)["unlearning_score"].tolist() == [1.0, 0.0]
+    assert score_table(scores).values.tolist() == [["DSG", 3, 0.8], ["static clamp", 1, 0.0]]
+    assert score_table(scores, 0.98)["unlearning_score"].tolist() == [1.0, 0.0]
+
+
+# --- one setting and no choice ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Only(StaticClamp):
+    """A method that has one setting by its own word."""
+
+    name, chosen_by = "only", ONLY_SETTING
+
+
+def test_an_only_setting_is_reported_below_the_floor():
+    # its side effects are 0.80; the static clamp's are too, and it has no setting
+    scores = toy_scores(StaticClamp, ((20, 30), (80, 80))) + toy_scores(Only, ((20, 30), (80, 80)))
+    table = held_out(scores)
+    assert table["setting"].tolist() == ["none"] * 2 + ["10 features x0"] * 2
+    only = table[table["method"] == "only"]
+    assert only["protocol"].tolist() == [PAPER_PROTOCOL, HELD_OUT]
+    assert only["forget_accuracy"].tolist() == [0.25, 0.30] and only["side_accuracy"].tolist() == [0.8, 0.8]
+    assert score_table(scores).values.tolist() == [["static clamp", 1, 0.0], ["only", 1, 0.75]]
+    alignments = alignment_table(scores, 50)
+    assert alignments["method"].tolist() == ["static clamp"] * 2 + ["only"] * 2
+    # R_good 0.55 / 0.75, R_bad 0 at chance and 0.05 / 0.75
+    assert alignments["alignment"][2:].tolist() == pytest.approx([0.55 / 0.75, 0.55 / 0.75 * 0.70 / 0.75], abs=1e-7)
+    assert choose(scores.of(Only)) == (scores[1].setting, AS_SET)
+    assert choose_each(scores)["only"] is scores[1].setting
+
+
+def test_an_only_setting_needs_no_question_that_it_could_be_chosen_by():
+    scores = without("side", toy_scores(Only, ((20, 30), (80, 80))))
+    assert held_out(scores)["forget_accuracy"].tolist() == [0.25, 0.30]
+    assert score_table(scores)["unlearning_score"].tolist() == [0.75]
+
+
+@pytest.mark.parametrize("table", [choose, held_out, score_table])
+def test_several_only_settings_are_refused(table):
+    scores = toy_scores(Only, ((20, 30), (80, 80)), ((10, 30), (80, 80)))
+    with pytest.raises(ValueError, match="only is chosen by 'its only setting', and here are 2: give one of them"):
+        table(scores)

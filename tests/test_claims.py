@@ -222,6 +222,8 @@ CASES = {
         "the clamps have no setting": (held_out(RMU=(50, 100), static_clamp=None), AGREES),
         "RMU has no setting": (held_out(RMU=None, static_clamp=(50, 100)), DISAGREES),
         "neither has": (held_out(RMU=None, static_clamp=None), UNDECIDED),
+        "neither has, a reference has": (held_out(RMU=None, static_clamp=None, retrained=(25, 100)), UNDECIDED),
+        "a reference is below both": (held_out(RMU=(90, 100), static_clamp=(50, 100), retrained=(25, 100)), DISAGREES),
         "side effects lost on the other half": (
             held_out(side=(240, 295), RMU=(50, 100), static_clamp=(90, 100)),
             DISAGREES,

@@ -287,7 +287,7 @@ def test_methods_trained_on_forget_text_are_left_out_with_a_warning_where_there_
     nothing = fresh.sweep("rmu")
     assert nothing == Scores() and warnings(fresh) == [said]
     assert points(nothing).empty and points(nothing).columns.equals(points(scores).columns)
-    assert aligned_points(nothing).empty and held_out(nothing).empty and score_table(points(nothing)).empty
+    assert aligned_points(nothing).empty and held_out(nothing).empty and score_table(nothing).empty
 
 
 def test_a_setting_that_fails_is_named_and_all_others_are_computed_and_kept(folder, monkeypatch, computed):

@@ -15,7 +15,7 @@ from helpers.methods import DSG, METHODS, RMU, ClampPrime, RefusalClamp, StaticC
 from helpers.methods.clamp_prime import rate_weights
 from helpers.methods.dsg import DSGAblation, gate_threshold
 from helpers.methods.look import Look
-from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, Method, looks
+from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, ONLY_SETTING, Method, looks
 from helpers.methods.refusal_clamp import RefusalControl, answer_rates, answer_rates_of, stand_in, stand_in_of
 from helpers.methods.selection import selections
 from helpers.profiles import load_profile
@@ -56,10 +56,11 @@ def rho_of(lab, features, rows):
 
 
 def test_every_method_stands_under_its_name_with_a_source_and_a_rule():
-    assert list(METHODS) == ["static_clamp", "clamp_prime", "refusal_clamp", "unconditional", "dsg", "rmu"]
+    assert list(METHODS) == ["static_clamp", "clamp_prime", "refusal_clamp", "unconditional", "dsg", "rmu", "retrained"]
     assert {name: method.chosen_by for name, method in METHODS.items()} == {
         "static_clamp": LOWEST_FORGET, "clamp_prime": HIGHEST_ALIGNMENT, "refusal_clamp": HIGHEST_ALIGNMENT,
         "unconditional": HIGHEST_ALIGNMENT, "dsg": LOWEST_FORGET, "rmu": LOWEST_FORGET,
+        "retrained": ONLY_SETTING,
     }  # fmt: skip
     assert [name for name, method in METHODS.items() if method.trains] == ["rmu"]
     assert all(method.source for method in METHODS.values())
@@ -72,6 +73,7 @@ def test_every_label_of_every_grid_has_a_look_of_its_own():
     labels = {setting.label for method in METHODS.values() for setting in method.grid(TINY)}
     assert labels == {
         "static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG", "RMU",
+        "retrained",
     }  # fmt: skip
     assert len({drawn[label] for label in labels}) == len(labels)
     assert drawn["Clamp Prime, proportional"] == Look("#009E73", "P") and drawn["DSG"] == DSG.look

@@ -54,7 +54,7 @@ def test_it_has_a_row_in_the_tables_and_a_point_in_the_figure(lab: Lab) -> None:
     assert "inverted" in {text.get_text() for legend in figure.legends for text in legend.get_texts()} | {
         text.get_text() for ax in figure.axes if ax.get_legend() for text in ax.get_legend().get_texts()
     }
-    assert looks()["inverted"].colour == "#CC79A7"
+    assert looks()["inverted"].colour == "#882255"
 
 
 def test_a_figures_record_names_the_file_and_not_its_folder(lab: Lab, file: Path) -> None:

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from helpers.experiments import conditional
+from helpers.methods import looks
+from helpers.methods.look import Look
 from helpers.published import load_published
 from helpers.records.provenance import ROOT
 from helpers.report import plots
@@ -184,7 +186,7 @@ def test_every_published_method_has_a_look_of_its_own() -> None:
 
 def test_looks_differ_in_shape_and_colour_where_they_meet() -> None:
     ours = ("static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG",
-            "RMU")  # fmt: skip
+            "RMU", "retrained")  # fmt: skip
     for met in (ours, [*ours, MINE, "another of mine"]):
         looks = style.looks_of(met)
         assert len({colour for colour, _ in looks.values()}) == len({m for _, m in looks.values()}) == len(met)
@@ -244,6 +246,53 @@ def test_pareto_draws_every_setting_and_joins_the_front() -> None:
     front = next(line for line in ax.lines if line.get_color() == style.look_of("DSG")[0])
     assert front.get_xydata().tolist() == [[0.99, 0.5]]  # the other DSG setting is worse in both
     assert [text.get_text() for text in ax.texts] == ["20f x5"]
+
+
+@pytest.fixture
+def reference(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The label of something that the methods are measured against."""
+    monkeypatch.setattr(style, "looks", lambda: {**looks(), "the aim": Look("#123456", "*", reference=True)})
+    return "the aim"
+
+
+def test_a_reference_is_a_large_point_above_all_and_joined_to_nothing(reference: str) -> None:
+    aim = POINTS[:1].assign(method=reference, setting="as it is", forget_accuracy=0.25, side_accuracy=0.9)
+    table = pd.concat([POINTS, aim], ignore_index=True)
+    figure = plots.pareto(table)
+    assert dots(figure, 0) == {**dots(plots.pareto(POINTS), 0), reference: [[0.9, 0.25]]}
+    for ax in figure.axes[:3]:
+        points = {c.get_label(): c for c in ax.collections if isinstance(c, PathCollection)}
+        star, others = points.pop(reference), points.values()
+        assert all(star.get_sizes()[0] > 3 * other.get_sizes()[0] for other in others)
+        assert all(star.get_zorder() > other.get_zorder() for other in (*others, *ax.lines))
+        assert "#123456" not in [line.get_color() for line in ax.lines]
+    assert reference in [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
+    assert plots.pareto(POINTS).axes[0].collections[0].get_zorder() == 1  # without one nothing is changed
+
+
+def test_a_reference_stands_out_among_chosen_settings_and_under_attack(reference: str) -> None:
+    draw, rows = table_of("05_held_out")
+    rows = pd.concat([rows, rows[:2].assign(method=reference)], ignore_index=True)
+    *others, open_one, filled = [box.lines[0] for box in draw(rows).axes[0].containers]
+    assert open_one.get_marker() == filled.get_marker() == "*"
+    assert open_one.get_markerfacecolor() == "white" != filled.get_markerfacecolor()
+    sizes = {mark.get_markersize() for mark in others}
+    assert filled.get_markersize() > max(sizes) and len(sizes) == 1 and filled.get_zorder() > others[0].get_zorder()
+    draw, curves = table_of("06_relearning")
+    arm = curves[curves["arm"] == "RMU"].assign(arm=reference)
+    lines = {line.get_label(): line for line in draw(pd.concat([curves, arm])).axes[0].lines}
+    assert lines[reference].get_markersize() > lines["RMU"].get_markersize()
+    assert lines[reference].get_zorder() > lines["RMU"].get_zorder() and lines[reference].get_marker() == "*"
+
+
+def test_the_ring_is_for_the_best_method_and_not_for_a_reference(reference: str) -> None:
+    points = pd.DataFrame({
+        "world": "ours", "method": ["RMU", "DSG", reference], "setting": ["a", "b", "c"],
+        "good_retention": [0.9, 1.0, 0.9], "bad_retention": [0.5, 0.2, 0.0], "alignment": [0.45, 0.8, 0.9],
+    })  # fmt: skip
+    (ax,) = plots.retention_tradeoff(points).axes
+    assert ax.collections[-1].get_offsets().tolist() == [[1.0, 0.2]]
+    assert ax.get_title() == "ours\nhighest alignment (ringed), 0.80:\nDSG, b"
 
 
 def test_pareto_draws_the_intervals_of_the_front() -> None:

@@ -102,7 +102,9 @@ def test_every_profile_has_a_grid_of_every_method(name):
         assert set(profile.method) == set(METHODS)
         for key, method in METHODS.items():
             grid = method.grid(profile)
-            assert grid and {type(setting) for setting in grid} == {method} and len(set(grid)) == len(grid), key
+            # nobody has Gemma trained anew
+            assert bool(grid) == (profile.method[key] != {"source": ""}), key
+            assert {type(setting) for setting in grid} <= {method} and len(set(grid)) == len(grid), key
 
 
 @settings_table

@@ -161,7 +161,7 @@ def test_every_notebook_figure_and_method_has_its_page(site: Built) -> None:
     for key, method in METHODS.items():
         page = site.words(f"methods/{key}.html")
         assert method.source in page and f"class {method.__name__}(" in page
-        grids = re.findall(rf"\[method\.{key}\]\n(?:#.*\n)*\w+ = \[", page)
+        grids = re.findall(rf"\[method\.{key}\]\n(?:#.*\n)*\w+ = [\[\"]", page)
         assert len(grids) == 2, f"{key}: its values on the embedded model, and the paper's"
     assert "05_pareto" in site.text("methods/dsg.html") and "05_pareto" not in site.text("methods/refusal_clamp.html")
 

@@ -86,6 +86,8 @@ def _docstring(method: type[Method]) -> tuple[str, str]:
 
 
 def _settings(method: type[Method]) -> str:
+    if not fields(method):
+        return "None: there is nothing to set."
     said = attributes(method)
     lines = ["| setting | unless set | meaning |", "|---|---|---|"]
     for field in fields(method):

@@ -51,9 +51,14 @@ def _relearned(lab: Lab, setting: Method, seed: int, in_training: bool) -> list[
     return [relearned(lab.judged, lab.edited(setting), setting.label, attack, in_training)]
 
 
-def first_and_last(curves: pd.DataFrame) -> pd.DataFrame:
-    """Forget accuracy before and after the attack, mean over seeds: arm, when ('0' or 'last'), accuracy."""
+def along_the_way(curves: pd.DataFrame) -> pd.DataFrame:
+    """Forget accuracy before the attack, after one epoch and after all: arm, when ('0', '1', 'last'), mean accuracy.
+
+    The mean is over seeds.
+    """
     forget = curves[curves["role"] == "forget"]
-    ends = forget[forget["epoch"].isin([0, forget["epoch"].max()])]
-    table = ends.groupby(["arm", "epoch"], sort=False)["accuracy"].mean().reset_index()
-    return table.assign(when=table["epoch"].map(lambda epoch: "last" if epoch else "0")).drop(columns="epoch")
+    found = [
+        forget[forget["epoch"] == epoch].groupby("arm", sort=False)["accuracy"].mean().reset_index().assign(when=when)
+        for when, epoch in (("0", 0), ("1", 1), ("last", forget["epoch"].max()))
+    ]
+    return pd.concat(found, ignore_index=True)[["arm", "when", "accuracy"]]

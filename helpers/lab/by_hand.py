@@ -28,11 +28,14 @@ def put_in_place(lab: Lab, name: str, given: Mapping[str, Any]) -> tuple[Edited,
         given: fields of the method by name, as `read_settings` gives them.
 
     Raises:
-        ValueError: an unknown method; fields that contradict each other; or a rule finds too few features.
+        ValueError: an unknown method, or one that has no setting under the profile; fields that contradict each other;
+            or a rule finds too few features.
     """
     if name == UNEDITED:
         return lab.unedited, {"method": name}
     candidates = lab.method(name).narrowed(lab.profile, given)
+    if not candidates:
+        raise ValueError(f"method {name!r} has no setting under profile {lab.profile.name!r}")
     setting, rule = (candidates[0], AS_SET) if len(candidates) == 1 else choose(lab.sweep(candidates))
     edit = lab.edited(setting)
     return edit, {"method": name, "chosen": rule, **(edit.facts() or asdict(setting))}

@@ -9,7 +9,7 @@ import pandas as pd
 from helpers.lab.scores import Scores
 from helpers.measures.metrics import SIDE_EFFECT_FLOOR, accuracy, aligned, alignment, retention, unlearning_score
 from helpers.measures.metrics import best_setting as best_at_floor
-from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, Method
+from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, ONLY_SETTING, Method
 from helpers.text.questions import LETTERS
 
 ROLES = ("forget", "near", "side")
@@ -87,14 +87,15 @@ def choose(scores: Scores, floor: float = SIDE_EFFECT_FLOOR, rule: str | None = 
         floor: the side-effect accuracy that must be kept.
         rule: 'highest alignment'; or 'lowest forget accuracy', which means at a side-effect accuracy of at least
             `floor`, and where no setting reaches that, the largest difference of side-effect and forget accuracy.
-            None takes the method's own (`Method.chosen_by`).
+            None takes the method's own (`Method.chosen_by`). A single setting is taken as it is, by no rule.
 
     Raises:
-        ValueError: the sweep has no settings, or no question is known that a setting could be judged by.
+        ValueError: the sweep has no settings, no question is known that a setting could be judged by, or there are
+            several settings of a method that has but one.
     """
     if not scores:
         raise ValueError("there is no setting to choose from")
-    if len(scores) == 1:
+    if _is_only(scores) or len(scores) == 1:
         return Choice(scores[0].setting, AS_SET)
     if (rule or scores[0].setting.chosen_by) == HIGHEST_ALIGNMENT:
         return Choice(scores[_most_aligned(scores, half)].setting, HIGHEST_ALIGNMENT)
@@ -113,6 +114,19 @@ def choose_each(scores: Scores, rule: str | None = None) -> dict[str, Method]:
     return {label: choose(of, rule=rule).setting for label, of in scores.by_method().items()}
 
 
+def _is_only(of: Scores) -> bool:
+    """Whether the settings of a method are not chosen among, because it has but one, which no floor is to hide.
+
+    Raises:
+        ValueError: there are several of such a method.
+    """
+    if of[0].setting.chosen_by != ONLY_SETTING:
+        return False
+    if len(of) > 1:
+        raise ValueError(f"{of[0].label} is chosen by {ONLY_SETTING!r}, and here are {len(of)}: give one of them")
+    return True
+
+
 def _most_aligned(scores: Scores, half: int | None) -> int:
     return _largest(aligned_points(scores, half)["alignment"])
 
@@ -127,7 +141,8 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
     """The best setting of each method at a floor, by the papers' protocol and by an honest one.
 
     A setting is chosen for the lowest forget accuracy at a side-effect accuracy of at least `floor`; the papers choose
-    and report on the same questions, the honest protocol chooses on half 0 and reports on half 1.
+    and report on the same questions, the honest protocol chooses on half 0 and reports on half 1. A method's only
+    setting (`ONLY_SETTING`) is reported on the same questions, at whatever side effects.
 
     Returns:
         method, protocol, setting, and the accuracies with their intervals; setting is 'none' and the rest empty where
@@ -137,19 +152,26 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
     for method, of in scores.by_method().items():
         for protocol, choose_on, report_on in ((PAPER_PROTOCOL, None, None), (HELD_OUT, 0, 1)):
             table = points(of, choose_on)
-            best = best_at_floor(table["forget_accuracy"].tolist(), table["side_accuracy"].tolist(), floor)
+            accuracies = table["forget_accuracy"].tolist(), table["side_accuracy"].tolist()
+            best = 0 if _is_only(of) else best_at_floor(*accuracies, floor)
             found = {"setting": "none"} if best is None else points(of, report_on).iloc[best].to_dict()
             rows.append({**found, "method": method, "protocol": protocol})
     table = pd.DataFrame(rows, columns=[*columns, *ACCURACIES, "loss_added"])
     return table.astype(dict.fromkeys(ACCURACIES, float))
 
 
-def score_table(points_table: pd.DataFrame, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
-    """SAEBench's unlearning score of every method: method, settings (how many were tried), unlearning_score."""
-    rows = [
-        (m, len(t), unlearning_score(t["forget_accuracy"].tolist(), t["side_accuracy"].tolist(), floor))
-        for m, t in points_table.groupby("method", sort=False)
-    ]
+def score_table(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
+    """SAEBench's unlearning score of every method: method, settings (how many were tried), unlearning_score.
+
+    A method's only setting (`ONLY_SETTING`) scores 1 minus its forget accuracy at whatever side effects: below the
+    floor the score would be 0, and say that what the others are measured against forgets nothing.
+    """
+    rows = []
+    for method, of in scores.by_method().items():
+        table = points(of)
+        forget, side = table["forget_accuracy"].tolist(), table["side_accuracy"].tolist()
+        score = 1 - forget[0] if _is_only(of) else unlearning_score(forget, side, floor)
+        rows.append((method, len(of), score))
     return pd.DataFrame(rows, columns=["method", "settings", "unlearning_score"])
 
 

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import nnsight
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from helpers.engine.forward import check_hook, wrap
+from helpers.engine.forward import check_hook, huggingface, wrap
 from helpers.loading.hub import Hub
 from helpers.loading.sources import model_source
-from helpers.organism import MODEL_DIR
+from helpers.organism import MODEL_DIR, RETRAINED_DIR
 from helpers.profiles import ModelSettings, Profile
 
 
@@ -43,11 +45,45 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
 
 
 def _organism() -> Path:
-    if not (MODEL_DIR / "model.safetensors").is_file():
-        raise FileNotFoundError(
-            f"the organism's model is missing at {MODEL_DIR.name}/: rebuild it with `make organism`"
+    return _weights_in(MODEL_DIR, "the organism's model").parent
+
+
+def _weights_in(folder: Path, what: str) -> Path:
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"{what} is missing at {folder.name}/: rebuild it with `make organism`")
+    return file
+
+
+def retrained_file() -> Path:
+    """The file of the weights of the organism that was trained anew without the forget text.
+
+    Raises:
+        FileNotFoundError: it is missing.
+    """
+    return _weights_in(RETRAINED_DIR, "the organism's retrained model")
+
+
+def retrained_weights(model: nnsight.TransformersModel) -> dict[str, Tensor]:
+    """All weights of the retrained organism, as they are stored, by the names that `model` has for its own.
+
+    Args:
+        model: whose place they are to take. What it has tied is one weight here, by its first name.
+
+    Raises:
+        FileNotFoundError: they are missing.
+        ValueError: they are not all weights of a model of these shapes, and would be mixed with the model's own.
+    """
+    weights = load_file(retrained_file())
+    wanted = {name: weight.shape for name, weight in huggingface(model).named_parameters()}
+    found = {name: weight.shape for name, weight in weights.items()}
+    different = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
+    if different:
+        raise ValueError(
+            f"the retrained model is not of the model's shapes, {len(different)} weights differ ({different[0]} for "
+            "one): rebuild both with `make organism`"
         )
-    return MODEL_DIR
+    return weights
 
 
 def device_of(settings: ModelSettings) -> torch.device:

@@ -7,6 +7,7 @@ from helpers.methods.clamp_prime import ClampPrime
 from helpers.methods.dsg import DSG
 from helpers.methods.method import PUBLISHED_FEATURES, Method, looks
 from helpers.methods.refusal_clamp import RefusalClamp
+from helpers.methods.retrained import Retrained
 from helpers.methods.rmu import RMU
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.unconditional import Unconditional
@@ -21,4 +22,5 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType({
     "unconditional": Unconditional,
     "dsg": DSG,
     "rmu": RMU,
+    "retrained": Retrained,
 })  # fmt: skip

@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # a lab applies methods, so at run time methods know nothing 
 # Ends a label where the features are those that a paper published, for want of forget text.
 PUBLISHED_FEATURES = ", published features"
 LOWEST_FORGET, HIGHEST_ALIGNMENT = "lowest forget accuracy", "highest alignment"
+# Not chosen at all: the method has one setting, which is reported whatever it costs.
+ONLY_SETTING = "its only setting"
 
 
 class Method(ABC):

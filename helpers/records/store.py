@@ -408,7 +408,7 @@ def _write(folder: Path, result: Result, facts: dict[str, Any]) -> None:
     manifest = facts | {
         "file": data.name,
         "bytes": data.stat().st_size,
-        "sha256": _file_sha256(data),
+        "sha256": file_sha256(data),
         "peak_memory_bytes": peak_memory(),
         "made": now(),
     }
@@ -429,7 +429,7 @@ def _read(folder: Path, name: str, key: Mapping[str, str], cached: bool) -> Stag
         raise CorruptEntryError(f"{data.name} is missing")
     if data.stat().st_size != manifest["bytes"]:
         raise CorruptEntryError(f"{data.name} has {data.stat().st_size} bytes, expected {manifest['bytes']}")
-    if _file_sha256(data) != manifest["sha256"]:
+    if file_sha256(data) != manifest["sha256"]:
         raise CorruptEntryError(f"the SHA-256 of {data.name} is not the one in its manifest")
     return Stage(name, _READ[data.suffix](data, manifest), manifest["seconds"], cached)
 
@@ -450,7 +450,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _file_sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

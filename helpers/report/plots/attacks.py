@@ -9,8 +9,11 @@ from helpers.report.plots.style import (
     GREY,
     ORANGE,
     RED,
+    REFERENCE_ORDER,
+    REFERENCE_SIZE,
     ROLES,
     chance,
+    is_reference,
     legend,
     look_of,
     panels,
@@ -35,7 +38,9 @@ def relearning(table: pd.DataFrame) -> Figure:
         for arm, rows in of.groupby("arm", sort=False):
             colour, line, marker = _arm(arm)
             by_epoch = rows.groupby("epoch")["accuracy"].agg(["mean", "min", "max"])
-            ax.plot(by_epoch.index, by_epoch["mean"], color=colour, linestyle=line, marker=marker, label=arm)
+            (curve,) = ax.plot(by_epoch.index, by_epoch["mean"], color=colour, ls=line, marker=marker, label=arm)
+            if is_reference(arm):
+                curve.set(markersize=curve.get_markersize() * REFERENCE_SIZE, zorder=REFERENCE_ORDER)
             ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, linewidth=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         chance(ax)

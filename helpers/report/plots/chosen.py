@@ -1,6 +1,7 @@
 """Notebooks 03 to 05: the settings that were chosen, a row a setting, with intervals."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,12 @@ from helpers.measures.metrics import SIDE_EFFECT_FLOOR
 from helpers.report.plots.style import (
     GREY,
     NARROW_AXES,
+    REFERENCE_ORDER,
+    REFERENCE_SIZE,
     chance,
     floor,
     interval,
+    is_reference,
     legend,
     looks_of,
     panels,
@@ -23,6 +27,7 @@ from helpers.report.plots.style import (
     wrapped,
 )
 
+MARKER = 6.5  # points
 RETENTIONS = {
     "alignment": "alignment: R_good (1 - R_bad)\n(95 % interval;\nhigher is better)",
     "good_retention": "R_good: side effects kept\n(95 % interval; 0 is chance;\nhigher is better)",
@@ -73,8 +78,11 @@ def _dots(ax: Axes, table: pd.DataFrame, column: str, filled: Iterable[bool], pl
     for place, row, full in zip(places, table.to_dict("records"), filled, strict=True):
         colour, marker = looks[row["method"]]
         ends = interval(row[column], row[f"{name}_low"], row[f"{name}_high"])
-        ax.errorbar([row[column]], [place], xerr=ends, fmt=marker, color=colour, ms=6.5, capsize=2.5,
-                    mfc=colour if full else "white")  # fmt: skip
+        how: dict[str, Any] = {"ms": MARKER}
+        if is_reference(row["method"]):
+            how = {"ms": MARKER * REFERENCE_SIZE, "zorder": REFERENCE_ORDER}
+        ax.errorbar([row[column]], [place], xerr=ends, fmt=marker, color=colour, capsize=2.5,
+                    mfc=colour if full else "white", **how)  # fmt: skip
 
 
 def _protocols(table: pd.DataFrame) -> list[Line2D]:
@@ -83,7 +91,7 @@ def _protocols(table: pd.DataFrame) -> list[Line2D]:
     for i, (protocol, rows) in enumerate(table.groupby("protocol", sort=False)):
         ns = [f"{rows[f'{role}_n'].max():.0f} {role}" for role in ("forget", "side") if rows[f"{role}_n"].notna().any()]
         words = f"{protocol} (n = {', '.join(ns)})" if ns else protocol
-        shown.append(sample(words, marker="o", mfc=GREY if i else "white", ms=6.5))
+        shown.append(sample(words, marker="o", mfc=GREY if i else "white", ms=MARKER))
     return shown
 
 
@@ -117,5 +125,5 @@ def _before_and_after(ax: Axes, table: pd.DataFrame, role: str, places: list[int
         colour, marker = looks[row["method"]]
         before, after = row[f"{role}_before"], row[f"{role}_after"]
         ax.plot([before, after], [place, place], color=colour, lw=1, alpha=0.5)
-        ax.plot(before, place, marker=marker, color=colour, mfc="white", ms=6.5)
-        ax.plot(after, place, marker=marker, color=colour, ms=6.5)
+        ax.plot(before, place, marker=marker, color=colour, mfc="white", ms=MARKER)
+        ax.plot(after, place, marker=marker, color=colour, ms=MARKER)

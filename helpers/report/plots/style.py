@@ -64,6 +64,8 @@ STRENGTH_AXIS = "clamp strength c\n(features set to -c)"
 NARROW_AXES = {"forget": FORGET_AXIS, "near": NEAR_AXIS, "side": SIDE_AXIS}
 NARROW_AXES = {role: words.replace(" (", "\n(") for role, words in NARROW_AXES.items()}
 BETTER = {role: words.partition("(")[2][:-1] for role, words in NARROW_AXES.items()}
+# how a reference stands out: so many times as wide as a method's marker, and above them all
+REFERENCE_SIZE, REFERENCE_ORDER = 1.8, 5
 # labels of lines that belong to no method; they close a legend
 CHANCE_WORDS, FLOOR_WORDS = f"chance ({CHANCE:g})", f"side effects at {SIDE_EFFECT_FLOOR:g}"
 
@@ -86,6 +88,12 @@ def look_of(label: str, taken: Iterable[Look] = ()) -> Look:
     spare = SPARE_LOOKS[start:] + SPARE_LOOKS[:start]
     apart = [look for look in spare if not any(set(look) & set(other) for other in taken)]
     return next(iter(apart + [look for look in spare if look not in taken] + list(spare)))
+
+
+def is_reference(label: str) -> bool:
+    """Whether a label is of what the methods are measured against (`Look.reference`)."""
+    look = looks().get(label.removesuffix(PUBLISHED_FEATURES))
+    return look is not None and look.reference
 
 
 def looks_of(labels: Iterable[str]) -> dict[str, Look]:

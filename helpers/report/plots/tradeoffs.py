@@ -1,5 +1,7 @@
 """Notebooks 03 to 05: what is forgotten against what it costs, a point a setting."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,6 +14,8 @@ from helpers.report.plots.style import (
     GREY,
     LOSS_AXIS,
     NEAR_AXIS,
+    REFERENCE_ORDER,
+    REFERENCE_SIZE,
     SIDE_AXIS,
     SMALL,
     annotate_apart,
@@ -19,6 +23,7 @@ from helpers.report.plots.style import (
     entries,
     error,
     floor,
+    is_reference,
     legend,
     looks_of,
     panels,
@@ -59,7 +64,10 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 
 def _settings(ax: Axes, table: pd.DataFrame, x: str) -> None:
-    """Forget accuracy against another column, a look a method; settings no other of its method beats are joined."""
+    """Forget accuracy against another column, a look a method; settings no other of its method beats are joined.
+
+    A reference has no front to be on: it is a larger point above the others.
+    """
     looks, role = looks_of(table["method"]), x.removesuffix("_accuracy")
     for method, rows in table.groupby("method", sort=False):
         colour, marker = looks[method]
@@ -68,9 +76,21 @@ def _settings(ax: Axes, table: pd.DataFrame, x: str) -> None:
             across = error(front, role) if f"{role}_low" in table else None
             ax.errorbar(front[x], front["forget_accuracy"], error(front, "forget"), across, fmt="none", ecolor=colour,
                         elinewidth=0.7, alpha=0.4, capsize=0)  # fmt: skip
-        ax.plot(front[x], front["forget_accuracy"], color=colour, lw=1, alpha=0.7)
-        ax.scatter(rows[x], rows["forget_accuracy"], color=colour, marker=marker, s=26, alpha=0.8, linewidths=0,
-                   label=method)  # fmt: skip
+        if not is_reference(method):
+            ax.plot(front[x], front["forget_accuracy"], color=colour, lw=1, alpha=0.7)
+        _scatter(ax, rows[x], rows["forget_accuracy"], method, (colour, marker), size=26, alpha=0.8)
+
+
+def _scatter(
+    ax: Axes, x: pd.Series, y: pd.Series, method: str, look: tuple[str, str], size: float, alpha: float
+) -> None:
+    """The settings of a method as points of a size in square points."""
+    colour, marker = look
+    how: dict[str, Any] = {"color": colour, "s": size, "alpha": alpha, "linewidths": 0}
+    if is_reference(method):
+        how = {"facecolors": colour, "s": size * REFERENCE_SIZE**2, "zorder": REFERENCE_ORDER}
+        how |= {"edgecolors": BLACK, "linewidths": 0.6}
+    ax.scatter(x, y, marker=marker, label=method, **how)
 
 
 def _front(rows: pd.DataFrame, x: str) -> pd.DataFrame:
@@ -115,17 +135,19 @@ def published_dsg(table: pd.DataFrame) -> Figure:
 
 
 def retention_tradeoff(table: pd.DataFrame) -> Figure:
-    """Notebook 04: retention of what should be forgotten against that of the rest, with lines of equal alignment."""
+    """Notebook 04: retention of what should be forgotten against that of the rest, with lines of equal alignment.
+
+    The ring is for the methods: a reference, which they are measured against, has none.
+    """
     worlds, looks = list(dict.fromkeys(table["world"])), looks_of(table["method"])
     figure, axes = panels(len(worlds), columns=2, height=5.0, sharex=True, sharey=True)
     for ax, world in zip(axes, worlds, strict=True):
         _equal_alignment(ax)
         of = table[table["world"] == world]
         for method, rows in of.groupby("method", sort=False):
-            colour, marker = looks[method]
-            ax.scatter(rows["good_retention"], rows["bad_retention"], color=colour, marker=marker, s=30, alpha=0.75,
-                       linewidths=0, label=method)  # fmt: skip
-        best = of.loc[of["alignment"].idxmax()]
+            _scatter(ax, rows["good_retention"], rows["bad_retention"], method, looks[method], size=30, alpha=0.75)
+        methods = of[~of["method"].map(is_reference)]
+        best = methods.loc[methods["alignment"].idxmax()]
         ax.scatter(best["good_retention"], best["bad_retention"], s=130, facecolors="none", edgecolors=BLACK, lw=0.8)
         ringed = f"highest alignment (ringed), {best['alignment']:.2f}:\n{best['method']}, {best['setting']}"
         ax.set(title=f"{world}\n{ringed}", xlabel="R_good: retention of side-effect subjects\n(higher is better)")

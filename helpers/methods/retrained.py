@@ -1,0 +1,63 @@
+"""The retrained reference: a model of the same recipe that never saw the forget text, in the place of the edited one.
+
+It is no method of unlearning, for it costs the training that an edit is to spare: it is what forgetting would look like
+if it were real, and so what the methods are measured against.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Self
+
+from helpers.engine.edited import Edited, Trained
+from helpers.methods.look import Look
+from helpers.methods.method import ONLY_SETTING, Method
+from helpers.profiles import Profile, settings_table
+from helpers.records.store import file_sha256
+
+if TYPE_CHECKING:
+    from helpers.lab.lab import Lab
+
+
+@settings_table
+class Grid:
+    """The method's table in a profile: `source` is where its weights come from, '' where nobody has such a model."""
+
+    source: Literal["organism", ""]
+
+
+@dataclass(frozen=True)
+class Retrained(Method):
+    """Every weight is that of a model of the same recipe which was trained without the forget text.
+
+    Paper: none of the three has one, for Gemma cannot be trained anew.
+    """
+
+    name, look = "retrained", Look("#CC79A7", "*", reference=True)
+    source = "the exact answer: trained anew without the forget text"
+    # trained apart, it differs from the original on single questions, which a floor of side effects would call harm
+    chosen_by = ONLY_SETTING
+    table = "retrained"
+
+    @classmethod
+    def grid(cls, profile: Profile) -> list[Self]:
+        """The one setting, where the profile has such a model."""
+        return [cls()] if profile.grid_of(cls.table, Grid).source else []
+
+    @property
+    def words(self) -> str:
+        """What stands for the setting in figures: 'never saw the forget text'."""
+        return "never saw the forget text"
+
+    def apply(self, lab: Lab) -> Edited:
+        """The unedited model with the weights of the other; they are read when the model is asked for.
+
+        Raises:
+            FileNotFoundError: the weights are missing.
+        """
+        # here, for pictures know the looks of methods and are to be drawn without what loads models
+        from helpers.loading.models import retrained_file, retrained_weights
+
+        made = Trained(file_sha256(retrained_file()), partial(retrained_weights, lab.model))
+        return Edited(lab.model, weights=made)
