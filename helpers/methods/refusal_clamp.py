@@ -79,6 +79,7 @@ class RefusalClamp(ClampMethod):
             contrast: the feature chosen by contrast (`by_contrast`), in its place.
             others: more features, each in its place.
         """
+        feature, contrast = int(feature), int(contrast)
         boosted = f"refusal feature {feature} boosted"
         return [
             self._control(feature, f"refusal feature {feature} lowered"),
@@ -126,7 +127,7 @@ def refusal_feature_of(lab: Lab, triggers: tuple[int, ...] = ()) -> int:
 
 
 def candidates_of(lab: Lab, triggers: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """The lab's candidates by rate and by contrast: none of the triggers, nor of those that a setting of the grid has."""
+    """The lab's candidates by rate and by contrast; no trigger is one, neither these nor any that the grid has."""
     most = max(setting.n_features for setting in RefusalClamp.grid(lab.profile))
     forbidden = sorted({*lab.ranked(RefusalClamp.rule, most), *triggers})
     harmful, benign = (answers["rates"] for answers in lab.once(answers_of).values())
@@ -198,7 +199,7 @@ def by_rate(harmful: np.ndarray, benign: np.ndarray, forbidden: Sequence[int]) -
 def by_contrast(harmful: np.ndarray, benign: np.ndarray, forbidden: Sequence[int]) -> np.ndarray:
     """Features by how much more often they fire on answers to harmful requests than on those to benign ones.
 
-    A feature that fires in every answer comes first by rate, and here it does not. Arguments and result are `by_rate`'s.
+    A feature that fires in every answer comes first by rate, but not here. Arguments and result are `by_rate`'s.
     """
     allowed = np.setdiff1d(np.arange(len(harmful)), forbidden)
     return allowed[np.argsort((benign - harmful)[allowed], kind="stable")]
