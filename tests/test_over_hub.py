@@ -38,6 +38,7 @@ SMALL = {
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
     "method.clamp_prime.proportional": [False],
     "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],
+    "method.refusal_clamp.answer_tokens": 4,
     "method.unconditional.n_features": [5], "method.unconditional.strengths": [10.0],
     "method.dsg.n_features": [5], "method.dsg.strengths": [100.0],
     "conditional.control_features": 1, "conditional.resamples": 50, "conditional.ordered_questions": 1,
