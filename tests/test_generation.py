@@ -102,4 +102,5 @@ def test_answers_end_before_the_first_special_token_and_are_those_of_each_prompt
     assert mark in tokenizer.all_special_ids
     cut = answers(model, PROMPTS, 6, 1000)
     tokenizer.unk_token = before
-    assert cut == [row[: row.index(mark)] if mark in row else row for row in said] and len(cut[1]) == 2
+    assert cut == [row[: row.index(mark)] if mark in row else row for row in said]
+    assert len(cut[1]) < len(said[1])
