@@ -149,6 +149,14 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
         )
 
 
+def test_requests_for_help_are_fetched_by_the_notebook_that_needs_them_only(online: Online) -> None:
+    noted = {}
+    for profile, done in online.done.items():
+        records = [json.loads(path.read_text()) for path in done.out.glob("figures/*/*.json")]
+        noted[profile] = {"JailbreakBench/JBB-Behaviors" in record["facts"]["sources"] for record in records}
+    assert noted == {profile: {profile == "gemma-2-2b"} for profile in online.done}
+
+
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
     questions = {name: served_questions(name) for name in QUESTIONS if name != "wmdp-cyber"}
     known = {name: len(known_ids(model, asked, "chat", 2048, N)["known"]) for name, asked in questions.items()}
