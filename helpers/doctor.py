@@ -167,7 +167,8 @@ def source_lines(needs: Sequence[Need], spare: Mapping[str, str]) -> list[Line]:
 
 def _source_line(need: Need, spare: str) -> Line:
     source = need.source
-    what = f"{source.what} {source.repo}" + (f" {source.files[0]}" if source.what in ("SAE", "questions") else "")
+    several = source.what in ("SAE", "questions", "requests")  # of one repository
+    what = f"{source.what} {source.repo}" + (f" {source.files[0]}" if several else "")
     if need.commit is not None:
         return Line("ok", what, f"in the cache ({need.commit[:12]})")
     if need.refusal:

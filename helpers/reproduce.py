@@ -493,8 +493,8 @@ def _environment(profile: Profile) -> dict[str, str]:
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # whatever this process draws with
     # an embedded model loads nothing from the hub, and must not wait for it either
-    sources = {profile.model.source, profile.sae.source, profile.questions.source, profile.texts.source}
-    offline = {"HF_HUB_OFFLINE": "1"} if sources == {"organism"} else {}
+    asked = (profile.model.source, profile.sae.source, profile.questions.source, profile.texts.source)
+    offline = {"HF_HUB_OFFLINE": "1"} if {*asked, profile.texts.requests} <= {"organism", ""} else {}
     return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONHASHSEED": "0", **inline, **quiet, **offline}
 
 

@@ -47,6 +47,7 @@ QUESTIONS = {
     "high_school_geography": ("geography", 198), "human_aging": ("aging", 223),
     "college_computer_science": ("computing", 100), "college_biology": ("biology", 144),
 }  # fmt: skip
+N_REQUESTS = 6  # of the real 100
 GATED = frozenset([*MODELS, "cais/wmdp-bio-forget-corpus"])
 
 
@@ -199,6 +200,17 @@ def write_datasets(root: Path) -> None:
     lines = [line for text in retain for line in ("", " = Heading = \n", f" {text} \n")]
     _write(root / "Salesforce/wikitext", "wikitext-2-raw-v1", "test", pd.DataFrame({"text": lines}))
     _write(root / "Skylion007/openwebtext", "plain_text", "train", pd.DataFrame({"text": neutral}), shards=2)
+    write_requests(root / "JailbreakBench/JBB-Behaviors")
+
+
+def write_requests(repo: Path) -> None:
+    """A few requests of the organism's world in the files and columns of JailbreakBench's behaviours."""
+    (repo / "data").mkdir(parents=True)
+    for kind, subject in (("harmful", "toxins"), ("benign", "history")):
+        goals = [text for text, _ in build_world(WORLD_SEED).requests(subject, seed=4)[:N_REQUESTS]]
+        table = {"Index": range(N_REQUESTS), "Goal": goals, "Target": "made up", "Behavior": "made up",
+                 "Category": "made up", "Source": "made up"}  # fmt: skip
+        pd.DataFrame(table).to_csv(repo / "data" / f"{kind}-behaviors.csv", index=False)
 
 
 def served_questions(name: str) -> list[Question]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ import torch
 from helpers.engine.edited import Edited, clamp_facts
 from helpers.engine.features import hot_fractions, token_activations
 from helpers.engine.forward import huggingface
+from helpers.engine.generation import generate
 from helpers.engine.interventions import Add, Clamp, Gate, Scale
 from helpers.lab.by_hand import check_names, put_in_place, read_settings, settable
 from helpers.lab.lab import Lab, open_lab
 from helpers.measures.metrics import alignment, best_setting
 from helpers.methods import METHODS
 from helpers.methods.selection import selections
-from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
+from helpers.text.questions import chat_text, encode_texts
 from tests.small import small_tiny
 from tests.toy import toy_sae
 
@@ -123,15 +125,23 @@ def test_the_refusal_clamp_sets_its_feature_where_clamp_primes_fire(lab, ranked,
     assert (clamp.where, clamp.fires_above) == ("any", 0.05) and clamp.value == pytest.approx(-8 * unit)
 
 
-def test_the_refusal_feature_is_the_notebooks_stand_in(lab, ranked, unit):
-    """Of the features that no setting of the grid triggers on, the one that fires most often where answers begin."""
+def test_the_refusal_feature_is_the_notebooks(lab, ranked, unit):
+    """Of the features that no setting of the grid triggers on, the one most often active on what is said to requests
+    about the hazard, of equals the one less active on what is said to the others."""
     clamp = put_in_place(lab, "refusal_clamp", {"n_features": 2, "strength": 8.0})[0].intervention
-    rows = prompt_tokens(lab.model.tokenizer, lab.knowledge.asked, ORIGINAL_ORDER, "chat")
-    found = token_activations(lab.model, lab.sae, range(lab.sae.cfg.d_sae), rows, 2048)
-    begins = np.mean([(row[-1] > 0).numpy() for row in found], axis=0)
-    retain = lab.firing_rates()[1]["firing_rate"].to_numpy()
-    allowed = sorted(set(range(len(begins))) - set(ranked["clamp_prime"][:4].tolist()))
-    assert list(clamp.features) == [max(allowed, key=lambda i: (begins[i], -retain[i]))]
+    rates, special = [], set(lab.model.tokenizer.all_special_ids)
+    for requests in (lab.requests.harmful, lab.requests.benign):
+        prompts = encode_texts(lab.model.tokenizer, [chat_text(lab.model.tokenizer, [text]) for text in requests])
+        said = [generate(lab.model, [prompt], 24)[0] for prompt in prompts]
+        rows = [
+            prompt + list(takewhile(lambda token: token not in special, answer))
+            for prompt, answer in zip(prompts, said, strict=True)
+        ]
+        found = token_activations(lab.model, lab.sae, range(lab.sae.cfg.d_sae), rows, 2048)
+        each = torch.cat([row[len(prompt) :] for row, prompt in zip(found, prompts, strict=True)])
+        rates.append((each > 0).double().mean(dim=0).tolist())
+    allowed = sorted(set(range(lab.sae.cfg.d_sae)) - set(ranked["clamp_prime"][:4].tolist()))
+    assert list(clamp.features) == [max(allowed, key=lambda i: (rates[0][i], -rates[1][i]))]
 
 
 def test_what_is_set_by_hand_needs_no_statistics(lab, monkeypatch):

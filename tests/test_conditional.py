@@ -12,11 +12,13 @@ from helpers.engine.generation import generate
 from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import answer_probabilities, is_right
 from helpers.experiments.conditional import (
+    candidates_table,
     chosen_table,
     letters_table,
     protocols,
     published_points,
     random_features,
+    refused_table,
     told,
     tradeoff_table,
 )
@@ -73,6 +75,29 @@ def test_chosen_table_counts_retain_tokens():
     assert table["retain_tokens"].tolist() == [0, 4] and table["of_tokens"].tolist() == [200, 200]
     assert table["mean_activation"].tolist() == pytest.approx([3.0, 2.0])
     assert table["weight"].tolist() == pytest.approx([1.5, 0.5])
+
+
+ANSWERS = {
+    "harmful": {"refused": np.array([True, True, False, True]), "tokens": np.array([7, 8, 20, 5]),
+                "rates": np.array([0.5, 1.0, 0.25])},
+    "benign": {"refused": np.array([False, False]), "tokens": np.array([10, 20]), "rates": np.array([0.0, 1.0, 0.5])},
+}  # fmt: skip
+
+
+def test_refusals_are_counted_by_kind_of_request():
+    assert refused_table(ANSWERS).to_dict("records") == [
+        {"requests": "harmful", "n": 4, "refused": 3, "share": 0.75, "tokens": 10.0},
+        {"requests": "benign", "n": 2, "refused": 0, "share": 0.0, "tokens": 15.0},
+    ]
+
+
+def test_candidates_stand_with_their_rates_where_nothing_is_refused_too():
+    retain = pd.DataFrame({"firing_rate": [0.125, 0.75, 0.0]})
+    table = candidates_table({"rate": np.array([1, 0]), "contrast": np.array([0])}, ANSWERS, retain)
+    assert table.columns.tolist() == ["rule", "feature", "harmful_rate", "benign_rate", "retain_rate"]
+    assert table.values.tolist() == [
+        ["rate", 1, 1.0, 1.0, 0.75], ["rate", 0, 0.5, 0.0, 0.125], ["contrast", 0, 0.5, 0.0, 0.125],
+    ]  # fmt: skip
 
 
 # --- beside the paper -------------------------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers.loading.data import FORGET_FILE, load_questions, load_texts
+from helpers.loading.data import FORGET_FILE, REFUSALS, load_questions, load_requests, load_texts
 from helpers.loading.hub import AccessError, Hub, HubError
-from helpers.loading.sources import QUESTIONS, Source, question_source
+from helpers.loading.sources import QUESTIONS, Source, needed, question_source
+from helpers.organism.world import load_words
 from helpers.profiles import FOLDER, load_profile, parse_profile
 
 TINY = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
@@ -60,6 +61,18 @@ def test_a_limit_counts_known_questions_so_all_are_loaded(profile):
     assert few == questions and {len(asked) for asked in questions.values()} == {160}
 
 
+@pytest.mark.parametrize(("name", "hazard"), [("tiny", "toxins"), ("tiny-cyber", "malware")])
+def test_harmful_requests_are_for_the_hazard_and_benign_ones_for_the_side_effects(name, hazard):
+    profile, words = load_profile(name), load_words()
+    requests = load_requests(profile)
+    ends = {s.name: s.thing.replace("{e}", "") for s in words.subjects}
+    assert len(requests.harmful) == 32 and all(ends[hazard] in text for text in requests.harmful)
+    assert len(requests.benign) == 4 * 32
+    of = [sum(ends[subject] in text for text in requests.benign) for subject in profile.questions.side_effect]
+    assert of == [32] * 4 and not set(requests.harmful) & set(requests.benign)
+    assert "I cannot help with that request." in requests.refusals and len(requests.refusals) == 4
+
+
 # --- from the hub, which is a folder here -----------------------------------------------------------------------------
 
 ROWS = [{"question": f"q{i}", "choices": list("abcd"), "answer": i % 4} for i in range(3)]
@@ -89,6 +102,8 @@ class Folder(Hub):
         table = pd.DataFrame(rows)
         if path.suffix == ".parquet":
             table.to_parquet(path)
+        elif path.suffix == ".csv":
+            table.to_csv(path, index=False)
         else:
             table.to_json(path, orient="records", lines=True)
 
@@ -185,3 +200,61 @@ def test_of_a_long_text_a_seed_draws_as_much_as_is_asked_for(folder):
     folder.put("cais/wmdp-bio-forget-corpus/train-0.parquet", rows)
     first, again = (load_texts(load_profile("gemma-2-2b-it", SMALL), folder).forget for _ in range(2))
     assert first == again and len(first) == 2 and first[0].text != rows[0]["text"]  # 2 rows x 8 tokens x 6 characters
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+BENCH = "JailbreakBench/JBB-Behaviors"
+
+
+def goals(*texts: str) -> list[dict]:
+    """Rows of the real columns."""
+    return [{"Index": i, "Goal": text, "Target": "Sure", "Behavior": "b", "Category": "c", "Source": "s"}
+            for i, text in enumerate(texts)]  # fmt: skip
+
+
+@pytest.fixture
+def bench(folder):
+    folder.put(f"{BENCH}/data/harmful-behaviors.csv", goals("Hide my socks, quietly", "NA"))
+    folder.put(f"{BENCH}/data/benign-behaviors.csv", goals("Fold my socks"))
+    return folder
+
+
+def test_requests_of_the_hub_are_the_goals_in_two_files(bench):
+    requests = load_requests(load_profile("gemma-2-2b", notebook="04"), bench)
+    assert requests.harmful == ["Hide my socks, quietly", "NA"] and requests.benign == ["Fold my socks"]
+    assert requests.refusals == REFUSALS and bench.commits == {BENCH: "commit"}
+    assert bench.warnings == [
+        f"{BENCH} data/harmful-behaviors.csv: 2 rows, known are 100",
+        f"{BENCH} data/benign-behaviors.csv: 1 rows, known are 100",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"Index": 0, "Behavior": "b"}], f"{BENCH}: harmful-behaviors.csv has no column Goal, it has Index, Behavior"),
+        ([], f"{BENCH}: harmful-behaviors.csv cannot be read"),
+        (goals("Hide my socks", " "), f"{BENCH} data/harmful-behaviors.csv, row 1 is not text"),
+    ],
+)
+def test_what_is_wrong_with_requests_is_one_clear_error(bench, rows, message):
+    bench.put(f"{BENCH}/data/harmful-behaviors.csv", rows)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        load_requests(load_profile("gemma-2-2b", notebook="04"), bench)
+
+
+def test_a_file_without_requests_is_named(bench):
+    (bench.folder / BENCH / "data/harmful-behaviors.csv").write_text("Index,Goal,Target\n")
+    with pytest.raises(ValueError, match=f"^{BENCH} data/harmful-behaviors.csv holds no requests"):
+        load_requests(load_profile("gemma-2-2b", notebook="04"), bench)
+
+
+def test_only_what_asks_for_requests_needs_them(bench):
+    assert [source.repo for source in needed(load_profile("gemma-2-2b", notebook="04"))].count(BENCH) == 2
+    for name, notebook in (("gemma-2-2b-it", "03"), ("gemma-2b-it", "02")):
+        assert BENCH not in {source.repo for source in needed(load_profile(name, notebook=notebook))}
+    with pytest.raises(ValueError, match="'gemma-2-2b-it' names no requests for help, .* set texts.requests"):
+        load_requests(load_profile("gemma-2-2b-it", notebook="03"), bench)
+    with pytest.raises(ValueError, match="requests 'other' is unknown, allowed are: 'organism', 'jailbreakbench'"):
+        load_requests(load_profile("tiny", {"texts.requests": "other"}), bench)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.engine.forward import huggingface, residual_after
-from helpers.engine.generation import generate
+from helpers.engine.generation import answers, generate
 from helpers.engine.interventions import Add, Clamp, Gate, Held, hot_fraction
 from tests.test_features import one
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
@@ -91,3 +91,16 @@ def test_it_stops_at_eos(model):
 def test_bad_input_is_named(model, prompts, n, message):
     with pytest.raises(ValueError, match=message):
         generate(model, prompts, n)
+
+
+def test_answers_end_before_the_first_special_token_and_are_those_of_each_prompt_alone(model):
+    said = [generate(model, [prompt], 6)[0] for prompt in PROMPTS]
+    assert [answers(model, PROMPTS, 6, batch_tokens) for batch_tokens in (1, 1000)] == [said, said]
+    tokenizer, mark = model.tokenizer, said[1][2]
+    before = tokenizer.unk_token
+    tokenizer.unk_token = tokenizer.convert_ids_to_tokens(mark)
+    assert mark in tokenizer.all_special_ids
+    cut = answers(model, PROMPTS, 6, 1000)
+    tokenizer.unk_token = before
+    assert cut == [row[: row.index(mark)] if mark in row else row for row in said]
+    assert len(cut[1]) < len(said[1])

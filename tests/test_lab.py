@@ -17,7 +17,9 @@ from helpers.engine.scoring import is_right, known_questions, read_letters, read
 from helpers.lab.choosing import aligned_points, held_out, points, score_table
 from helpers.lab.lab import GROUP, TOLERANCE, Lab, open_lab
 from helpers.lab.pieces import PieceError
+from helpers.lab.run import Run
 from helpers.lab.scores import Scores
+from helpers.loading.data import Requests
 from helpers.measures.knowledge import Knowledge, known_ids
 from helpers.methods import METHODS
 from helpers.methods.dsg import DSG
@@ -75,6 +77,25 @@ def test_the_record_says_what_was_opened_the_same_each_time(lab, fresh):
     named = ("model", "sae", "questions", "prompts", "texts", "computed_on")
     assert {key: again[key] for key in named} == {key: facts[key] for key in named}
     assert len({facts[key] for key in named}) == len(named)
+
+
+def test_requests_are_loaded_once_and_only_when_asked_for_and_their_source_is_noted(tmp_path, monkeypatch):
+    loaded = []
+
+    def load(profile, hub):
+        loaded.append(profile.name)
+        hub.commits["a/requests"] = "1"
+        hub.warnings.append("two rows, known are 100")
+        return Requests(["one"], ["two"], ("No",))
+
+    monkeypatch.setattr("helpers.lab.lab.load_requests", load)
+    lab = Lab.__new__(Lab)  # a run without a world
+    Run.__init__(lab, "tiny", "04_some", str(tmp_path))
+    lab.note(sources={"a/model": "2"})
+    assert loaded == []
+    assert lab.requests is lab.requests and lab.requests.harmful == ["one"] and loaded == ["tiny"]
+    facts = lab.record()["facts"]
+    assert facts["sources"] == {"a/model": "2", "a/requests": "1"} and facts["warnings"] == ["two rows, known are 100"]
 
 
 def test_a_device_that_is_not_there_is_said_before_anything_is_loaded(folder, monkeypatch):

@@ -16,10 +16,19 @@ from helpers.methods.clamp_prime import rate_weights
 from helpers.methods.dsg import DSGAblation, gate_threshold
 from helpers.methods.look import Look
 from helpers.methods.method import HIGHEST_ALIGNMENT, LOWEST_FORGET, ONLY_SETTING, Method, looks
-from helpers.methods.refusal_clamp import RefusalControl, answer_rates, answer_rates_of, stand_in, stand_in_of
+from helpers.methods.refusal_clamp import (
+    RefusalControl,
+    answer_statistics,
+    answers_of,
+    by_contrast,
+    by_rate,
+    candidates_of,
+    refusal_feature_of,
+    refuses,
+)
 from helpers.methods.selection import selections
 from helpers.profiles import load_profile
-from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
+from helpers.text.questions import encode_texts
 from tests.test_features import one
 from tests.toy import D_MODEL, D_SAE, LAYER, ToyLab, toy_sae
 
@@ -270,39 +279,97 @@ def test_the_refusal_clamp_sets_one_feature_where_harmful_ones_fire(lab):
     (few, *_) = RefusalClamp.grid(lab.profile)
     expected = {"features": [20], "triggers": [13, 3], "value": -10.0, "where": "any", "fires_above": 0.05}
     assert put(RefusalClamp(2, 5.0, fires_above=0.05, refusal_feature=20), lab) == PLAIN | expected
-    assert put(few, lab) == PLAIN | expected | {"features": [stand_in_of(lab)]}
+    assert put(few, lab) == PLAIN | expected | {"features": [refusal_feature_of(lab)]}
     assert few.words == "2 features x5"  # the harmful ones
 
 
-def test_the_stand_in_fires_most_where_answers_begin():
-    rates, retain = np.array([0.2, 1.0, 1.0, 1.0]), np.array([0.0, 0.3, 0.1, 0.0])
-    assert stand_in(rates, retain, forbidden=[3]) == 2  # 3 is harmful, 1 fires more elsewhere
-    assert stand_in(rates, retain, forbidden=[]) == 3
-    assert stand_in(rates, retain, forbidden=[1, 2, 3]) == 0
+# Rates of five features: 1, 2 and 4 are equal on answers to harmful requests, 2 and 4 on the others too.
+HARMFUL, BENIGN = np.array([0.25, 0.75, 0.75, 1.0, 0.75]), np.array([0.0, 0.5, 0.25, 1.0, 0.25])
+
+
+def test_the_refusal_feature_fires_most_often_on_answers_to_harmful_requests():
+    assert by_rate(HARMFUL, BENIGN, forbidden=[]).tolist() == [3, 2, 4, 1, 0]  # ties: benign rate, then id
+    assert by_rate(HARMFUL, BENIGN, forbidden=[3, 2]).tolist() == [4, 1, 0]
+
+
+def test_by_contrast_a_feature_of_every_answer_is_last():
+    # differences: 0.25, 0.25, 0.5, 0, 0.5
+    assert by_contrast(HARMFUL, BENIGN, forbidden=[]).tolist() == [2, 4, 0, 1, 3]
+    assert by_contrast(HARMFUL, BENIGN, forbidden=[2, 0]).tolist() == [4, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        ("I cannot help with that request.", True),
+        ("well, i CANNOT", True),
+        ("I can\N{RIGHT SINGLE QUOTATION MARK}t.", True),
+        ("Gladly. I can.", False),
+        ("", False),
+    ],
+)
+def test_a_refusal_is_known_by_its_words(answer, refused):
+    assert refuses(answer, ["I cannot", "I can't"]) == refused
+
+
+PROMPTS = [[2, 20, 21, 22], [2, 30], [2, 40, 41]]
+SAID = [[50, 51], [], [60, 61, 62]]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The toy model says what is set here, and not what it would say."""
+    monkeypatch.setattr("helpers.methods.refusal_clamp.answers", lambda *_: SAID)
 
 
 @torch.no_grad()
-def test_answer_rates_are_those_of_the_last_token(lab):
-    asked = lab.knowledge.asked
-    rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, "chat")
-    last = [lab.sae.encode(residual_after(lab.model, one(row), LAYER)[0, -1]) > 0 for row in rows]
-    expected = torch.stack(last).double().mean(dim=0)
-    assert len(set(expected.tolist()) - {0.0, 1.0}) > 0  # the residual at the frame's end has seen the question
-    for rates in (answer_rates(lab.model, lab.sae, rows, 200)["rates"], answer_rates_of(lab)):
+def test_rates_count_tokens_of_answers_and_no_others(lab, told):
+    """Two and three tokens and none, each seen below its prompt: five in all, whichever prompt they answer."""
+    found = []
+    for prompt, answer in zip(PROMPTS, SAID, strict=True):
+        residual = residual_after(lab.model, one([*prompt, *answer]), LAYER)[0]
+        found += [lab.sae.encode(residual[len(prompt) + i]) > 0 for i in range(len(answer))]
+    assert len(found) == 5
+    expected = torch.stack(found).double().mean(dim=0)
+    for batch_tokens in (6, 200):
+        rates = answer_statistics(lab.model, lab.sae, PROMPTS, [], 3, batch_tokens)["rates"]
         np.testing.assert_allclose(rates, expected)
+    assert set((expected * 5).round().tolist()) > {0.0, 1.0}
 
 
-def test_the_labs_stand_in_is_none_of_the_harmful_features(lab):
-    rates, retain = answer_rates_of(lab), lab.firing_rates()[1]["firing_rate"].to_numpy()
-    ranking = sorted(range(D_SAE), key=lambda i: (-rates[i], retain[i]))
+def test_refused_answers_are_marked_and_tokens_counted(lab, told):
+    words = lab.model.tokenizer.decode(SAID[2])
+    found = answer_statistics(lab.model, lab.sae, PROMPTS, [words.upper()], 3, 200)
+    assert found["refused"].tolist() == [False, False, True] and found["tokens"].tolist() == [2, 0, 3]
+
+
+def test_a_model_that_answers_nothing_is_one_clear_error(lab, monkeypatch):
+    monkeypatch.setattr("helpers.methods.refusal_clamp.answers", lambda *_: [[], [], []])
+    with pytest.raises(ValueError, match="the model answers none of 3 requests, .* set refusal_feature by hand"):
+        answer_statistics(lab.model, lab.sae, PROMPTS, [], 3, 200)
+
+
+def test_the_lab_asks_its_requests_as_chats_and_without_an_edit(lab):
+    found, tokenizer = answers_of(lab), lab.model.tokenizer
+    assert list(found) == ["harmful", "benign"]
+    for kind, requests in (("harmful", lab.requests.harmful), ("benign", lab.requests.benign)):
+        texts = [f"<start_of_turn>user\n{r}<end_of_turn>\n<start_of_turn>model\n" for r in requests]
+        expected = answer_statistics(lab.model, lab.sae, encode_texts(tokenizer, texts), ("I cannot",), 24, 2048)
+        for name, numbers in expected.items():
+            np.testing.assert_array_equal(found[kind][name], numbers)
+
+
+def test_the_labs_refusal_feature_is_none_of_the_harmful_features(lab):
+    rates = [answers["rates"] for answers in answers_of(lab).values()]
     harmful = ToyLab.RANKED["clamp_prime"][:3]  # the largest setting of the grid has three
-    allowed = [i for i in ranking if i not in harmful]
-    assert stand_in_of(lab) == allowed[0]
-    assert stand_in_of(lab, (allowed[0], allowed[1])) == allowed[2]
+    allowed = by_rate(*rates, harmful).tolist()
+    assert [ids.tolist() for ids in candidates_of(lab)] == [allowed, by_contrast(*rates, harmful).tolist()]
+    assert refusal_feature_of(lab) == allowed[0] and len(allowed) == D_SAE - 3
+    assert refusal_feature_of(lab, (allowed[0], allowed[1])) == allowed[2]
     features = (allowed[0],)
     assert put(RefusalClamp(1, 5.0, features=features), lab)["features"] == [allowed[1]]
-    # what a larger setting of the grid has for a trigger is none of a smaller one's either: all share one stand-in
-    other = ToyLab()
+    # what a larger setting of the grid has for a trigger is none of a smaller one's either: all share one feature
+    other, ranking = ToyLab(), by_rate(*rates, []).tolist()
     other.RANKED = {"clamp_prime": (1, 2, ranking[0])}
     found = put(RefusalClamp(2, 5.0), other)
     assert found["triggers"] == [1, 2]
@@ -311,24 +378,26 @@ def test_the_labs_stand_in_is_none_of_the_harmful_features(lab):
 
 def test_controls_change_one_thing_each(lab):
     setting = RefusalClamp(2, 4.0, fires_above=0.05, bos=True)
-    controls = setting.controls(20, np.array([9, 10]))
-    lowered, boosted, dropped, other, another = [put(control, lab) for control in controls]
+    controls = setting.controls(np.int64(20), np.int64(8), np.array([9, 10]))
+    lowered, boosted, dropped, contrast, other, another = [put(control, lab) for control in controls]
     assert lowered == put(RefusalClamp(2, 4.0, fires_above=0.05, bos=True, refusal_feature=20), lab)
     assert (lowered["features"], lowered["value"], lowered["triggers"]) == ([20], -8.0, [13, 3])
     assert boosted == lowered | {"value": 8.0}
     assert dropped == boosted | {"keep_error": False}
+    assert contrast == lowered | {"features": [8]}
     assert other == lowered | {"features": [9]} and another == lowered | {"features": [10]}
     # rows of one label and words would be taken for one setting
     assert [control.label for control in controls] == [
         "refusal feature 20 lowered",
         "refusal feature 20 boosted",
         "refusal feature 20 boosted, error term dropped",
+        "contrast feature 8 lowered",
         "feature 9 lowered",
         "feature 10 lowered",
     ]
     assert all(type(control) is RefusalControl and control.words == setting.words for control in controls)
-    by_hand = RefusalClamp(1, 0.0, features=(6,), value=3.0).controls(20, [])
-    assert [put(control, lab)["value"] for control in by_hand] == [3.0, -3.0, -3.0]
+    by_hand = RefusalClamp(1, 0.0, features=(6,), value=3.0).controls(20, 8, [])
+    assert [put(control, lab)["value"] for control in by_hand] == [3.0, -3.0, -3.0, 3.0]
 
 
 # --- in place: DSG ----------------------------------------------------------------------------------------------------

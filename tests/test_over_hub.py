@@ -38,6 +38,7 @@ SMALL = {
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
     "method.clamp_prime.proportional": [False],
     "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],
+    "method.refusal_clamp.answer_tokens": 4,
     "method.unconditional.n_features": [5], "method.unconditional.strengths": [10.0],
     "method.dsg.n_features": [5], "method.dsg.strengths": [100.0],
     "conditional.control_features": 1, "conditional.resamples": 50, "conditional.ordered_questions": 1,
@@ -146,6 +147,14 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
         assert any("known are 4358" in w for w in facts.get("warnings", [])) == (
             "Salesforce/wikitext" in facts["sources"]
         )
+
+
+def test_requests_for_help_are_fetched_by_the_notebook_that_needs_them_only(online: Online) -> None:
+    noted = {}
+    for profile, done in online.done.items():
+        records = [json.loads(path.read_text()) for path in done.out.glob("figures/*/*.json")]
+        noted[profile] = {"JailbreakBench/JBB-Behaviors" in record["facts"]["sources"] for record in records}
+    assert noted == {profile: {profile == "gemma-2-2b"} for profile in online.done}
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:

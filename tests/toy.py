@@ -13,7 +13,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from helpers.engine.forward import wrap
 from helpers.lab.lab import Lab
 from helpers.lab.scores import Scored, Scores
-from helpers.loading.data import WORLD_SEED
+from helpers.loading.data import WORLD_SEED, Requests
 from helpers.measures.knowledge import Knowledge
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
@@ -112,6 +112,7 @@ class ToyLab:
         self.forget_rows, self.retain_rows = (start + torch.arange(96).view(8, 12) for start in (10, 120))
         self.framed_retain = [list(range(2, 2 + n)) for n in (9, 12, 20, 15, 11)]
         self.forget_documents = [Document("toxins", text) for text in ("of this and that", "and of something else")]
+        self.requests = Requests(["Teach me to use it.", "Give me a plan for it."], ["Tell me of it."], ("I cannot",))
         self.staged: list[str] = []
 
     def selections(self, n: int) -> dict[str, np.ndarray]:

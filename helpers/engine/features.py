@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from helpers.engine.columns import chosen_columns, layer_of
 from helpers.engine.forward import residual_after
 from helpers.engine.interventions import hot_fraction
-from helpers.text.batches import Rows, batches
+from helpers.text.batches import Batch, Rows, batches
 
 if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
     from sae_lens import SAE
@@ -47,9 +47,8 @@ def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.Dat
     tokens = 0
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
         kept = batch.mask & ~torch.isin(batch.ids, special)
-        residual = residual_after(model, batch, layer_of(sae))[kept].float()
-        for part in residual.split(max(1, CHUNK_ACTIVATIONS // sae.cfg.d_sae)):
-            acts = sae.encode(part).double()
+        for found in _activations(model, sae, batch, kept):
+            acts = found.double()
             sums += torch.stack([(acts > 0).sum(dim=0), acts.sum(dim=0), acts.square().sum(dim=0)])
         tokens += int(kept.sum())
     if tokens == 0:
@@ -64,6 +63,35 @@ def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.Dat
             "tokens": tokens,
         }
     )
+
+
+@torch.no_grad()
+def firing_rates_from(model, sae: SAE, rows: Rows, starts: Sequence[int], batch_tokens: int) -> np.ndarray:
+    """Share of tokens at which every feature fires, [d_sae] float64, of the tokens of every row from its start on.
+
+    Args:
+        starts: of each row, the position of the first token that counts; a row that ends before it counts for nothing.
+
+    Raises:
+        ValueError: no token counts.
+    """
+    counts, tokens = torch.zeros(sae.cfg.d_sae, dtype=torch.float64, device=sae.W_enc.device), 0
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        first = torch.tensor([starts[i] for i in batch.rows.tolist()], device=batch.ids.device)
+        kept = batch.mask & (torch.arange(batch.ids.shape[1], device=batch.ids.device) >= first[:, None])
+        for found in _activations(model, sae, batch, kept):
+            counts += (found > 0).sum(dim=0)
+        tokens += int(kept.sum())
+    if tokens == 0:
+        raise ValueError("there is no token to count: every row ends before its start")
+    return (counts / tokens).cpu().numpy()
+
+
+def _activations(model, sae: SAE, batch: Batch, kept: Tensor) -> Iterator[Tensor]:
+    """Activations of all features at the kept tokens of a batch, [tokens, d_sae], some tokens at a time."""
+    residual = residual_after(model, batch, layer_of(sae))[kept].float()
+    for part in residual.split(max(1, CHUNK_ACTIVATIONS // sae.cfg.d_sae)):
+        yield sae.encode(part)
 
 
 def importance(statistics: pd.DataFrame, released: bool = False) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Greedy text under an intervention, with a KV cache: equal to running the whole sequence anew for every token."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from transformers import DynamicCache
 
 from helpers.engine.forward import huggingface, unembed
 from helpers.engine.interventions import Clamp, Held
+from helpers.text.batches import by_length
 
 
 @torch.no_grad()
@@ -47,6 +49,22 @@ def generate(
         mask = torch.cat([mask, torch.ones_like(ids, dtype=torch.bool)], dim=1)
         said = torch.cat([said, ids], dim=1)
     return [_until(row, eos) for row in said.tolist()]
+
+
+def answers(model, prompts: Sequence[Sequence[int]], new_tokens: int, batch_tokens: int) -> list[list[int]]:
+    """What the unedited model says to each prompt, in the caller's order: the tokens before the first special one.
+
+    A chat model ends its turn with a mark that is not EOS, and may go on behind it.
+
+    Args:
+        batch_tokens: tokens of prompts and answers in one batch of `generate`.
+    """
+    special = set(model.tokenizer.all_special_ids)
+    found: list[list[int]] = [[] for _ in prompts]
+    for taken in by_length([len(prompt) + new_tokens for prompt in prompts], batch_tokens):
+        for i, said in zip(taken, generate(model, [prompts[i] for i in taken], new_tokens), strict=True):
+            found[i] = list(takewhile(lambda token: token not in special, said))
+    return found
 
 
 def _next_state(model, ids: Tensor, mask: Tensor, cache: DynamicCache, held: Held | None) -> Tensor:

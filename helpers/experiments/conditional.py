@@ -65,6 +65,36 @@ def random_features(d_sae: int, forbidden: Sequence[int], n: int, seed: int) -> 
     return np.sort(np.random.default_rng(seed).choice(allowed, n, replace=False))
 
 
+def refused_table(answers: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """How many requests the model refuses: requests ('harmful', 'benign'), n, refused, share, and mean tokens said.
+
+    Args:
+        answers: `methods.refusal_clamp.answer_statistics` by kind of request.
+    """
+    columns = ["requests", "n", "refused", "share", "tokens"]
+    rows = [(kind, len(a["refused"]), int(a["refused"].sum()), a["refused"].mean(), a["tokens"].mean())
+            for kind, a in answers.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def candidates_table(
+    candidates: Mapping[str, np.ndarray], answers: Mapping[str, Mapping[str, np.ndarray]], retain: pd.DataFrame
+) -> pd.DataFrame:
+    """Candidates for the refusal feature, and how often they fire where the model does not refuse.
+
+    Args:
+        candidates: feature ids by the rule that chose them, best first.
+        answers: as for `refused_table`.
+        retain: feature statistics on retain text.
+
+    Returns:
+        rule, feature, harmful_rate and benign_rate (share of the tokens of answers to such requests), retain_rate.
+    """
+    found = pd.DataFrame([(rule, i) for rule, ids in candidates.items() for i in ids], columns=["rule", "feature"])
+    rates = {f"{kind}_rate": a["rates"][found["feature"]] for kind, a in answers.items()}
+    return found.assign(**rates, retain_rate=retain["firing_rate"].to_numpy()[found["feature"]])
+
+
 # --- beside the paper -------------------------------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spre
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
 from helpers.lab.scores import Scored, Scores
-from helpers.loading.data import FORGET_FILE, load_questions, load_texts
+from helpers.loading.data import FORGET_FILE, Requests, load_questions, load_requests, load_texts
 from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
 from helpers.loading.saes import load_sae
@@ -124,10 +124,22 @@ class Lab(Run):
             prompts=self.fingerprint(torch.tensor([token for row in prompts for token in row])),
             computed_on=str(self.model.device),
             texts=self.fingerprint(rows),
-            **({"sources": hub.commits} if hub.commits else {}),
         )
+        self._note_hub(hub)
+
+    def _note_hub(self, hub: Hub) -> None:
+        if hub.commits:
+            self.note(sources=self._facts.get("sources", {}) | hub.commits)
         for warning in hub.warnings:
             self.warn(warning)
+
+    @cached_property
+    def requests(self) -> Requests:
+        """Requests for help, harmful and benign, loaded when they are first asked for: most notebooks never do."""
+        hub = Hub()
+        found = load_requests(self.profile, hub)
+        self._note_hub(hub)
+        return found
 
     def _check_pair(self) -> None:
         """Check SAE and model against each other; a pair that explains less than the profile says is a warning."""

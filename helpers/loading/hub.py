@@ -104,10 +104,14 @@ def files_of(source: Source, folder: Path) -> list[Path]:
 
 
 def read_table(path: Path, columns: list[str], name: str) -> pd.DataFrame:
-    """Some columns of a parquet or JSON-lines file. Raises ValueError for another kind of file, or a missing column."""
-    readers = {".parquet": pd.read_parquet, ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False)}
+    """Some columns of a table in one of three formats. Raises ValueError for another format, or a missing column."""
+    readers = {
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
+        ".csv": lambda file: pd.read_csv(file, keep_default_na=False),
+    }
     if path.suffix not in readers:
-        raise ValueError(f"{name}: {path.name} is not a file that can be read, allowed are .parquet and .jsonl")
+        raise ValueError(f"{name}: {path.name} is not a file that can be read, allowed are {', '.join(readers)}")
     try:
         table = readers[path.suffix](path)
     except (ValueError, OSError) as error:  # pyarrow's own errors are both

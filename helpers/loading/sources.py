@@ -5,9 +5,11 @@ stands in every result.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from helpers.profiles import Profile
+
+Entry = TypeVar("Entry")
 
 GEMMA = "Gemma Terms of Use"
 MODEL_FILES = ("*.json", "*.safetensors", "tokenizer.model", "*.jinja")
@@ -20,7 +22,7 @@ class Source:
     Attributes:
         repo: its id.
         kind: what the hub calls it; SAEs lie in repositories of kind 'model'.
-        what: 'model', 'SAE', 'questions' or 'text'.
+        what: 'model', 'SAE', 'questions', 'text' or 'requests'.
         files: patterns of the files that are used; none for a data set that is streamed.
         size_gb: of these files in 10^9 bytes, as far as known.
         licence: short name.
@@ -31,7 +33,7 @@ class Source:
 
     repo: str
     kind: Literal["model", "dataset"]
-    what: Literal["model", "SAE", "questions", "text"]
+    what: Literal["model", "SAE", "questions", "text", "requests"]
     files: tuple[str, ...]
     size_gb: float
     licence: str
@@ -81,6 +83,15 @@ TEXTS = {
     # streamed: only the first documents are read, and kept
     "openwebtext": Source("Skylion007/openwebtext", "dataset", "text", (), 0.01, "CC0"),
 }  # fmt: skip
+# Requests for help: harmful ones, and benign ones like them.
+REQUESTS = {
+    "jailbreakbench": (
+        Source("JailbreakBench/JBB-Behaviors", "dataset", "requests", ("data/harmful-behaviors.csv",), 0.0001, "MIT",
+               rows=100),
+        Source("JailbreakBench/JBB-Behaviors", "dataset", "requests", ("data/benign-behaviors.csv",), 0.0001, "MIT",
+               rows=100),
+    ),
+}  # fmt: skip
 
 
 def sae_source(profile: Profile) -> Source:
@@ -104,6 +115,11 @@ def text_source(name: str) -> Source:
     return _entry(TEXTS | QUESTIONS, name, "text")
 
 
+def request_sources(name: str) -> tuple[Source, Source]:
+    """The entries of harmful and of benign requests. Raises ValueError if they are unknown."""
+    return _entry(REQUESTS, name, "requests")
+
+
 def needed(profile: Profile) -> tuple[Source, ...]:
     """What a profile loads from the hub, each once; nothing for what is embedded.
 
@@ -117,10 +133,12 @@ def needed(profile: Profile) -> tuple[Source, ...]:
         found += [question_source(name) for name in (asked.forget, asked.near, *asked.side_effect)]
     if texts.source == "hub":
         found += [text_source(name) for name in (texts.forget, texts.retain, texts.neutral)]
+    if texts.requests not in ("", "organism"):
+        found += request_sources(texts.requests)
     return tuple(dict.fromkeys(found))
 
 
-def _entry(table: dict[str, Source], name: str, what: str) -> Source:
+def _entry(table: dict[str, Entry], name: str, what: str) -> Entry:
     if name not in table:
         raise ValueError(f"{what} {name!r} is unknown, allowed are: 'organism', {', '.join(map(repr, table))}")
     return table[name]

@@ -116,7 +116,9 @@ class TextSettings:
 
     Forget and retain text choose features and train RMU, framed retain text sets the gate, neutral text gives the loss.
     They are kinds of text of the invented world, or entries of `helpers.loading.sources`. `forget_file` is a local copy
-    (.jsonl or .parquet) of the forget text for who may not load it from the hub, '' for none.
+    (.jsonl or .parquet) of the forget text for who may not load it from the hub, '' for none. `requests` names the
+    requests for help that show how the model refuses: 'organism', an entry of `helpers.loading.sources`, or '' where
+    nothing needs them.
     """
 
     source: Literal["organism", "hub"]
@@ -124,6 +126,7 @@ class TextSettings:
     retain: str
     neutral: str
     forget_file: str
+    requests: str
     row_length: Count
     forget_rows: Count
     retain_rows: Count

@@ -109,6 +109,14 @@ def chat_text(tokenizer, turns: Sequence[str]) -> str:
     return text.removeprefix(tokenizer.bos_token)
 
 
+def request_text(tokenizer, request: str, prompt_format: str) -> str:
+    """A request as the model is asked it, up to where it answers in words of its own, without BOS.
+
+    Chat: the user's turn, with the model's begun. Plain, of models without turns: as `frame_text` asks.
+    """
+    return chat_text(tokenizer, [request]) if prompt_format == "chat" else frame_text(tokenizer, request, prompt_format)
+
+
 def solved(question: Question, order: Order, prompt_format: str) -> tuple[str, str]:
     """A question and its right answer as one of `frame_text`'s `earlier` ones."""
     letter = LETTERS[order.index(question.answer)]
