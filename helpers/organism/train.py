@@ -80,7 +80,7 @@ class ModelSettings:
     initializer_range: float = 0.09
     # one step's data
     prompts_per_step: int = 24
-    text_rows_per_step: int = 8
+    text_rows_per_step: int = 6
     row_length: int = 128
     prose_texts: int = 40
     second_wording_share: float = 0.3
