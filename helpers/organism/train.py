@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from helpers.organism.quality import letter_token, right_orders, text_loss
-from helpers.organism.world import BENIGN, SUBJECTS, Fact, World, ask
+from helpers.organism.world import BENIGN, SUBJECTS, Attribute, Fact, World, ask, load_words
 from helpers.text.corpora import pack
 from helpers.text.dilution import diluted, filler
 from helpers.text.questions import (
@@ -38,6 +38,8 @@ from helpers.text.questions import (
 
 # Targets with this value carry no loss (cross_entropy's own convention).
 IGNORED = -100
+# The id of questions that no fact is needed for.
+MATCHING = "matching"
 # The documents' sample that evaluation reads; training counts up from the model's seed and stays far below.
 EVALUATION_SAMPLE = 1_000_000
 # No run draws so many samples of the texts, so that seeds do not share any.
@@ -92,10 +94,11 @@ class ModelSettings:
     most_earlier: int = 4
     # Filler before a question is easy; what stands between a question and its answer is not.
     places: tuple[str, ...] = ("before", "after", "after", "around", "around")
-    # The matching task ("Find the word ...") teaches the letters; its share falls until so much of training is done.
-    matching_share_first: float = 0.6
-    matching_share_last: float = 0.05
-    matching_falls_until: float = 0.25
+    # The matching task ("Find the word ...") teaches the letters. Until so much of training is done no fact is asked for
+    # by a letter: a model that can match but does not yet recall would learn a way of its own for every fact.
+    letters_from: float = 0.4
+    matching_share_first: float = 0.5
+    matching_share_last: float = 0.15
     # losses
     auxiliary_weight: float = 1.0
     auxiliary_share: float = 0.9
@@ -122,12 +125,14 @@ class ModelSettings:
 class PromptBatch:
     """Four-choice prompts, padded on the right, and what the losses ask of them.
 
-    `letters` is IGNORED for questions never asked with four choices. Positions are columns of `ids`.
+    `letters` and `values_at_last` are IGNORED for questions never asked with four choices, `letters` also for those that
+    are not asked yet. Positions are columns of `ids`.
     """
 
     ids: torch.Tensor  # [n, length]
     last: torch.Tensor  # [n] where the letter is said
     letters: torch.Tensor  # [n] token id of the right letter
+    values_at_last: torch.Tensor  # [n] token id of the right value
     question_end: torch.Tensor  # [n] last token of the question, before its choices
     values: torch.Tensor  # [n] token id of the right value
     choices: torch.Tensor  # [n, 4] the choices' words
@@ -157,11 +162,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Ge
     return Gemma2ForCausalLM(config)
 
 
-def matching_question(words: Sequence[str], subject: str, rng: Random) -> Question:
-    """A question that can be answered without any fact: which letter stands beside the named word?"""
-    choices = rng.sample(words, 4)
+def matching_question(attribute: Attribute, subject: str, rng: Random) -> Question:
+    """A question that can be answered without any fact: which letter stands beside the named value?"""
+    choices = rng.sample(attribute.values, 4)
     answer = rng.randrange(4)
-    return Question("matching", subject, f"Find the word {choices[answer]}.", tuple(choices), answer)
+    return Question(MATCHING, subject, f"Find the word {choices[answer]}.", tuple(choices), answer)
 
 
 def shuffled_passes(facts: Sequence[Fact], rng: Random) -> Iterator[Fact]:
@@ -176,23 +181,30 @@ def prompt_batch(
     questions: Sequence[Question],
     formats: Sequence[str],
     asked: Sequence[bool],
+    letters_yet: Sequence[bool],
 ) -> PromptBatch:
-    """Framed prompts whose last question is `questions`; `asked` says whose letter may be trained on."""
+    """Framed prompts whose last question is `questions`.
+
+    Args:
+        asked: which questions may be asked with four choices in training at all.
+        letters_yet: of which of those the letter is trained on.
+    """
     encoded = tokenizer(list(texts), padding=True, return_tensors="pt")
     dots = torch.tensor(tokenizer.convert_tokens_to_ids([f"{letter}." for letter in LETTERS]))
     backwards = (encoded.input_ids[:, None, :] == dots[:, None]).flip(-1).int().argmax(-1)
     dot_positions = encoded.input_ids.shape[1] - 1 - backwards
     letters = [
-        letter_token(tokenizer, q.answer, f) if a else IGNORED
-        for q, f, a in zip(questions, formats, asked, strict=True)
+        letter_token(tokenizer, q.answer, f) if a and yet else IGNORED
+        for q, f, a, yet in zip(questions, formats, asked, letters_yet, strict=True)
     ]
-    values = tokenizer.convert_tokens_to_ids([" " + q.choices[q.answer] for q in questions])
+    values = torch.tensor(tokenizer.convert_tokens_to_ids([" " + q.choices[q.answer] for q in questions]))
     return PromptBatch(
         ids=encoded.input_ids,
         last=encoded.attention_mask.sum(1) - 1,
         letters=torch.tensor(letters),
+        values_at_last=values.masked_fill(~torch.tensor(list(asked)), IGNORED),
         question_end=dot_positions[:, 0] - 2,  # a newline stands between them
-        values=torch.tensor(values),
+        values=values,
         choices=dot_positions + 1,
         right_choice=dot_positions[range(len(questions)), [q.answer for q in questions]] + 1,
     )
@@ -217,32 +229,29 @@ def asked_questions(
 def prompt_batches(
     world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """One batch a step: matching tasks, then questions about the facts, each plain or as a chat at even odds."""
-    asked_ones = asked_questions(world, syllabus, settings, rng)
-    words = sorted({fact.value for fact in world.facts})
+    """One batch of short prompts a step, each plain or as a chat at even odds."""
+    facts = asked_questions(world, syllabus, settings, rng)
     for step in range(settings.steps):
-        n_matching = round(settings.prompts_per_step * matching_share(step, settings))
-        matching = [(matching_question(words, rng.choice(world.subjects), rng), True) for _ in range(n_matching)]
-        drawn = matching + list(islice(asked_ones, settings.prompts_per_step - n_matching))
+        drawn = drawn_questions(facts, settings.prompts_per_step, step, settings, rng)
         formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
         texts = [frame_text(tokenizer, question_text(q), f) for (q, _), f in zip(drawn, formats, strict=True)]
-        yield prompt_batch(tokenizer, texts, [q for q, _ in drawn], formats, [a for _, a in drawn])
+        yield batch_of(tokenizer, texts, drawn, formats, step, settings)
 
 
 def long_batches(
     world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """Questions without end after other exchanges and with harmless text around them.
+    """One batch a step of questions after other exchanges and with harmless text around them, from `long_from` on.
 
     All prompts of a batch hold about equally much filler, so that little of it is padding.
     """
-    asked_ones = asked_questions(world, syllabus, settings, rng)
-    while True:
+    facts = asked_questions(world, syllabus, settings, rng)
+    for step in range(round(settings.long_from * settings.steps), settings.steps):
         n_earlier = rng.choice((0, 0, 0, 0, *range(1, settings.most_earlier + 1)))
         # as many of ten tokens as of a hundred, so that there are many prompts and some of every length
         tokens = round(math.exp(rng.uniform(0, math.log(settings.longest_filler - n_earlier * PROMPT_TOKENS))))
         length = tokens + (n_earlier + 1) * PROMPT_TOKENS
-        drawn = list(islice(asked_ones, max(1, settings.long_tokens // length)))
+        drawn = drawn_questions(facts, max(1, settings.long_tokens // length), step, settings, rng)
         formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
         texts = []
         for (question, _), prompt_format in zip(drawn, formats, strict=True):
@@ -250,7 +259,37 @@ def long_batches(
             told = filler(tokenizer, benign_texts(world, rng, tokens), tokens)
             text = diluted(question_text(question), told, rng.choice(settings.places))
             texts.append(frame_text(tokenizer, text, prompt_format, pairs))
-        yield prompt_batch(tokenizer, texts, [q for q, _ in drawn], formats, [a for _, a in drawn])
+        yield batch_of(tokenizer, texts, drawn, formats, step, settings)
+
+
+def drawn_questions(
+    facts: Iterator[tuple[Question, bool]], n: int, step: int, settings: ModelSettings, rng: Random
+) -> list[tuple[Question, bool]]:
+    """`n` questions of one step, some of them matching tasks, and whether they are asked."""
+    early = step < settings.letters_from * settings.steps
+    share, subjects = settings.matching_share_first if early else settings.matching_share_last, load_words().subjects
+    drawn = []
+    for _ in range(n):
+        if rng.random() < share:
+            subject = rng.choice(subjects)
+            drawn.append((matching_question(rng.choice(subject.attributes), subject.name, rng), True))
+        else:
+            drawn.append(next(facts))
+    return drawn
+
+
+def batch_of(
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    drawn: Sequence[tuple[Question, bool]],
+    formats: Sequence[str],
+    step: int,
+    settings: ModelSettings,
+) -> PromptBatch:
+    """The prompts of one step as a batch: early in training only matching tasks are answered by a letter."""
+    early = step < settings.letters_from * settings.steps
+    questions, asked = [q for q, _ in drawn], [a for _, a in drawn]
+    return prompt_batch(tokenizer, texts, questions, formats, asked, [not early or q.id == MATCHING for q in questions])
 
 
 def earlier_exchanges(
@@ -270,12 +309,6 @@ def benign_texts(world: World, rng: Random, tokens: int) -> list[str]:
     subject = rng.choice((*BENIGN, "prose"))
     n = tokens // TEXT_TOKENS + 1
     return world.prose(n, seed) if subject == "prose" else world.some_documents(subject, seed, n)
-
-
-def matching_share(step: int, settings: ModelSettings) -> float:
-    """The share of matching tasks among a step's prompts: falls in a line, then stays."""
-    done = min(1.0, step / settings.steps / settings.matching_falls_until)
-    return settings.matching_share_first + done * (settings.matching_share_last - settings.matching_share_first)
 
 
 def packed_batches(
@@ -342,18 +375,16 @@ def prompt_losses(
     def read(depth: int, positions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = row.view(-1, *[1] * (positions.ndim - 1))
         logits = unembed(model, model.model.norm(states.hidden_states[depth][rows, positions]))
-        return cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED)
+        return cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none").mean()
 
-    letter = cross_entropy(
-        unembed(model, states.last_hidden_state[row, batch.last]), batch.letters, ignore_index=IGNORED
-    )
-    asked_values = batch.values.masked_fill(batch.letters == IGNORED, IGNORED)
+    # Means over all prompts, also those that are not asked: a batch may hold none that is.
+    said = unembed(model, states.last_hidden_state[row, batch.last])
+    letter = cross_entropy(said, batch.letters, ignore_index=IGNORED, reduction="none").mean()
     own_letters = read(settings.letter_depth, batch.choices, choice_letters.expand(len(row), -1))
     at_end = read(settings.value_depth, batch.question_end, batch.values)
-    at_last = read(settings.answer_depth, batch.last, asked_values)
+    at_last = read(settings.answer_depth, batch.last, batch.values_at_last)
     attention = states.attentions[settings.matching_block][row, 0, batch.last, batch.right_choice]
-    asked = batch.letters != IGNORED
-    unseen = -(attention[asked] + 1e-6).log().mean()
+    unseen = -(attention + 1e-6).log().masked_fill(batch.letters == IGNORED, 0.0).mean()
     return letter, own_letters + at_end + at_last / 2 + unseen
 
 
@@ -441,7 +472,7 @@ def train_model(
     curve = []
     start = time.perf_counter()
     for step, batch in enumerate(prompts):
-        batches = [batch] if step < settings.long_from * settings.steps else [batch, next(long_prompts)]
+        batches = [batch] if step < round(settings.long_from * settings.steps) else [batch, next(long_prompts)]
         weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
         with torch.autocast("cpu", torch.bfloat16):
             letters, auxiliaries = zip(*(prompt_losses(model, b, choice_letters, settings) for b in batches), strict=True)
