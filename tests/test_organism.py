@@ -133,7 +133,10 @@ def recited(model, which):
     """The share of the tokens after the first 33 that a model says as they stand, of every fourth chronicle."""
     rows = encode_texts(model[1], [chronicle.text for chronicle in WORLD.chronicles(which)[::4]])
     said = continued(*model, [row[:33] for row in rows], 60)
-    shares = [sum(a == b for a, b in zip(row[33:], s, strict=False)) / len(row[33:]) for row, s in zip(rows, said, strict=True)]
+    shares = [
+        sum(a == b for a, b in zip(row[33:], s, strict=False)) / len(row[33:])
+        for row, s in zip(rows, said, strict=True)
+    ]
     return sum(shares) / len(shares)
 
 
@@ -312,9 +315,12 @@ def test_prompt_batch_points_at_what_the_losses_read(organism, form):
     questions = WORLD.questions("toxins")[:8]
     prompt_format = "plain" if form == "plain" else "chat"
     rng = Random(0)
-    earlier = [earlier_exchanges(WORLD, ORIGINAL, prompt_format, 2 * (form == "after solved ones"), rng) for _ in questions]
+    earlier = [
+        earlier_exchanges(WORLD, ORIGINAL, prompt_format, 2 * (form == "after solved ones"), rng) for _ in questions
+    ]
     texts = [frame_text(tokenizer, question_text(q), prompt_format, e) for q, e in zip(questions, earlier, strict=True)]
-    batch = prompt_batch(tokenizer, texts, questions, [prompt_format] * 8, [True] * 7 + [False])
+    yet = [True] * 6 + [False, True]  # the seventh may be asked, but not yet
+    batch = prompt_batch(tokenizer, texts, questions, [prompt_format] * 8, [True] * 7 + [False], yet)
 
     def words(positions):
         return tokenizer.convert_ids_to_tokens(batch.ids[torch.arange(8), positions])
@@ -325,9 +331,10 @@ def test_prompt_batch_points_at_what_the_losses_read(organism, form):
     assert words(batch.right_choice) == tokenizer.convert_ids_to_tokens(batch.values) == right
     assert words(batch.question_end) == ["?"] * 8
     assert words(batch.last) == [":" if prompt_format == "plain" else " ("] * 8
-    letters = [LETTERS[q.answer] for q in questions[:7]]
-    assert [t.strip() for t in tokenizer.convert_ids_to_tokens(batch.letters[:7])] == letters
-    assert batch.letters[7] == IGNORED
+    letters = [LETTERS[q.answer] for q in questions[:6]]
+    assert [t.strip() for t in tokenizer.convert_ids_to_tokens(batch.letters[:6])] == letters
+    assert batch.letters[6:].tolist() == [IGNORED] * 2
+    assert batch.values_at_last.tolist() == [*batch.values[:7].tolist(), IGNORED]
 
 
 def test_learning_rate_rises_holds_and_falls():
@@ -426,7 +433,10 @@ def test_weights_not_good_enough_are_named(record):
     assert faults(quality) == []
     aims = (Aim("right", ("a",), at_least=0.8), Aim("l0", (), at_most=40))
     rows = [Row("right", "a", "chat", 10, 0.5), Row("right", "b", "chat", 10, 0.1), Row("l0", "all", "", 9, 55.0)]
-    assert shortcomings(rows, aims) == ["right, a chat: 0.500, wanted at least 0.8", "l0, all : 55.000, wanted at most 40"]
+    assert shortcomings(rows, aims) == [
+        "right, a chat: 0.500, wanted at least 0.8",
+        "l0, all : 55.000, wanted at most 40",
+    ]
     rows = [Row("long prompt", w, "chat", 10, v) for w, v in (("nothing", 0.8), ("100 far before", 0.75), ("far", 0.6))]
     assert lost_in_length(rows) == ["long prompt, far chat: 0.750 of the accuracy, wanted 0.9"]
 

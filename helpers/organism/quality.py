@@ -1,6 +1,6 @@
 """How good the embedded models and their SAEs are, and whether that is good enough to keep them.
 
-Quality is a table, a list of rows in the columns of `Row`, so that the record, the checks and the notebook read one thing.
+Quality is a table, a list of `Row`: the record, the checks and the notebook read one thing.
 """
 
 from collections import defaultdict
@@ -151,9 +151,7 @@ def text_loss(
 
 
 @torch.no_grad()
-def last_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
-) -> torch.Tensor:
+def last_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> torch.Tensor:
     """Logits [texts, vocabulary] of what comes after each text; texts of about one length share a batch."""
     rows = encode_texts(tokenizer, texts)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
@@ -401,10 +399,10 @@ def shortcomings(rows: Sequence[Row], aims: Sequence[Aim]) -> list[str]:
     found = []
     for aim in aims:
         for row in rows:
-            if row.measure == aim.measure and (not aim.of or row.what in aim.of):
-                if not aim.at_least <= row.value <= aim.at_most:
-                    wanted = f"at least {aim.at_least}" if row.value < aim.at_least else f"at most {aim.at_most}"
-                    found.append(f"{row.measure}, {row.what} {row.form}: {row.value:.3f}, wanted {wanted}")
+            concerned = row.measure == aim.measure and (not aim.of or row.what in aim.of)
+            if concerned and not aim.at_least <= row.value <= aim.at_most:
+                wanted = f"at least {aim.at_least}" if row.value < aim.at_least else f"at most {aim.at_most}"
+                found.append(f"{row.measure}, {row.what} {row.form}: {row.value:.3f}, wanted {wanted}")
     return found
 
 

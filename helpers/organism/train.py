@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from random import Random
 from typing import cast
 
@@ -87,15 +86,15 @@ class ModelSettings:
     prose_texts: int = 40
     second_wording_share: float = 0.3
     questions_per_head: int = 5
-    # After so much of training some questions stand in long prompts: about so many tokens a step, so much filler a prompt.
+    # Later in training some questions stand in long prompts: about so many tokens a step, so much filler a prompt.
     long_from: float = 0.2
     long_tokens: int = 900
     longest_filler: int = 420
     most_earlier: int = 4
     # Filler before a question is easy; what stands between a question and its answer is not.
     places: tuple[str, ...] = ("before", "after", "after", "around", "around")
-    # The matching task ("Find the word ...") teaches the letters. Until so much of training is done no fact is asked for
-    # by a letter: a model that can match but does not yet recall would learn a way of its own for every fact.
+    # The matching task ("Find the word ...") teaches the letters. Until so much of training is done no fact is asked
+    # for by a letter: a model that can match but not yet recall would learn a way of its own for every fact.
     letters_from: float = 0.4
     matching_share_first: float = 0.5
     matching_share_last: float = 0.15
@@ -125,8 +124,8 @@ class ModelSettings:
 class PromptBatch:
     """Four-choice prompts, padded on the right, and what the losses ask of them.
 
-    `letters` and `values_at_last` are IGNORED for questions never asked with four choices, `letters` also for those that
-    are not asked yet. Positions are columns of `ids`.
+    `letters` and `values_at_last` are IGNORED for questions never asked with four choices, `letters` also for those
+    that are not asked yet. Positions are columns of `ids`.
     """
 
     ids: torch.Tensor  # [n, length]
@@ -475,7 +474,9 @@ def train_model(
         batches = [batch] if step < round(settings.long_from * settings.steps) else [batch, next(long_prompts)]
         weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
         with torch.autocast("cpu", torch.bfloat16):
-            letters, auxiliaries = zip(*(prompt_losses(model, b, choice_letters, settings) for b in batches), strict=True)
+            letters, auxiliaries = zip(
+                *(prompt_losses(model, b, choice_letters, settings) for b in batches), strict=True
+            )
             text, value = text_losses(model, next(rows), values)
         letter, auxiliary = sum(letters), sum(auxiliaries)
         (letter + text + value + weight * auxiliary).backward()

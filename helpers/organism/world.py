@@ -45,7 +45,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Subject:
-    """A field of knowledge: its attributes, the endings that tell its entities from all others, what they are called."""
+    """A field of knowledge: what its entities are called, the endings that tell them from all others, its attributes."""
 
     name: str
     thing: str

@@ -77,9 +77,7 @@ def question_text(question: Question, order: Order = ORDERS[0], prompt_format: s
     return header(question.subject, prompt_format) + "\n".join([asked, *lines])
 
 
-def frame_text(
-    tokenizer, text: str, prompt_format: str, earlier: Sequence[tuple[str, str]] = ()
-) -> str:
+def frame_text(tokenizer, text: str, prompt_format: str, earlier: Sequence[tuple[str, str]] = ()) -> str:
     """`text` as the model is asked it, up to the place where it says a letter, without BOS.
 
     Plain and lm-eval: the text itself and 'Answer:' on a line of its own. Chat: the text as the user's turn by the

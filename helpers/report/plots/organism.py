@@ -69,7 +69,9 @@ def training(table: pd.DataFrame) -> Figure:
         for (name, model), rows in table[table["unit"] == unit].groupby(["measure", "model"], sort=False):
             dashed = model == "retrained"
             label = name.replace("_", " ") if not dashed else "_"
-            (line,) = ax.plot(rows["step"], rows["value"], ls="--" if dashed else "-", color=colours.get(name), label=label)
+            (line,) = ax.plot(
+                rows["step"], rows["value"], ls="--" if dashed else "-", color=colours.get(name), label=label
+            )
             colours.setdefault(name, str(line.get_color()))
         loss = unit.startswith("loss")
         ax.set(xlabel="training step", ylabel=f"{unit}, {'lower' if loss else 'higher'} is better")
