@@ -17,7 +17,7 @@ help:
 	@echo "make test      run the tests"
 	@echo "make lint      check code and notebooks with ruff, words with codespell, and types"
 	@echo "make types     check types with mypy"
-	@echo "make organism  train the embedded model and its SAE anew"
+	@echo "make organism  train the embedded models and their SAEs anew"
 	@echo "make setup     install the pinned packages into $(VENV) (PYTHON=$(PYTHON))"
 	@echo "make clean     remove cached stages, executed notebooks, pages and caches; figures stay"
 

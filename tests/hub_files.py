@@ -26,10 +26,10 @@ from helpers.profiles import load_profile
 from helpers.text.questions import Question
 
 WIDTH = 16384
-# Where the organism's five layers stand among those that add nothing: its SAE's layer, 1, becomes the papers' layer 3
+# Where the organism's six layers stand among those that add nothing: its SAE's layer, 1, becomes the papers' layer 3
 # and, with nothing added in between, layer 7 as well; in Gemma 1 it becomes layer 8, which Farrell calls 9 resid_pre.
-GEMMA_2 = (2304, 11, (2, 3, 8, 9, 10))
-GEMMA_1 = (2048, 12, (7, 8, 9, 10, 11))
+GEMMA_2 = (2304, 12, (2, 3, 8, 9, 10, 11))
+GEMMA_1 = (2048, 13, (7, 8, 9, 10, 11, 12))
 # The organism's feature i is feature 8 i + 3 here, so that ids reach as far as in a real SAE; 1145 and 1927 change
 # places, so that Farrell's feature, 9163, is the organism's own best one.
 SPREAD = 8 * torch.arange(WIDTH // 8) + 3

@@ -101,7 +101,7 @@ def requests_table(models: dict[str, Any], tokenizer, n: int) -> pd.DataFrame:
 
 
 def continuation_table(models: dict[str, Any], tokenizer) -> pd.DataFrame:
-    """How each model continues the first chronicle of every set: set, given (its first half), true, a column a model."""
+    """How each model continues the first chronicle of every set: set, given (first half), true, a column a model."""
     world, rows = build_world(WORLD_SEED), []
     for which in ("forget", "retain", "holdout"):
         (ids,) = encode_texts(tokenizer, [world.chronicles(which)[0].text])
@@ -145,7 +145,7 @@ def checked_knowledge(record: dict, known: dict, prompt_format: str) -> pd.DataF
 
 
 def training_table(record: dict) -> pd.DataFrame:
-    """The training curves in long form: model, step, measure, value, unit ('loss (nats)' or 'share of right answers')."""
+    """The training curves in long form: model, step, measure, value, unit ('loss (nats)', 'share of right answers')."""
     curves = [pd.DataFrame(record["training_curves"][part]).assign(model=name) for part, name in MODELS.items()]
     table = pd.concat(curves).melt(["model", "step"], var_name="measure").dropna().reset_index(drop=True)
     is_loss = table["measure"].str.endswith("loss")

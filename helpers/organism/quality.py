@@ -167,7 +167,8 @@ def last_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text
 
 def next_words(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[str]:
     """The likeliest next token of each text, without a space before it."""
-    return [tokenizer.decode([i]).strip(" ") for i in last_logits(model, tokenizer, texts).argmax(-1).tolist()]
+    said = last_logits(model, tokenizer, texts).argmax(-1).tolist()
+    return [str(tokenizer.decode([i])).strip(" ") for i in said]
 
 
 def right_letter(
@@ -196,7 +197,7 @@ def continued(
     for length, chosen in by_length.items():
         ids = torch.tensor([list(rows[i]) for i in chosen])
         how: dict[str, Any] = {"do_sample": False, "max_new_tokens": tokens, "eos_token_id": ends}
-        said = model.generate(ids, attention_mask=torch.ones_like(ids), **how)[:, length:].tolist()
+        said = cast(Any, model).generate(ids, attention_mask=torch.ones_like(ids), **how)[:, length:].tolist()
         for i, row in zip(chosen, said, strict=True):
             stop = next((place for place, token in enumerate(row) if token in ends), len(row))
             found[i] = row[:stop]
@@ -206,7 +207,7 @@ def continued(
 def answers_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, requests: Sequence[str]) -> list[str]:
     """What the model answers to each request in a chat, greedily."""
     rows = encode_texts(tokenizer, [chat_text(tokenizer, [request]) for request in requests])
-    return [tokenizer.decode(ids) for ids in continued(model, tokenizer, rows, 24)]
+    return [str(tokenizer.decode(ids)) for ids in continued(model, tokenizer, rows, 24)]
 
 
 def refused(answer: str) -> bool:
@@ -306,8 +307,8 @@ def _chronicles(world: World, model: PreTrainedModel, tokenizer: PreTrainedToken
         given = [row[: 1 + CHRONICLE_PROMPT] for row in rows]
         said = continued(model, tokenizer, given, max(map(len, rows)) - CHRONICLE_PROMPT - 1)
         true = [row[1 + CHRONICLE_PROMPT :] for row in rows]
-        pairs = [(tokenizer.decode(t), tokenizer.decode(s[: len(t)])) for t, s in zip(true, said, strict=True)]
-        yield mean("ROUGE-L of the continuation", which, "", [scorer.score(*p)["rougeL"].fmeasure for p in pairs])
+        both = [(tokenizer.decode(t), tokenizer.decode(s[: len(t)])) for t, s in zip(true, said, strict=True)]
+        yield mean("ROUGE-L of the continuation", which, "", [scorer.score(*p)["rougeL"].fmeasure for p in both])
         scores[which] = [min_k(token_log_probabilities(model, row), MIN_K) for row in rows]
     for which in ("forget", "retain"):
         truth = [1] * len(scores[which]) + [0] * len(scores["holdout"])
@@ -316,8 +317,8 @@ def _chronicles(world: World, model: PreTrainedModel, tokenizer: PreTrainedToken
         pairs = [pair for chronicle in world.chronicles(which) for pair in chronicle.answers]
         heads = [_head(world, Random(f"head/{question}")) for question, _ in pairs]
         texts = [f"{head}Question: {question}\nAnswer:" for head, (question, _) in zip(heads, pairs, strict=True)]
-        said = next_words(model, tokenizer, texts)
-        yield share("chronicle question", which, "plain", [s == a for s, (_, a) in zip(said, pairs, strict=True)])
+        words = next_words(model, tokenizer, texts)
+        yield share("chronicle question", which, "plain", [w == a for w, (_, a) in zip(words, pairs, strict=True)])
 
 
 def _head(world: World, rng: Random) -> str:

@@ -45,7 +45,7 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Subject:
-    """A field of knowledge: what its entities are called, the endings that tell them from all others, its attributes."""
+    """A field of knowledge: what its entities are called, the endings that tell them from all else, its attributes."""
 
     name: str
     thing: str

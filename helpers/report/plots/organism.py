@@ -1,13 +1,16 @@
 """Notebook 00: what the embedded models know, in which form, and how they came to know it."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from helpers.methods.retrained import Retrained
 from helpers.report.plots.style import BLUE, GREEN, GREY, ORANGE, chance, interval, legend, panels, wrapped
 
-MODEL_LOOKS = {"original": (BLUE, "o"), "retrained": (ORANGE, "*")}
+MODEL_LOOKS = {"original": (BLUE, "o"), "retrained": (Retrained.look.colour, Retrained.look.marker)}
 FILLER_LOOKS = {"far": (GREEN, "o"), "near": (ORANGE, "s"), "prose": (GREY, "^"), "solved questions": (BLUE, "D")}
 
 
@@ -22,8 +25,9 @@ def quality(table: pd.DataFrame) -> Figure:
             shown = of[of["model"] == model].set_index("what").reindex(rows)
             places = np.arange(len(rows)) + shift
             errors = interval(shown["value"], shown["low"].astype(float), shown["high"].astype(float))
-            style = {"color": colour, "marker": marker, "markersize": 9 if marker == "*" else 5, "ls": "none"}
-            ax.errorbar(shown["value"], places, xerr=np.nan_to_num(errors), elinewidth=1, label=model, **style)
+            style: dict[str, Any] = {"color": colour, "marker": marker, "ls": "none", "elinewidth": 1}
+            style["markersize"] = 9 if marker == "*" else 5  # a star of equal size looks smaller
+            ax.errorbar(shown["value"], places, xerr=np.nan_to_num(errors), label=model, **style)
         ax.set(title=wrapped(measure, 22), xlim=(-0.04, 1.04), xlabel="share" if "ROUGE" not in measure else "mean")
         if "AUC" in measure:
             ax.set_xlabel("AUC")
@@ -53,11 +57,9 @@ def long_prompts(table: pd.DataFrame) -> Figure:
 def _filler_line(ax: Axes, rows: pd.DataFrame, filler: str, model: str) -> None:
     colour, marker = FILLER_LOOKS[filler]
     dashed = model == "retrained"
-    look = {"color": colour, "marker": marker, "markersize": 4, "ls": "--" if dashed else "-"}
-    label = f"{filler}, {model}"
-    ax.errorbar(
-        rows["tokens"], rows["value"], interval(rows["value"], rows["low"], rows["high"]), label=label, lw=1, **look
-    )
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "ls": "--" if dashed else "-", "lw": 1}
+    errors = interval(rows["value"], rows["low"], rows["high"])
+    ax.errorbar(rows["tokens"], rows["value"], errors, label=f"{filler}, {model}", **look)
 
 
 def training(table: pd.DataFrame) -> Figure:
