@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import cast
 
@@ -21,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from helpers.organism.quality import letter_token, right_orders, text_loss
-from helpers.organism.world import BENIGN, SUBJECTS, Attribute, Fact, World, ask, load_words
+from helpers.organism.world import BENIGN, SUBJECTS, Attribute, Fact, World, ask
 from helpers.text.corpora import pack
 from helpers.text.dilution import diluted, filler
 from helpers.text.questions import (
@@ -80,24 +81,23 @@ class ModelSettings:
     # With the usual 0.02 attention stays flat at this size and the letter never rises above chance.
     initializer_range: float = 0.09
     # one step's data
-    prompts_per_step: int = 24
+    questions_per_step: int = 16
     text_rows_per_step: int = 6
     row_length: int = 128
     prose_texts: int = 40
     second_wording_share: float = 0.3
     questions_per_head: int = 5
-    # Later in training some questions stand in long prompts: about so many tokens a step, so much filler a prompt.
-    long_from: float = 0.2
+    # Once facts are asked for, some stand in long prompts: about so many tokens a step, so much filler a prompt.
     long_tokens: int = 900
     longest_filler: int = 420
     most_earlier: int = 4
     # Filler before a question is easy; what stands between a question and its answer is not.
     places: tuple[str, ...] = ("before", "after", "after", "around", "around")
-    # The matching task ("Find the word ...") teaches the letters. Until so much of training is done no fact is asked
-    # for by a letter: a model that can match but not yet recall would learn a way of its own for every fact.
-    letters_from: float = 0.4
-    matching_share_first: float = 0.5
-    matching_share_last: float = 0.15
+    # The matching task ("Find the word ...") teaches the letters; beside every short question stands one about the same
+    # value. Until so much of training is done no fact is asked for by a letter, so that recall comes first.
+    letters_from: float = 0.25
+    exchanged_share: float = 0.5
+    long_matching_share: float = 0.15
     # losses
     auxiliary_weight: float = 1.0
     auxiliary_share: float = 0.9
@@ -136,6 +136,7 @@ class PromptBatch:
     values: torch.Tensor  # [n] token id of the right value
     choices: torch.Tensor  # [n, 4] the choices' words
     right_choice: torch.Tensor  # [n] the right choice's word
+    partners: torch.Tensor  # [n] the prompt whose residual at its last token stands in for this one's, itself for none
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Gemma2ForCausalLM:
@@ -161,11 +162,12 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Ge
     return Gemma2ForCausalLM(config)
 
 
-def matching_question(attribute: Attribute, subject: str, rng: Random) -> Question:
+def matching_question(attribute: Attribute, value: str, subject: str, rng: Random) -> Question:
     """A question that can be answered without any fact: which letter stands beside the named value?"""
-    choices = rng.sample(attribute.values, 4)
+    choices = rng.sample([other for other in attribute.values if other != value], 3)
     answer = rng.randrange(4)
-    return Question(MATCHING, subject, f"Find the word {choices[answer]}.", tuple(choices), answer)
+    choices.insert(answer, value)
+    return Question(MATCHING, subject, f"Find the word {value}.", tuple(choices), answer)
 
 
 def shuffled_passes(facts: Sequence[Fact], rng: Random) -> Iterator[Fact]:
@@ -206,13 +208,21 @@ def prompt_batch(
         values=values,
         choices=dot_positions + 1,
         right_choice=dot_positions[range(len(questions)), [q.answer for q in questions]] + 1,
+        partners=torch.arange(len(questions)),
     )
 
 
-def asked_questions(
-    world: World, syllabus: Syllabus, settings: ModelSettings, rng: Random
-) -> Iterator[tuple[Question, bool]]:
-    """Questions without end about the syllabus' facts, wrong choices and order drawn anew, and whether they are asked.
+@dataclass(frozen=True)
+class Drawn:
+    """A question about a fact, wrong choices and order drawn anew, and whether its letter may ever be trained on."""
+
+    fact: Fact
+    question: Question
+    asked: bool
+
+
+def drawn_questions(world: World, syllabus: Syllabus, settings: ModelSettings, rng: Random) -> Iterator[Drawn]:
+    """Questions without end about the syllabus' facts.
 
     An asked one is worded as in the exam or in the second wording. One that is never asked keeps the exam's wording.
     """
@@ -222,73 +232,62 @@ def asked_questions(
         question = ask(fact, rng)
         if asked and rng.random() < settings.second_wording_share:
             question = replace(question, question=fact.attribute.short.format(e=fact.entity))
-        yield question, asked
+        yield Drawn(fact, question, asked)
 
 
 def prompt_batches(
     world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """One batch of short prompts a step, each plain or as a chat at even odds."""
-    facts = asked_questions(world, syllabus, settings, rng)
+    """One batch of short prompts a step: questions, then as many matching tasks about their values in the same form.
+
+    Once facts are asked for, some pairs exchange their residuals at the last token (interchange intervention training,
+    Geiger et al. 2022), so that what names the letter is the value alone and not whose value it is. Questions that are
+    never asked take no part.
+    """
+    facts = drawn_questions(world, syllabus, settings, rng)
     for step in range(settings.steps):
-        drawn = drawn_questions(facts, settings.prompts_per_step, step, settings, rng)
-        formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
-        texts = [frame_text(tokenizer, question_text(q), f) for (q, _), f in zip(drawn, formats, strict=True)]
-        yield batch_of(tokenizer, texts, drawn, formats, step, settings)
+        yet = step >= settings.letters_from * settings.steps
+        drawn = list(islice(facts, settings.questions_per_step))
+        matching = [matching_question(d.fact.attribute, d.fact.value, d.fact.subject, rng) for d in drawn]
+        questions = [d.question for d in drawn] + matching
+        formats = [rng.choice(PROMPT_FORMATS) for _ in drawn] * 2
+        texts = [frame_text(tokenizer, question_text(q), f) for q, f in zip(questions, formats, strict=True)]
+        n = len(drawn)
+        batch = prompt_batch(
+            tokenizer, texts, questions, formats, [d.asked for d in drawn] + [True] * n, [yet] * n + [True] * n
+        )
+        exchanged = [yet and d.asked and rng.random() < settings.exchanged_share for d in drawn]
+        partners = [(i + n) % (2 * n) if exchanged[i % n] else i for i in range(2 * n)]
+        yield replace(batch, partners=torch.tensor(partners))
 
 
 def long_batches(
     world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """One batch a step of questions after other exchanges and with harmless text around them, from `long_from` on.
+    """Batches without end of questions, and a few matching tasks, after other exchanges and with harmless text around.
 
     All prompts of a batch hold about equally much filler, so that little of it is padding.
     """
-    facts = asked_questions(world, syllabus, settings, rng)
-    for step in range(round(settings.long_from * settings.steps), settings.steps):
+    facts = drawn_questions(world, syllabus, settings, rng)
+    while True:
         n_earlier = rng.choice((0, 0, 0, 0, *range(1, settings.most_earlier + 1)))
         # as many of ten tokens as of a hundred, so that there are many prompts and some of every length
         tokens = round(math.exp(rng.uniform(0, math.log(settings.longest_filler - n_earlier * PROMPT_TOKENS))))
         length = tokens + (n_earlier + 1) * PROMPT_TOKENS
-        drawn = drawn_questions(facts, max(1, settings.long_tokens // length), step, settings, rng)
+        drawn = list(islice(facts, max(1, settings.long_tokens // length)))
         formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
-        texts = []
-        for (question, _), prompt_format in zip(drawn, formats, strict=True):
+        texts, questions, asked = [], [], []
+        for one, prompt_format in zip(drawn, formats, strict=True):
+            matching = rng.random() < settings.long_matching_share
+            of = one.fact
+            question = matching_question(of.attribute, of.value, of.subject, rng) if matching else one.question
             pairs = earlier_exchanges(world, syllabus, prompt_format, n_earlier, rng)
             told = filler(tokenizer, benign_texts(world, rng, tokens), tokens)
             text = diluted(question_text(question), told, rng.choice(settings.places))
             texts.append(frame_text(tokenizer, text, prompt_format, pairs))
-        yield batch_of(tokenizer, texts, drawn, formats, step, settings)
-
-
-def drawn_questions(
-    facts: Iterator[tuple[Question, bool]], n: int, step: int, settings: ModelSettings, rng: Random
-) -> list[tuple[Question, bool]]:
-    """`n` questions of one step, some of them matching tasks, and whether they are asked."""
-    early = step < settings.letters_from * settings.steps
-    share, subjects = settings.matching_share_first if early else settings.matching_share_last, load_words().subjects
-    drawn = []
-    for _ in range(n):
-        if rng.random() < share:
-            subject = rng.choice(subjects)
-            drawn.append((matching_question(rng.choice(subject.attributes), subject.name, rng), True))
-        else:
-            drawn.append(next(facts))
-    return drawn
-
-
-def batch_of(
-    tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[str],
-    drawn: Sequence[tuple[Question, bool]],
-    formats: Sequence[str],
-    step: int,
-    settings: ModelSettings,
-) -> PromptBatch:
-    """The prompts of one step as a batch: early in training only matching tasks are answered by a letter."""
-    early = step < settings.letters_from * settings.steps
-    questions, asked = [q for q, _ in drawn], [a for _, a in drawn]
-    return prompt_batch(tokenizer, texts, questions, formats, asked, [not early or q.id == MATCHING for q in questions])
+            questions.append(question)
+            asked.append(matching or one.asked)
+        yield prompt_batch(tokenizer, texts, questions, formats, asked, [True] * len(drawn))
 
 
 def earlier_exchanges(
@@ -366,10 +365,20 @@ def prompt_losses(
 
     The auxiliary loss reads middle layers by the last norm and the unembedding. It asks that a choice's word knows its
     letter (`choice_letters`, four token ids) and that the question's end knows the right value; of asked questions,
-    also that the answer's place knows the value and that one head there attends to the choice that shows it.
+    also that the answer's place knows the value and that one head there attends to the choice that shows it. Residuals
+    are exchanged between partners where the answer's place has the value.
     """
-    states = model.model(input_ids=batch.ids, use_cache=False, output_hidden_states=True, output_attentions=True)
     row = torch.arange(len(batch.ids))
+    at = (row, batch.last)
+
+    def exchange(module: torch.nn.Module, given: object, residual: torch.Tensor) -> torch.Tensor:
+        return residual.index_put(at, residual[batch.partners, batch.last[batch.partners]])
+
+    hook = model.model.layers[settings.answer_depth - 1].register_forward_hook(exchange)
+    try:
+        states = model.model(input_ids=batch.ids, use_cache=False, output_hidden_states=True, output_attentions=True)
+    finally:
+        hook.remove()
 
     def read(depth: int, positions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = row.view(-1, *[1] * (positions.ndim - 1))
@@ -377,7 +386,7 @@ def prompt_losses(
         return cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none").mean()
 
     # Means over all prompts, also those that are not asked: a batch may hold none that is.
-    said = unembed(model, states.last_hidden_state[row, batch.last])
+    said = unembed(model, states.last_hidden_state[at])
     letter = cross_entropy(said, batch.letters, ignore_index=IGNORED, reduction="none").mean()
     own_letters = read(settings.letter_depth, batch.choices, choice_letters.expand(len(row), -1))
     at_end = read(settings.value_depth, batch.question_end, batch.values)
@@ -471,7 +480,7 @@ def train_model(
     curve = []
     start = time.perf_counter()
     for step, batch in enumerate(prompts):
-        batches = [batch] if step < round(settings.long_from * settings.steps) else [batch, next(long_prompts)]
+        batches = [batch] if step < settings.letters_from * settings.steps else [batch, next(long_prompts)]
         weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
         with torch.autocast("cpu", torch.bfloat16):
             letters, auxiliaries = zip(
