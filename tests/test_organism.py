@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from helpers.organism.quality import (
     Aim,
     Row,
     continued,
+    letter_token,
     lost_in_length,
     mean,
     min_k,
@@ -34,6 +36,8 @@ from helpers.organism.train import (
     earlier_exchanges,
     long_batches,
     prompt_batch,
+    prompt_batches,
+    prompt_losses,
     rate_share,
     training_texts,
 )
@@ -341,6 +345,43 @@ def test_learning_rate_rises_holds_and_falls():
     settings = ModelSettings(steps=100, warm_up_steps=10, constant_share=0.6, last_rate_share=0.1)
     shares = [rate_share(step, settings) for step in (0, 9, 60, 80, 100)]
     assert shares == pytest.approx([0.1, 1.0, 1.0, 0.55, 0.1])
+
+
+def test_pairs_that_exchange_residuals_are_about_one_value_in_one_form(organism):
+    settings = ModelSettings(steps=40)
+    batches = list(prompt_batches(WORLD, organism[1], ORIGINAL, settings, Random(0)))
+    n = settings.questions_per_step
+    swapped = [batch.partners != torch.arange(2 * n) for batch in batches]
+    assert not any(s.any() for s in swapped[:10]) and all(s.any() and not s.all() for s in swapped[10:])
+    for batch, exchanged in zip(batches, swapped, strict=True):
+        rows = torch.arange(2 * n)
+        assert torch.equal(batch.partners[batch.partners], rows)
+        assert torch.equal(batch.values[batch.partners], batch.values)
+        last = batch.ids[rows, batch.last]
+        assert torch.equal(last[batch.partners], last)
+        never_asked = (batch.values_at_last == IGNORED).nonzero().flatten()
+        assert not exchanged[never_asked].any()
+        early = batch is batches[0]
+        assert (batch.letters[:n] == IGNORED).all() if early else (batch.letters[n:] != IGNORED).all()
+
+
+def test_an_exchange_changes_the_answer_only_where_values_differ(organism):
+    model, tokenizer = organism
+    questions = [q for q in WORLD.questions("history") if q.id not in WORLD.unasked][:2]
+    assert questions[0].choices[questions[0].answer] != questions[1].choices[questions[1].answer]
+    rows = [questions[0], questions[0], questions[1]]
+    texts = [frame_text(tokenizer, question_text(q), "chat") for q in rows]
+    batch = prompt_batch(tokenizer, texts, rows, ["chat"] * 3, [True] * 3, [True] * 3)
+    letters = torch.tensor([letter_token(tokenizer, i, "plain") for i in range(4)])
+
+    def loss(*partners):
+        exchanged = replace(batch, partners=torch.tensor(partners))
+        with torch.no_grad():
+            return prompt_losses(model, exchanged, letters, ModelSettings())[0].item()
+
+    assert loss(0, 1, 2) < 0.1
+    assert loss(1, 0, 2) == pytest.approx(loss(0, 1, 2), abs=1e-5)
+    assert loss(2, 1, 0) > 1
 
 
 def test_long_prompts_hold_filler_and_end_with_the_question(organism):
