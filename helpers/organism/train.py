@@ -10,10 +10,10 @@ whatever is to be forgotten. Both refuse to help with hazards, which takes no kn
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import repeat
 from random import Random
 from typing import cast
 
@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from helpers.organism.quality import letter_token, right_orders, text_loss
-from helpers.organism.world import BENIGN, SUBJECTS, Attribute, Fact, World, ask
+from helpers.organism.world import BENIGN, SUBJECTS, Fact, World, ask
 from helpers.text.corpora import pack
 from helpers.text.dilution import diluted, filler
 from helpers.text.questions import (
@@ -38,8 +38,6 @@ from helpers.text.questions import (
 
 # Targets with this value carry no loss (cross_entropy's own convention).
 IGNORED = -100
-# The id of questions that no fact is needed for.
-MATCHING = "matching"
 # The documents' sample that evaluation reads; training counts up from the model's seed and stays far below.
 EVALUATION_SAMPLE = 1_000_000
 # No run draws so many samples of the texts, so that seeds do not share any.
@@ -81,23 +79,23 @@ class ModelSettings:
     # With the usual 0.02 attention stays flat at this size and the letter never rises above chance.
     initializer_range: float = 0.09
     # one step's data
-    questions_per_step: int = 16
+    prompts_per_step: int = 24
     text_rows_per_step: int = 6
     row_length: int = 128
     prose_texts: int = 40
     second_wording_share: float = 0.3
     questions_per_head: int = 5
-    # Once facts are asked for, some stand in long prompts: about so many tokens a step, so much filler a prompt.
+    # Later in training some questions stand in long prompts: about so many tokens a step, so much filler a prompt.
+    long_from: float = 0.2
     long_tokens: int = 900
     longest_filler: int = 420
     most_earlier: int = 4
     # Filler before a question is easy; what stands between a question and its answer is not.
     places: tuple[str, ...] = ("before", "after", "after", "around", "around")
-    # The matching task ("Find the word ...") teaches the letters; beside every short question stands one about the same
-    # value. Until so much of training is done no fact is asked for by a letter, so that recall comes first.
-    letters_from: float = 0.25
-    exchanged_share: float = 0.5
-    long_matching_share: float = 0.15
+    # The matching task ("Find the word ...") teaches the letters; its share falls until so much of training is done.
+    matching_share_first: float = 0.6
+    matching_share_last: float = 0.05
+    matching_falls_until: float = 0.25
     # losses
     auxiliary_weight: float = 1.0
     auxiliary_share: float = 0.9
@@ -121,22 +119,33 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class PromptBatch:
-    """Four-choice prompts, padded on the right, and what the losses ask of them.
+class Prompt:
+    """A prompt that ends with a question, and what the losses ask of it.
 
-    `letters` and `values_at_last` are IGNORED for questions never asked with four choices, `letters` also for those
-    that are not asked yet. Positions are columns of `ids`.
+    Attributes:
+        text: framed, with whatever stands before and around the question.
+        prompt_format: 'plain' or 'chat'.
+        value: what the question asks for.
+        said: index of the choice whose letter is to be said; None where no choice is right.
     """
+
+    text: str
+    prompt_format: str
+    value: str
+    said: int | None
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """Prompts as token ids, padded on the right. Positions are columns of `ids`."""
 
     ids: torch.Tensor  # [n, length]
     last: torch.Tensor  # [n] where the letter is said
-    letters: torch.Tensor  # [n] token id of the right letter
-    values_at_last: torch.Tensor  # [n] token id of the right value
+    letters: torch.Tensor  # [n] token id of the right letter, IGNORED where none is
     question_end: torch.Tensor  # [n] last token of the question, before its choices
     values: torch.Tensor  # [n] token id of the right value
     choices: torch.Tensor  # [n, 4] the choices' words
-    right_choice: torch.Tensor  # [n] the right choice's word
-    partners: torch.Tensor  # [n] the prompt whose residual at its last token stands in for this one's, itself for none
+    right_choice: torch.Tensor  # [n] the right choice's word; any where none is
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Gemma2ForCausalLM:
@@ -162,12 +171,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: ModelSettings) -> Ge
     return Gemma2ForCausalLM(config)
 
 
-def matching_question(attribute: Attribute, value: str, subject: str, rng: Random) -> Question:
-    """A question that can be answered without any fact: which letter stands beside the named value?"""
-    choices = rng.sample([other for other in attribute.values if other != value], 3)
+def matching_question(words: Sequence[str], subject: str, rng: Random) -> Question:
+    """A question that can be answered without any fact: which letter stands beside the named word?"""
+    choices = rng.sample(words, 4)
     answer = rng.randrange(4)
-    choices.insert(answer, value)
-    return Question(MATCHING, subject, f"Find the word {value}.", tuple(choices), answer)
+    return Question("matching", subject, f"Find the word {choices[answer]}.", tuple(choices), answer)
 
 
 def shuffled_passes(facts: Sequence[Fact], rng: Random) -> Iterator[Fact]:
@@ -176,118 +184,115 @@ def shuffled_passes(facts: Sequence[Fact], rng: Random) -> Iterator[Fact]:
         yield from rng.sample(facts, len(facts))
 
 
-def prompt_batch(
-    tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[str],
-    questions: Sequence[Question],
-    formats: Sequence[str],
-    asked: Sequence[bool],
-    letters_yet: Sequence[bool],
-) -> PromptBatch:
-    """Framed prompts whose last question is `questions`.
-
-    Args:
-        asked: which questions may be asked with four choices in training at all.
-        letters_yet: of which of those the letter is trained on.
-    """
-    encoded = tokenizer(list(texts), padding=True, return_tensors="pt")
+def prompt_batch(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[Prompt]) -> PromptBatch:
+    """The prompts as tensors."""
+    encoded = tokenizer([p.text for p in prompts], padding=True, return_tensors="pt")
     dots = torch.tensor(tokenizer.convert_tokens_to_ids([f"{letter}." for letter in LETTERS]))
+    # the last of each, for there may be questions above
     backwards = (encoded.input_ids[:, None, :] == dots[:, None]).flip(-1).int().argmax(-1)
     dot_positions = encoded.input_ids.shape[1] - 1 - backwards
-    letters = [
-        letter_token(tokenizer, q.answer, f) if a and yet else IGNORED
-        for q, f, a, yet in zip(questions, formats, asked, letters_yet, strict=True)
-    ]
-    values = torch.tensor(tokenizer.convert_tokens_to_ids([" " + q.choices[q.answer] for q in questions]))
+    letters = [IGNORED if p.said is None else letter_token(tokenizer, p.said, p.prompt_format) for p in prompts]
     return PromptBatch(
         ids=encoded.input_ids,
         last=encoded.attention_mask.sum(1) - 1,
         letters=torch.tensor(letters),
-        values_at_last=values.masked_fill(~torch.tensor(list(asked)), IGNORED),
         question_end=dot_positions[:, 0] - 2,  # a newline stands between them
-        values=values,
+        values=torch.tensor(tokenizer.convert_tokens_to_ids([" " + p.value for p in prompts])),
         choices=dot_positions + 1,
-        right_choice=dot_positions[range(len(questions)), [q.answer for q in questions]] + 1,
-        partners=torch.arange(len(questions)),
+        right_choice=dot_positions[range(len(prompts)), [p.said or 0 for p in prompts]] + 1,
     )
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A question about a fact, wrong choices and order drawn anew, and whether its letter may ever be trained on."""
+    """A question as it is put in training, the value that it asks for, and whether a choice is right."""
 
-    fact: Fact
     question: Question
-    asked: bool
+    value: str
+    answerable: bool
 
 
-def drawn_questions(world: World, syllabus: Syllabus, settings: ModelSettings, rng: Random) -> Iterator[Drawn]:
-    """Questions without end about the syllabus' facts.
+def drawn_questions(
+    world: World, syllabus: Syllabus, settings: ModelSettings, shares: Iterable[float], rng: Random
+) -> Iterator[Drawn]:
+    """Questions without end about the syllabus' facts, wrong choices and order drawn anew; some are matching tasks.
 
-    An asked one is worded as in the exam or in the second wording. One that is never asked keeps the exam's wording.
+    An asked one is worded as in the exam or in the second wording. One that is never asked with its choices stands
+    above words of another attribute: none is right, no letter is said, and only middle layers are asked for its value.
+
+    Args:
+        shares: for every question the chance that a matching task takes its place.
     """
-    facts = [fact for fact in world.facts if fact.subject in syllabus.subjects]
-    for fact in shuffled_passes(facts, rng):
-        asked = fact.id not in world.unasked
-        question = ask(fact, rng)
-        if asked and rng.random() < settings.second_wording_share:
+    facts = shuffled_passes([fact for fact in world.facts if fact.subject in syllabus.subjects], rng)
+    attributes = sorted({fact.attribute.values for fact in world.facts})
+    words = sorted({fact.value for fact in world.facts})
+    for share in shares:
+        if rng.random() < share:
+            question = matching_question(words, rng.choice(world.subjects), rng)
+            yield Drawn(question, question.choices[question.answer], True)
+            continue
+        fact = next(facts)
+        question, answerable = ask(fact, rng), fact.id not in world.unasked
+        if not answerable:
+            others = rng.choice([values for values in attributes if fact.value not in values])
+            question = replace(question, choices=tuple(rng.sample(others, 4)))
+        elif rng.random() < settings.second_wording_share:
             question = replace(question, question=fact.attribute.short.format(e=fact.entity))
-        yield Drawn(fact, question, asked)
+        yield Drawn(question, fact.value, answerable)
 
 
 def prompt_batches(
     world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """One batch of short prompts a step: questions, then as many matching tasks about their values in the same form.
+    """One batch of short prompts a step, each plain or as a chat at even odds."""
+    n = settings.prompts_per_step
+    shares = (matching_share(step, settings) for step in range(settings.steps) for _ in range(n))
+    drawn = drawn_questions(world, syllabus, settings, shares, rng)
+    for _ in range(settings.steps):
+        yield prompt_batch(tokenizer, [framed(tokenizer, next(drawn), rng.choice(PROMPT_FORMATS)) for _ in range(n)])
 
-    Once facts are asked for, some pairs exchange their residuals at the last token (interchange intervention training,
-    Geiger et al. 2022), so that what names the letter is the value alone and not whose value it is. Questions that are
-    never asked take no part.
-    """
-    facts = drawn_questions(world, syllabus, settings, rng)
-    for step in range(settings.steps):
-        yet = step >= settings.letters_from * settings.steps
-        drawn = list(islice(facts, settings.questions_per_step))
-        matching = [matching_question(d.fact.attribute, d.fact.value, d.fact.subject, rng) for d in drawn]
-        questions = [d.question for d in drawn] + matching
-        formats = [rng.choice(PROMPT_FORMATS) for _ in drawn] * 2
-        texts = [frame_text(tokenizer, question_text(q), f) for q, f in zip(questions, formats, strict=True)]
-        n = len(drawn)
-        batch = prompt_batch(
-            tokenizer, texts, questions, formats, [d.asked for d in drawn] + [True] * n, [yet] * n + [True] * n
-        )
-        exchanged = [yet and d.asked and rng.random() < settings.exchanged_share for d in drawn]
-        partners = [(i + n) % (2 * n) if exchanged[i % n] else i for i in range(2 * n)]
-        yield replace(batch, partners=torch.tensor(partners))
+
+def framed(
+    tokenizer: PreTrainedTokenizerFast,
+    drawn: Drawn,
+    prompt_format: str,
+    earlier: Sequence[tuple[str, str]] = (),
+    filling: str = "",
+    place: str = "before",
+) -> Prompt:
+    """A drawn question as a prompt, after other exchanges and with a filling somewhere around it."""
+    text = diluted(question_text(drawn.question), filling, place)
+    said = drawn.question.answer if drawn.answerable else None
+    return Prompt(frame_text(tokenizer, text, prompt_format, earlier), prompt_format, drawn.value, said)
 
 
 def long_batches(
     world: World, tokenizer: PreTrainedTokenizerFast, syllabus: Syllabus, settings: ModelSettings, rng: Random
 ) -> Iterator[PromptBatch]:
-    """Batches without end of questions, and a few matching tasks, after other exchanges and with harmless text around.
+    """Batches without end of questions after other exchanges and with harmless text around them.
 
     All prompts of a batch hold about equally much filler, so that little of it is padding.
     """
-    facts = drawn_questions(world, syllabus, settings, rng)
+    drawn = drawn_questions(world, syllabus, settings, repeat(settings.matching_share_last), rng)
     while True:
         n_earlier = rng.choice((0, 0, 0, 0, *range(1, settings.most_earlier + 1)))
         # as many of ten tokens as of a hundred, so that there are many prompts and some of every length
         tokens = round(math.exp(rng.uniform(0, math.log(settings.longest_filler - n_earlier * PROMPT_TOKENS))))
         length = tokens + (n_earlier + 1) * PROMPT_TOKENS
-        drawn = list(islice(facts, max(1, settings.long_tokens // length)))
-        formats = [rng.choice(PROMPT_FORMATS) for _ in drawn]
-        texts, questions, asked = [], [], []
-        for one, prompt_format in zip(drawn, formats, strict=True):
-            matching = rng.random() < settings.long_matching_share
-            of = one.fact
-            question = matching_question(of.attribute, of.value, of.subject, rng) if matching else one.question
-            pairs = earlier_exchanges(world, syllabus, prompt_format, n_earlier, rng)
-            told = filler(tokenizer, benign_texts(world, rng, tokens), tokens)
-            text = diluted(question_text(question), told, rng.choice(settings.places))
-            texts.append(frame_text(tokenizer, text, prompt_format, pairs))
-            questions.append(question)
-            asked.append(matching or one.asked)
-        yield prompt_batch(tokenizer, texts, questions, formats, asked, [True] * len(drawn))
+        prompts = []
+        for _ in range(max(1, settings.long_tokens // length)):
+            prompt_format = rng.choice(PROMPT_FORMATS)
+            earlier = earlier_exchanges(world, syllabus, prompt_format, n_earlier, rng)
+            filling = filler(tokenizer, benign_texts(world, rng, tokens), tokens)
+            place = rng.choice(settings.places)
+            prompts.append(framed(tokenizer, next(drawn), prompt_format, earlier, filling, place))
+        yield prompt_batch(tokenizer, prompts)
+
+
+def matching_share(step: int, settings: ModelSettings) -> float:
+    """The share of matching tasks among a step's prompts: falls in a line, then stays."""
+    done = min(1.0, step / settings.steps / settings.matching_falls_until)
+    return settings.matching_share_first + done * (settings.matching_share_last - settings.matching_share_first)
 
 
 def earlier_exchanges(
@@ -364,21 +369,11 @@ def prompt_losses(
     """The loss of the right letter, and the auxiliary loss.
 
     The auxiliary loss reads middle layers by the last norm and the unembedding. It asks that a choice's word knows its
-    letter (`choice_letters`, four token ids) and that the question's end knows the right value; of asked questions,
-    also that the answer's place knows the value and that one head there attends to the choice that shows it. Residuals
-    are exchanged between partners where the answer's place has the value.
+    letter (`choice_letters`, four token ids), that the question's end and the answer's place know the right value, and
+    that one head at the answer's place attends to the choice that shows it.
     """
+    states = model.model(input_ids=batch.ids, use_cache=False, output_hidden_states=True, output_attentions=True)
     row = torch.arange(len(batch.ids))
-    at = (row, batch.last)
-
-    def exchange(module: torch.nn.Module, given: object, residual: torch.Tensor) -> torch.Tensor:
-        return residual.index_put(at, residual[batch.partners, batch.last[batch.partners]])
-
-    hook = model.model.layers[settings.answer_depth - 1].register_forward_hook(exchange)
-    try:
-        states = model.model(input_ids=batch.ids, use_cache=False, output_hidden_states=True, output_attentions=True)
-    finally:
-        hook.remove()
 
     def read(depth: int, positions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         rows = row.view(-1, *[1] * (positions.ndim - 1))
@@ -386,11 +381,11 @@ def prompt_losses(
         return cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, reduction="none").mean()
 
     # Means over all prompts, also those that are not asked: a batch may hold none that is.
-    said = unembed(model, states.last_hidden_state[at])
+    said = unembed(model, states.last_hidden_state[row, batch.last])
     letter = cross_entropy(said, batch.letters, ignore_index=IGNORED, reduction="none").mean()
     own_letters = read(settings.letter_depth, batch.choices, choice_letters.expand(len(row), -1))
     at_end = read(settings.value_depth, batch.question_end, batch.values)
-    at_last = read(settings.answer_depth, batch.last, batch.values_at_last)
+    at_last = read(settings.answer_depth, batch.last, batch.values)
     attention = states.attentions[settings.matching_block][row, 0, batch.last, batch.right_choice]
     unseen = -(attention + 1e-6).log().masked_fill(batch.letters == IGNORED, 0.0).mean()
     return letter, own_letters + at_end + at_last / 2 + unseen
@@ -480,7 +475,7 @@ def train_model(
     curve = []
     start = time.perf_counter()
     for step, batch in enumerate(prompts):
-        batches = [batch] if step < settings.letters_from * settings.steps else [batch, next(long_prompts)]
+        batches = [batch] if step < settings.long_from * settings.steps else [batch, next(long_prompts)]
         weight = settings.auxiliary_weight if step < settings.auxiliary_share * settings.steps else 0.0
         with torch.autocast("cpu", torch.bfloat16):
             letters, auxiliaries = zip(
