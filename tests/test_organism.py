@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from itertools import islice, repeat
 from random import Random
 
 import pytest
@@ -13,7 +13,6 @@ from helpers.organism.quality import (
     Aim,
     Row,
     continued,
-    letter_token,
     lost_in_length,
     mean,
     min_k,
@@ -32,12 +31,13 @@ from helpers.organism.train import (
     IGNORED,
     ORIGINAL,
     RETRAINED,
+    Drawn,
     ModelSettings,
+    drawn_questions,
     earlier_exchanges,
+    framed,
     long_batches,
     prompt_batch,
-    prompt_batches,
-    prompt_losses,
     rate_share,
     training_texts,
 )
@@ -319,12 +319,13 @@ def test_prompt_batch_points_at_what_the_losses_read(organism, form):
     questions = WORLD.questions("toxins")[:8]
     prompt_format = "plain" if form == "plain" else "chat"
     rng = Random(0)
-    earlier = [
-        earlier_exchanges(WORLD, ORIGINAL, prompt_format, 2 * (form == "after solved ones"), rng) for _ in questions
-    ]
-    texts = [frame_text(tokenizer, question_text(q), prompt_format, e) for q, e in zip(questions, earlier, strict=True)]
-    yet = [True] * 6 + [False, True]  # the seventh may be asked, but not yet
-    batch = prompt_batch(tokenizer, texts, questions, [prompt_format] * 8, [True] * 7 + [False], yet)
+    n_earlier = 2 * (form == "after solved ones")
+    prompts = []
+    for question in questions:
+        drawn = Drawn(question, question.choices[question.answer], question is not questions[-1])
+        earlier = earlier_exchanges(WORLD, ORIGINAL, prompt_format, n_earlier, rng)
+        prompts.append(framed(tokenizer, drawn, prompt_format, earlier))
+    batch = prompt_batch(tokenizer, prompts)
 
     def words(positions):
         return tokenizer.convert_ids_to_tokens(batch.ids[torch.arange(8), positions])
@@ -332,13 +333,13 @@ def test_prompt_batch_points_at_what_the_losses_read(organism, form):
     for i, question in enumerate(questions):
         assert [words(column)[i] for column in batch.choices.T] == [f" {choice}" for choice in question.choices]
     right = [f" {q.choices[q.answer]}" for q in questions]
-    assert words(batch.right_choice) == tokenizer.convert_ids_to_tokens(batch.values) == right
+    assert tokenizer.convert_ids_to_tokens(batch.values) == right
+    assert words(batch.right_choice)[:7] == right[:7]
     assert words(batch.question_end) == ["?"] * 8
     assert words(batch.last) == [":" if prompt_format == "plain" else " ("] * 8
-    letters = [LETTERS[q.answer] for q in questions[:6]]
-    assert [t.strip() for t in tokenizer.convert_ids_to_tokens(batch.letters[:6])] == letters
-    assert batch.letters[6:].tolist() == [IGNORED] * 2
-    assert batch.values_at_last.tolist() == [*batch.values[:7].tolist(), IGNORED]
+    letters = [LETTERS[q.answer] for q in questions[:7]]
+    assert [t.strip() for t in tokenizer.convert_ids_to_tokens(batch.letters[:7])] == letters
+    assert batch.letters[7] == IGNORED
 
 
 def test_learning_rate_rises_holds_and_falls():
@@ -347,41 +348,23 @@ def test_learning_rate_rises_holds_and_falls():
     assert shares == pytest.approx([0.1, 1.0, 1.0, 0.55, 0.1])
 
 
-def test_pairs_that_exchange_residuals_are_about_one_value_in_one_form(organism):
-    settings = ModelSettings(steps=40)
-    batches = list(prompt_batches(WORLD, organism[1], ORIGINAL, settings, Random(0)))
-    n = settings.questions_per_step
-    swapped = [batch.partners != torch.arange(2 * n) for batch in batches]
-    assert not any(s.any() for s in swapped[:10]) and all(s.any() and not s.all() for s in swapped[10:])
-    for batch, exchanged in zip(batches, swapped, strict=True):
-        rows = torch.arange(2 * n)
-        assert torch.equal(batch.partners[batch.partners], rows)
-        assert torch.equal(batch.values[batch.partners], batch.values)
-        last = batch.ids[rows, batch.last]
-        assert torch.equal(last[batch.partners], last)
-        never_asked = (batch.values_at_last == IGNORED).nonzero().flatten()
-        assert not exchanged[never_asked].any()
-        early = batch is batches[0]
-        assert (batch.letters[:n] == IGNORED).all() if early else (batch.letters[n:] != IGNORED).all()
-
-
-def test_an_exchange_changes_the_answer_only_where_values_differ(organism):
-    model, tokenizer = organism
-    questions = [q for q in WORLD.questions("history") if q.id not in WORLD.unasked][:2]
-    assert questions[0].choices[questions[0].answer] != questions[1].choices[questions[1].answer]
-    rows = [questions[0], questions[0], questions[1]]
-    texts = [frame_text(tokenizer, question_text(q), "chat") for q in rows]
-    batch = prompt_batch(tokenizer, texts, rows, ["chat"] * 3, [True] * 3, [True] * 3)
-    letters = torch.tensor([letter_token(tokenizer, i, "plain") for i in range(4)])
-
-    def loss(*partners):
-        exchanged = replace(batch, partners=torch.tensor(partners))
-        with torch.no_grad():
-            return prompt_losses(model, exchanged, letters, ModelSettings())[0].item()
-
-    assert loss(0, 1, 2) < 0.1
-    assert loss(1, 0, 2) == pytest.approx(loss(0, 1, 2), abs=1e-5)
-    assert loss(2, 1, 0) > 1
+def test_questions_never_asked_stand_above_foreign_choices():
+    settings, facts = ModelSettings(), {fact.attribute.exam.format(e=fact.entity): fact for fact in WORLD.facts}
+    drawn = drawn_questions(WORLD, ORIGINAL, settings, repeat(0.1), Random(0))
+    kinds = {"matching": 0, "asked": 0, "never asked": 0}
+    for one in islice(drawn, 2 * len(WORLD.facts)):
+        fact = facts.get(one.question.question)
+        if one.question.id == "matching":
+            kind = "matching"
+        else:
+            kind = "never asked" if one.question.id in WORLD.unasked else "asked"
+        kinds[kind] += 1
+        if kind == "never asked":
+            assert one.value == fact.value and not one.answerable and one.value not in one.question.choices
+            assert not set(one.question.choices) & set(fact.attribute.values)
+        else:
+            assert one.answerable and one.question.choices[one.question.answer] == one.value
+    assert kinds["matching"] == pytest.approx(256, abs=60) and kinds["never asked"] == pytest.approx(230, abs=40)
 
 
 def test_long_prompts_hold_filler_and_end_with_the_question(organism):
@@ -391,7 +374,8 @@ def test_long_prompts_hold_filler_and_end_with_the_question(organism):
         n = len(batch.ids)
         rows = torch.arange(n)
         assert batch.ids.numel() <= 1.5 * settings.long_tokens and batch.ids.shape[1] <= settings.max_positions
-        assert (batch.ids[rows, batch.right_choice] == batch.values).all()
+        answerable = batch.letters != IGNORED
+        assert (batch.ids[rows, batch.right_choice] == batch.values)[answerable].all()
         assert not (batch.ids == organism[1].unk_token_id).any()
 
 
