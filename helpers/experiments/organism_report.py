@@ -4,14 +4,17 @@ Quality is read from the record, which holds a table for each model and SAE (`he
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from helpers.engine.forward import huggingface
+from helpers.lab.choosing import points
 from helpers.lab.lab import Lab
 from helpers.loading.data import WORLD_SEED
 from helpers.methods.retrained import Retrained
+from helpers.methods.static_clamp import StaticClamp
 from helpers.organism import RECORD
 from helpers.organism.quality import (
     CHRONICLE_PROMPT,
@@ -151,6 +154,16 @@ def training_table(record: dict) -> pd.DataFrame:
     is_loss = table["measure"].str.endswith("loss")
     table["unit"] = is_loss.map({True: "loss (nats)", False: "share of right answers"})
     return table.sort_values("unit", kind="stable").astype({"value": float}).reset_index(drop=True)
+
+
+def features_needed(lab: Lab, sizes: Sequence[int], strength: float) -> pd.DataFrame:
+    """What is left when the n best features by Farrell's rule are set to -strength (clamp units) where they fire.
+
+    Returns:
+        n_features, then the accuracies on known questions of the forget subject, the near domain and the side effects.
+    """
+    table = points(lab.sweep([StaticClamp(n, strength) for n in sizes]))
+    return table[["n_features", "forget_accuracy", "near_accuracy", "side_accuracy"]]
 
 
 def sae_table(record: dict) -> pd.DataFrame:
