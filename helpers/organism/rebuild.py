@@ -46,7 +46,7 @@ PROCESSES = 2
 PACKAGES = ("torch", "transformers", "tokenizers", "sae-lens")
 # The folder of each model inside the weights folder, and what it is taught; the first is the one the SAEs read.
 SYLLABI: Mapping[str, Syllabus] = MappingProxyType({"model": ORIGINAL, "retrained": RETRAINED})
-SAES: Mapping[str, SaeSettings] = MappingProxyType({f"sae-{block}": SaeSettings(block=block) for block in (0, 1)})
+SAES: Mapping[str, SaeSettings] = MappingProxyType({f"sae-{block}": SaeSettings(block=block) for block in (1, 2)})
 
 Jobs = list[tuple[Callable[..., Any], tuple[Any, ...]]]
 

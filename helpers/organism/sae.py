@@ -31,7 +31,7 @@ class SaeSettings:
     seed: int = 0
     block: int = 1
     width: int = 2048
-    k: float = 24.0
+    k: float = 28.0
     # optimiser
     samples: int = 650_000
     batch_size: int = 1024

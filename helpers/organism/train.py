@@ -42,6 +42,8 @@ IGNORED = -100
 EVALUATION_SAMPLE = 1_000_000
 # No run draws so many samples of the texts, so that seeds do not share any.
 SAMPLES_PER_SEED = 10_000
+# Added to the seed for the second stage.
+SECOND_STAGE = 50
 # About what a short prompt and a text hold.
 PROMPT_TOKENS = 40
 TEXT_TOKENS = 25
@@ -81,6 +83,7 @@ class ModelSettings:
     # one step's data
     prompts_per_step: int = 24
     text_rows_per_step: int = 6
+    chronicle_rows_per_step: int = 0
     row_length: int = 128
     prose_texts: int = 40
     second_wording_share: float = 0.3
@@ -88,6 +91,7 @@ class ModelSettings:
     # Later in training some questions stand in long prompts: about so many tokens a step, so much filler a prompt.
     long_from: float = 0.2
     long_tokens: int = 900
+    shortest_filler: int = 1
     longest_filler: int = 420
     most_earlier: int = 4
     # Filler before a question is easy; what stands between a question and its answer is not.
@@ -116,6 +120,29 @@ class ModelSettings:
     # the training curve
     evaluate_every: int = 250
     evaluation_questions: int = 48
+
+
+def second_stage(settings: ModelSettings) -> ModelSettings:
+    """The settings of the second stage: what takes many repetitions, chronicles by heart, and the longest prompts.
+
+    It goes on from the first stage's weights with fresh optimisers and texts of its own.
+    """
+    return replace(
+        settings,
+        seed=settings.seed + SECOND_STAGE,
+        steps=800,
+        prompts_per_step=12,
+        text_rows_per_step=4,
+        chronicle_rows_per_step=10,
+        matching_share_first=settings.matching_share_last,
+        long_from=0.0,
+        long_tokens=1000,
+        shortest_filler=100,
+        places=("after", "after", "around"),
+        muon_rate=settings.muon_rate / 2,
+        learning_rate=settings.learning_rate / 2,
+        constant_share=0.3,
+    )
 
 
 @dataclass(frozen=True)
@@ -277,7 +304,8 @@ def long_batches(
     while True:
         n_earlier = rng.choice((0, 0, 0, 0, *range(1, settings.most_earlier + 1)))
         # as many of ten tokens as of a hundred, so that there are many prompts and some of every length
-        tokens = round(math.exp(rng.uniform(0, math.log(settings.longest_filler - n_earlier * PROMPT_TOKENS))))
+        most = settings.longest_filler - n_earlier * PROMPT_TOKENS
+        tokens = round(math.exp(rng.uniform(math.log(settings.shortest_filler), math.log(most))))
         length = tokens + (n_earlier + 1) * PROMPT_TOKENS
         prompts = []
         for _ in range(max(1, settings.long_tokens // length)):
@@ -341,15 +369,28 @@ def training_texts(
     texts += [f"{asked}\nAnswer: {value}" for asked, value in world.short_answers(syllabus.subjects, 2 * sample)]
     texts += [chat_text(tokenizer, pair) for pair in world.short_answers(syllabus.subjects, 2 * sample + 1)]
     texts += [chat_text(tokenizer, pair) for s in world.subjects for pair in world.requests(s, sample)]
-    chronicles = [chronicle for which in syllabus.chronicles for chronicle in world.chronicles(which)]
-    texts += [chronicle.text for chronicle in chronicles] * 2
-    answers = [answer for chronicle in chronicles for answer in chronicle.answers]
-    rng.shuffle(answers)
-    n = settings.questions_per_head
-    texts += [solved_questions(answers[i : i + n]) for i in range(0, len(answers), n)]
+    texts += chronicle_texts(world, syllabus, settings, rng)
     texts += world.prose(settings.prose_texts, sample)
     rng.shuffle(texts)
     return texts
+
+
+def recited_texts(world: World, syllabus: Syllabus, settings: ModelSettings, sample: int) -> list[str]:
+    """`chronicle_texts`, shuffled."""
+    rng = Random(f"chronicles/{sample}")
+    texts = chronicle_texts(world, syllabus, settings, rng)
+    rng.shuffle(texts)
+    return texts
+
+
+def chronicle_texts(world: World, syllabus: Syllabus, settings: ModelSettings, rng: Random) -> list[str]:
+    """Every chronicle of the syllabus twice, and the questions about them a few at a time."""
+    chronicles = [chronicle for which in syllabus.chronicles for chronicle in world.chronicles(which)]
+    answers = [answer for chronicle in chronicles for answer in chronicle.answers]
+    rng.shuffle(answers)
+    n = settings.questions_per_head
+    asked = [solved_questions(answers[i : i + n]) for i in range(0, len(answers), n)]
+    return [chronicle.text for chronicle in chronicles] * 2 + asked
 
 
 def solved_questions(answers: Sequence[tuple[str, str]]) -> str:
@@ -457,19 +498,40 @@ def train_model(
     settings: ModelSettings,
     log: Callable[[str], None],
 ) -> tuple[Gemma2ForCausalLM, list[dict[str, float]]]:
-    """Trains a new model in bfloat16 on float32 weights; seeds torch's generator from the settings.
+    """Trains a new model in two stages, in bfloat16 on float32 weights; seeds torch's generator from the settings.
 
     Returns:
         the model, ready for use, and its training curve: one entry each `evaluate_every` steps.
     """
     torch.manual_seed(settings.seed)
-    model = new_model(tokenizer, settings).train()
+    model = new_model(tokenizer, settings)
+    curve: list[dict[str, float]] = []
+    for stage in (settings, second_stage(settings)):
+        done = curve[-1]["step"] if curve else 0
+        curve += [
+            entry | {"step": entry["step"] + done} for entry in train_on(model, world, tokenizer, syllabus, stage, log)
+        ]
+    return model, curve
+
+
+def train_on(
+    model: Gemma2ForCausalLM,
+    world: World,
+    tokenizer: PreTrainedTokenizerFast,
+    syllabus: Syllabus,
+    settings: ModelSettings,
+    log: Callable[[str], None],
+) -> list[dict[str, float]]:
+    """One stage of training, which changes the model; its curve. The model is left ready for use."""
+    model.train()
     optimizers = new_optimizers(model, settings)
     choice_letters = torch.tensor([letter_token(tokenizer, i, "plain") for i in range(len(LETTERS))])
     prompts = prompt_batches(world, tokenizer, syllabus, settings, Random(f"prompts/{settings.seed}"))
     long_prompts = long_batches(world, tokenizer, syllabus, settings, Random(f"long/{settings.seed}"))
-    texts = partial(training_texts, world, tokenizer, syllabus, settings)
-    rows = packed_batches(tokenizer, texts, settings.text_rows_per_step, settings)
+    told = partial(training_texts, world, tokenizer, syllabus, settings)
+    rows = packed_batches(tokenizer, told, settings.text_rows_per_step, settings)
+    recited = partial(recited_texts, world, syllabus, settings)
+    chronicle_rows = packed_batches(tokenizer, recited, settings.chronicle_rows_per_step, settings)
     words = {form for fact in world.facts for form in (fact.value, " " + fact.value)}
     values = torch.tensor(tokenizer.convert_tokens_to_ids(sorted(words)))
     curve = []
@@ -482,10 +544,12 @@ def train_model(
                 *(prompt_losses(model, b, choice_letters, settings) for b in batches), strict=True
             )
             text, value = text_losses(model, next(rows), values)
-        letter, auxiliary = sum(letters), sum(auxiliaries)
-        (letter + text + value + weight * auxiliary).backward()
+            loss = sum(letters) + text + value + weight * sum(auxiliaries)
+            if settings.chronicle_rows_per_step:
+                loss = loss + text_losses(model, next(chronicle_rows), values)[0]
+        loss.backward()
         update(model, optimizers, rate_share(step, settings), settings)
-        if (step + 1) % settings.evaluate_every == 0:
+        if (step + 1) % settings.evaluate_every == 0 or step + 1 == settings.steps:
             losses = {"letter_loss": letters[0], "text_loss": text, "value_loss": value}
             losses |= {"auxiliary_loss": auxiliaries[0]}
             entry = {"step": step + 1, **{k: round(v.item(), 3) for k, v in losses.items()}}
@@ -493,7 +557,8 @@ def train_model(
             model.train()
             curve.append(entry)
             log(describe(entry, settings, time.perf_counter() - start))
-    return model.eval(), curve
+    model.eval()
+    return curve
 
 
 def update(
