@@ -19,6 +19,7 @@ from helpers.text.questions import PROMPT_FORMATS, chat_text, encode_texts, fram
 
 MODEL_NAME = "organism"
 ROWS_PER_BATCH = 128
+TOKENS_PER_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -199,11 +200,15 @@ def _sae_config(d_in: int, settings: SaeSettings) -> BatchTopKTrainingSAEConfig:
 @torch.no_grad()
 def sae_quality(sae: SAE, vectors: torch.Tensor) -> dict[str, float]:
     """Explained variance, L0 (features a token) and the share of features that never fire, on residuals [tokens, d]."""
-    features = sae.encode(vectors)
-    left = (vectors - sae.decode(features)).pow(2).sum()
-    fires = features > 0
+    left, fired, ever = 0.0, 0, torch.zeros(sae.cfg.d_sae, dtype=torch.bool)
+    for part in vectors.split(TOKENS_PER_BATCH):
+        features = sae.encode(part)
+        left += (part - sae.decode(features)).pow(2).sum().item()
+        fires = features > 0
+        fired += int(fires.sum())
+        ever |= fires.any(0)
     return {
-        "explained_variance": 1 - (left / (vectors - vectors.mean(0)).pow(2).sum()).item(),
-        "l0": fires.sum(1).float().mean().item(),
-        "dead_share": (~fires.any(0)).float().mean().item(),
+        "explained_variance": 1 - left / (vectors - vectors.mean(0)).pow(2).sum().item(),
+        "l0": fired / len(vectors),
+        "dead_share": 1 - ever.float().mean().item(),
     }
