@@ -171,7 +171,7 @@ def test_text_is_hidden_where_the_profile_says_so(knowledge, edits):
 
 
 def test_what_is_told_is_what_is_generated_and_compared_token_by_token(knowledge, edits):
-    questions, model = knowledge.asked[:2], knowledge.model
+    questions, model = knowledge.asked[:8], knowledge.model
     asked = {"no edit": Edited(model), "clamp": Edited(model, Clamp(toy_sae(), FEATURES, -20.0, "any"))}
     asked["weights"] = edits["RMU", "layer 2"]
     table = told(model, questions, asked, 4, True).set_index(["name", "question"])

@@ -220,7 +220,7 @@ def test_without_a_limit_all_are_asked_at_once(knows):
 
 def test_the_embedded_model_knows_the_same_questions_piece_by_piece(model, monkeypatch):
     monkeypatch.setattr("helpers.measures.knowledge.CHUNK", 5)
-    questions = build_world(WORLD_SEED).questions("toxins")[:14]
+    questions = build_world(WORLD_SEED).questions("toxins")[20:34]
     known = [q.id for q in known_questions(model, questions, "chat", 10_000)]
     assert 3 <= len(known) < 14
     every = known_ids(model, questions, "chat", 10_000, 0)

@@ -51,7 +51,7 @@ def clamps(model, sae, questions):
         "none": None,
         "clamp_prime": Clamp(sae, features, -8.0),
         "refusal_clamp": Clamp(sae, [0], -20.0, "any", triggers=features, fires_above=0.05),
-        "dsg": Clamp(sae, features, -8.0, "any", Gate(float(rho.median()))),
+        "dsg": Clamp(sae, features, -20.0, "any", Gate(float(rho.median()))),
         "unconditional": Clamp(sae, features[:2], Add([-6.0, 3.0]), "always", bos=True),
     }
 
@@ -97,7 +97,7 @@ def test_lm_eval_and_our_scorer_agree(model, questions, clamps, unedited, method
 def test_results_are_of_the_edited_model_under_its_intervention(model, questions, clamps, monkeypatch):
     """Other weights, and an intervention on them: the results are as JSON, the table names the task."""
     monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: results.update(pretty_env_info="secret"))
-    name = "model.layers.3.mlp.down_proj.weight"
+    name = "model.layers.2.mlp.down_proj.weight"  # where facts are recalled
     made = {name: -3 * huggingface(model).get_parameter(name).detach()}
     found = []
     for edited in (

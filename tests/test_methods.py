@@ -117,9 +117,9 @@ def test_a_method_of_ones_own_needs_a_grid_and_an_application_and_nothing_else()
     ("method", "sizes", "strengths", "rest"),
     [
         (StaticClamp, (10, 20, 50), (0.0, 1.0, 2.0, 5.0, 10.0, 20.0), {}),
-        (RefusalClamp, (5, 10, 20, 50), (5.0, 10.0, 20.0, 40.0), {"fires_above": 0.05}),
-        (Unconditional, (5, 10, 20, 50), (1.0, 2.0), {}),
-        (DSG, (20, 50, 80), (1.0, 2.0, 5.0, 10.0, 20.0), {}),
+        (RefusalClamp, (5, 10, 20, 40), (5.0, 10.0, 20.0, 40.0), {"fires_above": 0.05}),
+        (Unconditional, (5, 10, 20, 40), (1.0, 2.0), {}),
+        (DSG, (10, 20, 30, 50), (1.0, 2.0, 5.0, 10.0, 20.0), {}),
     ],
 )
 def test_a_clamps_grid_is_every_number_of_features_with_every_strength(method, sizes, strengths, rest):
@@ -130,7 +130,7 @@ def test_a_clamps_grid_is_every_number_of_features_with_every_strength(method, s
 def test_clamp_prime_has_two_variants_which_are_one_at_strength_0():
     strengths = (0.0, 5.0, 10.0, 20.0, 40.0)
     expected = []
-    for n in (5, 10, 20, 50):
+    for n in (5, 10, 20, 40):
         expected += [ClampPrime(n, c) for c in strengths]
         expected += [ClampPrime(n, c, proportional=True) for c in strengths[1:]]
     assert ClampPrime.grid(TINY) == expected
@@ -143,7 +143,8 @@ def test_clamp_prime_has_two_variants_which_are_one_at_strength_0():
 
 def test_notebook_05_has_the_plain_clamp_prime_over_the_static_clamps_grid():
     profile = load_profile("tiny", notebook="05")
-    plain = [(s.n_features, s.strength) for s in StaticClamp.grid(profile)]
+    # fewer than 50 features pass the strict limit
+    plain = [(min(s.n_features, 40), s.strength) for s in StaticClamp.grid(profile)]
     assert ClampPrime.grid(profile) == [ClampPrime(n, c) for n, c in plain]
 
 

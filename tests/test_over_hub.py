@@ -256,6 +256,6 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
     texts |= {f"log {number}": run.log.encode() for number, run in enumerate(done)}
     assert len([name for name in texts if name.endswith(".ipynb")]) == 11 + len(MESSAGES)
     # the invented words of questions and texts; the tokenizer splits them in two, so the second half is enough
-    secrets = [TOKEN, READER, STRANGER, *load_words().endings]
+    secrets = [TOKEN, READER, STRANGER, *(ending for subject in load_words().subjects for ending in subject.endings)]
     found = [(name, secret) for name, text in texts.items() for secret in secrets if secret.encode() in text]
     assert found == []

@@ -272,6 +272,7 @@ def test_a_reference_is_a_large_point_above_all_and_joined_to_nothing(reference:
 
 def test_a_reference_stands_out_among_chosen_settings_and_under_attack(reference: str) -> None:
     draw, rows = table_of("05_held_out")
+    rows = rows[rows["method"] != "retrained"]
     rows = pd.concat([rows, rows[:2].assign(method=reference)], ignore_index=True)
     *others, open_one, filled = [box.lines[0] for box in draw(rows).axes[0].containers]
     assert open_one.get_marker() == filled.get_marker() == "*"
@@ -279,6 +280,7 @@ def test_a_reference_stands_out_among_chosen_settings_and_under_attack(reference
     sizes = {mark.get_markersize() for mark in others}
     assert filled.get_markersize() > max(sizes) and len(sizes) == 1 and filled.get_zorder() > others[0].get_zorder()
     draw, curves = table_of("06_relearning")
+    curves = curves[curves["arm"] != "retrained"]
     arm = curves[curves["arm"] == "RMU"].assign(arm=reference)
     lines = {line.get_label(): line for line in draw(pd.concat([curves, arm])).axes[0].lines}
     assert lines[reference].get_markersize() > lines["RMU"].get_markersize()
@@ -337,7 +339,7 @@ def test_held_out_tells_protocols_apart_by_filling_and_methods_by_look() -> None
     marks = [box.lines[0] for box in ax.containers]
     assert [mark.get_ydata().tolist() for mark in marks] == [[i] for i in range(len(rows))]
     assert [(mark.get_color(), mark.get_marker()) for mark in marks] == [style.look_of(m) for m in rows["method"]]
-    assert [mark.get_markerfacecolor() == "white" for mark in marks] == [True, False] * 4
+    assert [mark.get_markerfacecolor() == "white" for mark in marks] == [True, False] * (len(rows) // 2)
     shown = [mark.get_xdata()[0] for mark in marks]
     np.testing.assert_array_equal(shown, rows["forget_accuracy"])
     assert ax.get_yticklabels()[2].get_text() == "static clamp\nnone keeps 0.99"
@@ -348,8 +350,8 @@ def test_protocols_stand_under_their_edit() -> None:
     labels = [(text.get_text(), text.get_fontweight()) for text in draw(rows).axes[0].get_yticklabels()]
     bold = [label for label, weight in labels if weight == "bold"]
     assert bold == [
-        "Clamp Prime, 50 features x40",
-        "Refusal Clamp, 50 features x20",
+        "Clamp Prime, 40 features x20",
+        "Refusal Clamp, 40 features x40",
         "unconditional add, 10 features x2",
     ]
     assert labels[0][0] == bold[0] and labels[6][0] == bold[1] and len(labels) == len(rows) + 3

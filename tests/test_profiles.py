@@ -82,11 +82,11 @@ def test_a_notebook_may_have_settings_of_its_own_and_overrides_win_over_them():
 
 def test_a_notebooks_grid_of_a_method_replaces_the_common_one_key_by_key():
     common, special = (load_profile("tiny", notebook=number).method for number in ("04", "05"))
-    assert common["clamp_prime"]["n_features"] == [5, 10, 20, 50] and common["clamp_prime"]["proportional"] == [
+    assert common["clamp_prime"]["n_features"] == [5, 10, 20, 40] and common["clamp_prime"]["proportional"] == [
         False,
         True,
     ]
-    assert special["clamp_prime"]["n_features"] == [10, 20, 50] and special["clamp_prime"]["proportional"] == [False]
+    assert special["clamp_prime"]["n_features"] == [10, 20, 40] and special["clamp_prime"]["proportional"] == [False]
     assert {**common, "clamp_prime": None} == {**special, "clamp_prime": None}
     changed = load_profile("tiny", {"method.clamp_prime.strengths": [3.0]}, "05").method["clamp_prime"]
     assert changed == special["clamp_prime"] | {"strengths": [3.0]}

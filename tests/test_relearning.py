@@ -76,7 +76,7 @@ def test_forget_text_that_holds_no_question_is_accepted():
 # --- the attack on an edit --------------------------------------------------------------------------------------------
 
 ATTACK = Relearning(ROWS, epochs=2, learning_rate=3e-3, batch_rows=2, seed=1)
-HOOK = Clamp(toy_sae(), (3, 5, 8, 13), -20.0, "any", Gate(0.1))
+HOOK = Clamp(toy_sae(), (3, 5, 8, 13), -8.0, "any", Gate(0.1))
 
 
 def brute_force(knowledge, model, hook_on_answers, hook_in_training):

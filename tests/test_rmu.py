@@ -9,7 +9,7 @@ from helpers.profiles import load_profile
 from helpers.text.batches import Batch
 from tests.toy import LAYER, ToyLab, toy_model
 
-SETTING = RMU(layer=LAYER, steering=2.0, alpha=1.0, steps=100, batch_rows=4, learning_rate=1e-2, seed=0)
+SETTING = RMU(layer=LAYER, steering=2.0, alpha=1.0, steps=200, batch_rows=4, learning_rate=1e-2, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +66,20 @@ def test_the_same_text_for_forget_and_retain_is_refused(model):
 
 def test_the_grid_is_every_layer_steering_and_alpha_of_the_profile():
     grid = RMU.grid(load_profile("tiny"))
-    pairs = [(layer, steering, alpha) for layer in (2, 3) for steering in (10.0, 30.0) for alpha in (3.0, 30.0, 100.0)]
-    assert grid == [RMU(*pair, steps=100, batch_rows=4, learning_rate=1e-2, seed=0) for pair in pairs]
+    pairs = [
+        (layer, steering, alpha) for layer in (1, 2, 3) for steering in (10.0, 30.0) for alpha in (3.0, 30.0, 300.0)
+    ]
+    assert grid == [RMU(*pair, steps=200, batch_rows=4, learning_rate=1e-2, seed=0) for pair in pairs]
     assert [setting.words for setting in grid[:2]] == [
-        "layer 2, steering 10, alpha 3",
-        "layer 2, steering 10, alpha 30",
+        "layer 1, steering 10, alpha 3",
+        "layer 1, steering 10, alpha 30",
     ]
     assert {setting.label for setting in grid} == {"RMU"} and RMU.trains
 
 
 def test_what_is_set_by_hand_narrows_the_grid():
     found = RMU.narrowed(load_profile("tiny"), {"layer": 1, "alpha": 5.0, "seed": 3})
-    assert found == [RMU(1, steering, 5.0, 100, 4, 1e-2, seed=3) for steering in (10.0, 30.0)]
+    assert found == [RMU(1, steering, 5.0, 200, 4, 1e-2, seed=3) for steering in (10.0, 30.0)]
 
 
 def test_in_place_it_is_the_trained_model_without_an_intervention(monkeypatch):

@@ -10,6 +10,7 @@ from sae_lens import SAE
 
 from helpers.engine.columns import chosen_columns, explained_variance, feature_ids, layer_of
 from helpers.loading.saes import converted, load_sae, read_tensors
+from helpers.organism import sae_dir
 from helpers.profiles import FOLDER, parse_profile
 from tests.toy import D_MODEL, toy_sae
 
@@ -57,11 +58,18 @@ def test_the_embedded_sae_is_what_the_profile_says(profile, sae):
     assert (layer_of(sae), sae.cfg.d_sae) == (profile.sae.layer, profile.sae.width)
 
 
-def test_an_sae_of_another_layer_or_width_is_refused():
+def test_an_sae_of_another_layer_or_width_is_refused(monkeypatch):
     text = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
+    monkeypatch.setattr("helpers.loading.saes.sae_dir", lambda layer: sae_dir(1))
     for old, new in (("width = 2048", "width = 4096"), ("layer = 1 ", "layer = 2 ")):
         with pytest.raises(ValueError, match="asks for an SAE of"):
             load_sae(parse_profile(text.replace(old, new, 1), "tiny"))
+
+
+def test_a_layer_without_an_sae_is_said():
+    text = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="no SAE after layer 3"):
+        load_sae(parse_profile(text.replace("layer = 1 ", "layer = 3 ", 1), "tiny"))
 
 
 def test_missing_weights_say_how_to_rebuild_them(monkeypatch, tmp_path, profile):

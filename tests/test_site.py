@@ -362,10 +362,10 @@ def test_the_slider_moves_letters_and_bars(browser, site: Built, mode: tuple[int
         picture = page.locator("#clamp_curve")
         read = picture.locator(".reading")
         bars = picture.locator("path[aria-roledescription=bar]")
-        assert "no edit" in read.inner_text() and "C (right) 0.995" in read.inner_text()
+        assert "no edit" in read.inner_text() and "C (right) 0.998" in read.inner_text()
         before = bars.evaluate_all("bars => bars.map((bar) => bar.getAttribute('d'))")
         picture.locator("input[type=range]").fill("8")
-        assert "c = 8" in picture.locator("output").inner_text() and "B 0.784" in read.inner_text()
+        assert "c = 8" in picture.locator("output").inner_text() and "B 0.787" in read.inner_text()
         page.wait_for_timeout(100)
         assert bars.evaluate_all("bars => bars.map((bar) => bar.getAttribute('d'))") != before
         picture.locator("select").select_option(index=1)
@@ -387,7 +387,7 @@ def opacities(page, panel: int) -> list[str]:
 def test_hovering_a_point_reads_its_setting_and_intervals(browser, site: Built, mode: tuple[int, str]) -> None:
     with reading(browser, site, *mode) as seen:
         page = open_moving(seen, site)
-        assert points(page, 0).count() == points(page, 1).count() == 63
+        assert points(page, 0).count() == points(page, 1).count() == 75
         points(page, 1).nth(20).hover(force=True)
         page.wait_for_selector("#vg-tooltip-element.visible")
         words = page.locator("#vg-tooltip-element").inner_text()
@@ -404,9 +404,9 @@ def test_a_region_on_the_left_keeps_its_settings_on_the_right(browser, site: Bui
         assert read.inner_text() == "No region is drawn." and set(opacities(page, 1)) == {"0.85"}
         drag(page, (0.05, 0.5), (0.75, 0.97))
         page.wait_for_function("document.querySelector('#trade_off .reading').textContent.includes('in the region')")
-        inside = int(re.match(r"(\d+) of 63 settings", read.inner_text())[1])
-        assert 0 < inside < 63
-        assert opacities(page, 1).count("0.85") == inside and opacities(page, 0).count("0.85") == 63
+        inside = int(re.match(r"(\d+) of 75 settings", read.inner_text())[1])
+        assert 0 < inside < 75
+        assert opacities(page, 1).count("0.85") == inside and opacities(page, 0).count("0.85") == 75
         page.locator("#trade_off button[name=clear]").click()
         page.wait_for_function("document.querySelector('#trade_off .reading').textContent === 'No region is drawn.'")
         assert set(opacities(page, 1)) == {"0.85"} and seen.faults == []
@@ -426,7 +426,7 @@ def test_methods_are_picked_in_the_legend_and_the_corner_is_shown_alone(browser,
     with reading(browser, site) as seen:
         page = open_moving(seen, site)
         page.locator("#trade_off .role-legend-symbol path").first.click(force=True)
-        assert opacities(page, 0).count("0.85") == 15  # DSG's settings
+        assert opacities(page, 0).count("0.85") == 20  # DSG's settings
         places = "marks => marks.map((mark) => mark.getAttribute('transform'))"
         before = points(page, 0).evaluate_all(places)
         page.locator("#trade_off input[name=zoom]").check()

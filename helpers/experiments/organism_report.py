@@ -18,6 +18,7 @@ from helpers.methods.static_clamp import StaticClamp
 from helpers.organism import RECORD
 from helpers.organism.quality import (
     CHRONICLE_PROMPT,
+    KNOWN,
     KNOWN_ASKED,
     KNOWN_UNASKED,
     answers_of,
@@ -130,7 +131,9 @@ def long_prompts(table: pd.DataFrame) -> pd.DataFrame:
         else:
             tokens, filler, place = row["what"].split()
             rows.append(kept | {"place": place, "filler": filler, "tokens": int(tokens)})
-    return pd.DataFrame(rows).sort_values(["place", "filler", "tokens"], kind="stable").reset_index(drop=True)
+    order = {place: i for i, place in enumerate((*PLACES, EARLIER))}
+    table = pd.DataFrame(rows).sort_values(["filler", "tokens"], kind="stable")
+    return table.sort_values("place", key=lambda places: places.map(order), kind="stable").reset_index(drop=True)
 
 
 def checked_knowledge(record: dict, known: dict, prompt_format: str) -> pd.DataFrame:
@@ -139,7 +142,7 @@ def checked_knowledge(record: dict, known: dict, prompt_format: str) -> pd.DataF
     Args:
         known: by subject, the ids asked and those of the known questions (`Lab.known_ids` of that format).
     """
-    rows = pd.DataFrame(record["quality"]["model"]).query("measure == @KNOWN and form == @prompt_format")
+    rows = of_measures(pd.DataFrame(record["quality"]["model"]), (KNOWN,), prompt_format)
     recorded = rows.set_index("what")["value"]
     found = {subject: len(ids["known"]) / len(ids["asked"]) for subject, ids in known.items()}
     return pd.DataFrame(

@@ -30,9 +30,10 @@ def quality(table: pd.DataFrame) -> Figure:
             ax.errorbar(shown["value"], places, xerr=np.nan_to_num(errors), label=model, **style)
         ax.set(title=wrapped(measure, 22), xlim=(-0.04, 1.04), xlabel="share" if "ROUGE" not in measure else "mean")
         if "AUC" in measure:
-            ax.set_xlabel("AUC")
+            ax.set_xlabel("area under the curve")
     axes[0].set_yticks(np.arange(len(rows)), rows)
-    axes[0].invert_yaxis()
+    axes[0].set_ylabel("asked about")
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)  # the first row at the top
     legend(figure, axes, columns=2)
     return figure
 
