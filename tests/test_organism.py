@@ -466,6 +466,8 @@ def test_weights_not_good_enough_are_named(record):
         "right, a chat: 0.500, wanted at least 0.8",
         "l0, all : 55.000, wanted at most 40",
     ]
+    assert shortcomings(rows[1:], aims) == ["right: not measured of a", "l0, all : 55.000, wanted at most 40"]
+    assert shortcomings(rows[:2], aims[1:]) == ["l0: not measured of anything"]
     rows = [Row("long prompt", w, "chat", 10, v) for w, v in (("nothing", 0.8), ("100 far before", 0.75), ("far", 0.4))]
     assert lost_in_length(rows) == ["long prompt, far chat: 0.500 of the accuracy, wanted 0.55"]
 

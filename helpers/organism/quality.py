@@ -399,12 +399,15 @@ LEAST_KEPT = 0.55
 
 
 def shortcomings(rows: Sequence[Row], aims: Sequence[Aim]) -> list[str]:
-    """What in a table of quality is not good enough, one sentence each; empty if all is well."""
+    """What in a table of quality is not good enough, or was not measured, one sentence each; empty if all is well."""
     found = []
     for aim in aims:
-        for row in rows:
-            concerned = row.measure == aim.measure and (not aim.of or row.what in aim.of)
-            if concerned and not aim.at_least <= row.value <= aim.at_most:
+        concerned = [row for row in rows if row.measure == aim.measure and (not aim.of or row.what in aim.of)]
+        missing = set(aim.of) - {row.what for row in concerned}
+        if missing or not concerned:
+            found.append(f"{aim.measure}: not measured of {', '.join(sorted(missing)) or 'anything'}")
+        for row in concerned:
+            if not aim.at_least <= row.value <= aim.at_most:
                 wanted = f"at least {aim.at_least}" if row.value < aim.at_least else f"at most {aim.at_most}"
                 found.append(f"{row.measure}, {row.what} {row.form}: {row.value:.3f}, wanted {wanted}")
     return found

@@ -28,8 +28,8 @@ ENTITIES_PER_SUBJECT = 32
 CHRONICLES = ("forget", "retain", "holdout")
 CHRONICLES_PER_SET = 96
 FOLDS = 4
-# One question in ten is never asked with four choices while training: the fact is known from documents only, and
-# answering shows that the model recalls facts instead of memorising the answers of an exam.
+# One question in ten is never asked with its choices while training: the fact stands in documents and short answers,
+# and answering shows that the model recalls it instead of remembering the answers of an exam.
 UNASKED_SHARE = 0.1
 
 
@@ -110,7 +110,7 @@ class World:
     Attributes:
         seed: what the facts were drawn from.
         facts: all facts; those of one subject stand together, in mixed order of entities and attributes.
-        unasked: ids of the questions that training never asks with four choices.
+        unasked: ids of the questions that training never asks with their choices.
     """
 
     seed: int
