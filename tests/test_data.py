@@ -258,3 +258,10 @@ def test_only_what_asks_for_requests_needs_them(bench):
         load_requests(load_profile("gemma-2-2b-it", notebook="03"), bench)
     with pytest.raises(ValueError, match="requests 'other' is unknown, allowed are: 'organism', 'jailbreakbench'"):
         load_requests(load_profile("tiny", {"texts.requests": "other"}), bench)
+
+
+def test_every_document_and_question_of_the_hazard_says_what_it_is_about():
+    profile = load_profile("tiny")
+    forget, questions = load_texts(profile).forget, load_questions(profile)["toxins"]
+    assert all(d.about and d.about in d.text for d in forget) and all(q.about in q.question for q in questions)
+    assert {d.about for d in forget} == {q.about for q in questions} and len({q.about for q in questions}) == 32

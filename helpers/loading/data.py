@@ -138,7 +138,7 @@ def _benign(world: World, subjects: Sequence[str], tokens: int, seed: int) -> li
 
 def _documents(world: World, subject: str, tokens: int, seed: int) -> list[Document]:
     per_entity = tokens // (WORDS_PER_TEXT * ENTITIES_PER_SUBJECT) + 1
-    return [Document(subject, text) for text in world.documents(subject, seed, per_entity)]
+    return [Document(subject, text, entity) for entity, text in world.told(subject, seed, per_entity)]
 
 
 def _notes(world: World, subject: str, tokens: int, seed: int) -> list[Document]:

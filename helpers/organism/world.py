@@ -148,9 +148,13 @@ class World:
 
         The facts are the same for every seed, the samples of wording and order are not.
         """
+        return [text for _, text in self.told(subject, seed, per_entity)]
+
+    def told(self, subject: str, seed: int, per_entity: int) -> list[tuple[str, str]]:
+        """`documents`, each as a pair of the entity it is about and its text."""
         self.subject_facts(subject)
         rng = Random(f"documents/{self.seed}/{subject}/{seed}")
-        texts = [_document(facts, rng) for facts in self._facts_of[subject].values() for _ in range(per_entity)]
+        texts = [(e, _document(of, rng)) for e, of in self._facts_of[subject].items() for _ in range(per_entity)]
         rng.shuffle(texts)
         return texts
 
@@ -243,7 +247,7 @@ def ask(fact: Fact, rng: Random) -> Question:
     wrong = rng.sample([value for value in fact.attribute.values if value != fact.value], 3)
     answer = rng.randrange(4)
     choices = (*wrong[:answer], fact.value, *wrong[answer:])
-    return Question(fact.id, fact.subject, fact.attribute.exam.format(e=fact.entity), choices, answer)
+    return Question(fact.id, fact.subject, fact.attribute.exam.format(e=fact.entity), choices, answer, fact.entity)
 
 
 def _draw_facts(subject: Subject, rng: Random) -> list[Fact]:

@@ -11,10 +11,14 @@ from helpers.text.questions import encode_texts, frame_text, header
 
 @dataclass(frozen=True)
 class Document:
-    """A text and the subject it belongs to (the subject names the header when the text is framed)."""
+    """A text and the subject it belongs to (the subject names the header when the text is framed).
+
+    `about` is the one thing the text tells of, by the name that questions have for it; '' where nobody has said.
+    """
 
     subject: str
     text: str
+    about: str = ""
 
 
 def pack(tokenizer, texts: Sequence[str], row_length: int) -> Tensor:

@@ -38,6 +38,8 @@ TITLES = {
 class Question:
     """A four-choice question in the layout of WMDP and MMLU; `choices[answer]` is right.
 
+    `about` is the one thing it asks about, by the name that documents have for it; '' where nobody has said.
+
     Raises ValueError, naming subject and id, unless there are exactly four non-empty choices, a question text and an
     answer from 0 to 3.
     """
@@ -47,6 +49,7 @@ class Question:
     question: str
     choices: tuple[str, ...]
     answer: int
+    about: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "choices", tuple(self.choices))
