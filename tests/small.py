@@ -17,7 +17,7 @@ SMALL: dict[str, Any] = {
     "method.unconditional.n_features": [2, 4], "method.unconditional.strengths": [1.0],
     "method.dsg.n_features": [3, 5], "method.dsg.strengths": [2.0, 8.0],
     "method.rmu.layers": [2], "method.rmu.steering": [10.0], "method.rmu.alphas": [3.0, 30.0],
-    "method.rmu.steps": 2, "method.rmu.batch_rows": 2,
+    "method.rmu.steps": [2], "method.rmu.batch_rows": 2,
 }  # fmt: skip
 
 

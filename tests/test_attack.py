@@ -46,7 +46,7 @@ def test_an_attack_on_text_that_proves_nothing_is_refused():
 
 
 def test_every_seed_and_training_of_every_setting_is_attacked_on_the_judged_half(lab):
-    dsg, rmu = DSG(2, 5.0, threshold=0.1), RMU(LAYER, 2.0, 1.0, 2, 4, 1e-2)
+    dsg, rmu = DSG(2, 5.0, threshold=0.1), RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)
     curves = relearning_curves(lab, [rmu, dsg])
     expected = [
         relearned(lab.judged, lab.edited(setting), setting.label, attack, hooked)

@@ -58,7 +58,7 @@ def test_points_pool_the_side_effects_over_questions():
 
 
 def test_points_keep_the_label_and_the_words_of_every_setting():
-    rmu = Scored(RMU(2, 3.0, 30.0, 1, 4, 1e-3), "RMU", {}, TABLE)
+    rmu = Scored(RMU(2, 3.0, 30.0, steps=1, batch_rows=4, learning_rate=1e-3), "RMU", {}, TABLE)
     prime = Scored(ClampPrime(5, 2.0, proportional=True), "one of my own", {}, TABLE)
     table = points(Scores([rmu, ONE, prime]))
     assert table["method"].tolist() == ["RMU", "static clamp", "one of my own"]

@@ -60,6 +60,9 @@ def clamps(*settings, method="static clamp"):
     return pd.DataFrame([answered({"method": method, "n_features": n, "strength": c}, **by) for n, c, by in settings])
 
 
+BASELINES = dict.fromkeys(("GA", "NPO", "SSD", "SCRUB", "static_clamp", "RMU"), (90, 100))
+
+
 def held_out(side=(295, 295), **forget):
     """03_held_out and 05_held_out: method -> (right, n) of the forget questions, or None for no setting.
 
@@ -303,6 +306,21 @@ CASES = {
         "null: 2 questions": (held_out(DSG=(0, 2)), UNDECIDED),
         "null: 10 side questions": (held_out(side=(10, 10), DSG=(30, 100)), UNDECIDED),
         "no DSG": (held_out(RMU=(30, 100)), NOT_RUN),
+    },
+    claims._dsg_ahead_of_all: {
+        "below all": (held_out(DSG=(30, 100), **BASELINES), AGREES),
+        "above RMU": (held_out(DSG=(80, 100), **BASELINES | {"RMU": (40, 100)}), PARTLY),
+        "above all": (held_out(DSG=(99, 100), **dict.fromkeys(BASELINES, (50, 100))), DISAGREES),
+        "as one of them": (held_out(DSG=(48, 100), **BASELINES | {"RMU": (50, 100)}), UNDECIDED),
+        "no SCRUB": (held_out(DSG=(30, 100), RMU=(70, 100)), NOT_RUN),
+    },
+    claims._hardly_forget: {
+        "all at 0.99": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (99, 100))), AGREES),
+        "none has a setting": (held_out(DSG=(30, 100), **dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"))), AGREES),
+        "SCRUB forgets": (held_out(GA=(99, 100), NPO=(99, 100), SSD=(99, 100), SCRUB=(40, 100)), PARTLY),
+        "all forget": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (40, 100))), DISAGREES),
+        "9 of 10": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (9, 10))), UNDECIDED),
+        "no SSD": (held_out(GA=(99, 100)), NOT_RUN),
     },
     claims._dsg_is_best: {
         "below both": (held_out(DSG=(30, 100), RMU=(70, 100), static_clamp=(90, 100)), AGREES),

@@ -234,7 +234,16 @@ def test_one_order_of_known_questions_is_what_is_counted_under_the_edit(knowledg
     table = protocols(knowledge, knowledge.questions, edits, ["chat"], SETTINGS)
     for (label, words), edit in edits.items():
         (point,) = points(
-            Scores([Scored(RMU(2, 1.0, 1.0, 1, 1, 1.0), label, {}, knowledge_under(knowledge, edit))])
+            Scores(
+                [
+                    Scored(
+                        RMU(2, 1.0, 1.0, steps=1, batch_rows=1, learning_rate=1.0),
+                        label,
+                        {},
+                        knowledge_under(knowledge, edit),
+                    )
+                ]
+            )
         ).to_dict("records")
         for protocol in ("all known questions, one order", "all questions, one order, chat frame"):
             (row,) = table[(table["protocol"] == protocol) & (table["method"] == label)].to_dict("records")

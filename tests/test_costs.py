@@ -25,7 +25,8 @@ from helpers.experiments.costs import (
     statistics_work,
     sweep_work,
 )
-from helpers.methods.rmu import RMU, train_rmu
+from helpers.methods.rmu import RMU
+from helpers.methods.training import train
 from helpers.profiles import load_profile
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
@@ -77,9 +78,9 @@ def test_statistics_sweeps_and_training_are_counted(model, shape):
     # nothing is kept, so the layers below run for each of the two; a setting adds its own columns of the SAE
     expected = sweep_work(shape, LAYER, 1, 128, 32, 124) + shape.blocks(LAYER + 1, 128, 32)
     assert found_within(counted(sweep), expected, 0.1)
-    setting = RMU(LAYER, 1.0, 1.0, 1, 4, 1e-3)
+    setting = RMU(LAYER, 1.0, 1.0, steps=1, batch_rows=4, learning_rate=1e-3)
     text = torch.tensor(ROWS)
-    trained = counted(lambda: train_rmu(model, text, text.flip(1), setting)) - shape.blocks(LAYER + 1, 128, 32)
+    trained = counted(lambda: train(model, text, text.flip(1), setting, 10_000)) - shape.blocks(LAYER + 1, 128, 32)
     assert found_within(trained, rmu_work(shape, LAYER, 128, 32), 0.3)
 
 
@@ -103,7 +104,7 @@ def test_notebooks_cost_what_they_are_made_of():
     assert found["01"].trees == found["01"].answers == 0 < found["01"].statistics == found["03"].statistics
     assert found["03"].trees == GEMMA.blocks(26, 2142 * 1050, 1050)
     assert found["03"].training == found["05"].training < found["06"].training
-    twice = notebook_work(load_profile("gemma-2-2b-it", {"method.rmu.steps": 600}), GEMMA, 2142, "03")
+    twice = notebook_work(load_profile("gemma-2-2b-it", {"method.rmu.steps": [600]}), GEMMA, 2142, "03")
     assert twice.training == 2 * found["03"].training
     with pytest.raises(ValueError, match="'04' has not been counted"):
         notebook_work(profile, GEMMA, 2142, "04")

@@ -23,8 +23,9 @@ from helpers.loading.data import Requests
 from helpers.measures.knowledge import Knowledge, known_ids
 from helpers.methods import METHODS
 from helpers.methods.dsg import DSG
-from helpers.methods.rmu import RMU, rmu_loss, train_rmu
+from helpers.methods.rmu import RMU, rmu_loss
 from helpers.methods.static_clamp import StaticClamp
+from helpers.methods.training import train
 from helpers.methods.unconditional import Unconditional
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.small import SMALL
@@ -259,7 +260,9 @@ def test_a_sweep_says_of_every_setting_what_is_left_under_it(lab):
     ids = lab.selections(4)["clamp_prime"].tolist()
     clamp = Clamp(lab.sae, ids, Add(-4.0 * lab.clamp_unit), "always")
     assert scores[4].facts["features"] == ids and scores[5].facts == {}
-    weights = with_weights(lab.model, train_rmu(lab.model, lab.forget_rows, lab.retain_rows, trained))
+    weights = with_weights(
+        lab.model, train(lab.model, lab.forget_rows, lab.retain_rows, trained, lab.profile.model.batch_tokens)
+    )
     rows = prompt_tokens(lab.model.tokenizer, lab.knowledge.asked, ORIGINAL_ORDER, "chat")
     for one, model, intervention in ((scores[4], lab.model, clamp), (scores[5], weights, None)):
         found = read_rows(model, rows, read_letters, intervention, 2048)

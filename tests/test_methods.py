@@ -65,13 +65,11 @@ def rho_of(lab, features, rows):
 
 
 def test_every_method_stands_under_its_name_with_a_source_and_a_rule():
-    assert list(METHODS) == ["static_clamp", "clamp_prime", "refusal_clamp", "unconditional", "dsg", "rmu", "retrained"]
-    assert {name: method.chosen_by for name, method in METHODS.items()} == {
-        "static_clamp": LOWEST_FORGET, "clamp_prime": HIGHEST_ALIGNMENT, "refusal_clamp": HIGHEST_ALIGNMENT,
-        "unconditional": HIGHEST_ALIGNMENT, "dsg": LOWEST_FORGET, "rmu": LOWEST_FORGET,
-        "retrained": ONLY_SETTING,
-    }  # fmt: skip
-    assert [name for name, method in METHODS.items() if method.trains] == ["rmu"]
+    khoriatys = dict.fromkeys(("clamp_prime", "refusal_clamp", "unconditional"), HIGHEST_ALIGNMENT)
+    of_weights = ["rmu", "gradient_ascent", "grad_diff", "npo", "simnpo", "ssd", "scrub", "crisp"]
+    lowest = dict.fromkeys(("static_clamp", "dsg", *of_weights), LOWEST_FORGET)
+    assert {n: m.chosen_by for n, m in METHODS.items()} == khoriatys | lowest | {"retrained": ONLY_SETTING}
+    assert [name for name, method in METHODS.items() if method.trains] == of_weights
     assert all(method.source for method in METHODS.values())
     for method in METHODS.values():
         assert method.table in METHODS and METHODS[method.table] is method
@@ -82,7 +80,7 @@ def test_every_label_of_every_grid_has_a_look_of_its_own():
     labels = {setting.label for method in METHODS.values() for setting in method.grid(TINY)}
     assert labels == {
         "static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG", "RMU",
-        "retrained",
+        "retrained", "GA", "GradDiff", "NPO", "SimNPO", "SSD", "SCRUB", "CRISP",
     }  # fmt: skip
     assert len({drawn[label] for label in labels}) == len(labels)
     assert drawn["Clamp Prime, proportional"] == Look("#009E73", "P") and drawn["DSG"] == DSG.look
@@ -160,7 +158,8 @@ def test_a_grid_is_the_profiles_table():
 def test_settings_are_named_in_words():
     assert StaticClamp(20, 5.0).words == "20 features x5"
     assert ClampPrime(10, 2.5, proportional=True).words == "10 features x2.5"
-    assert RMU(2, 3.0, 30.0, 100, 4, 1e-2).words == "layer 2, steering 3, alpha 30"
+    setting = RMU(2, 3.0, 30.0, steps=100, batch_rows=4, learning_rate=1e-2)
+    assert setting.words == "layer 2, steering 3, alpha 30, 100 steps"
 
 
 # --- set by hand ------------------------------------------------------------------------------------------------------
@@ -457,7 +456,7 @@ def test_selections_apply_the_papers_rules():
     forget = pd.DataFrame({"firing_rate": [0.5, 0.4, 0.3], "mean": [1.0, 2.0, 1.0], "mean_square": [9.0, 4.0, 1.0]})
     retain = pd.DataFrame({"firing_rate": [0.5, 0.005, 0.0], "mean": [1.0, 1e-3, 0.0], "mean_square": [9.0, 1e-6, 0.0]})
     chosen = selections(forget, retain, settings, 3)
-    assert list(chosen) == ["sparsity", "clamp_prime", "importance", "importance_released"]
+    assert list(chosen) == ["sparsity", "clamp_prime", "importance", "importance_released", "crisp"]
     assert chosen["sparsity"].tolist() == [1, 2]
     assert chosen["clamp_prime"].tolist() == [2]
     # the 95th percentile of three ratios keeps 2, the 5th of forget drops it

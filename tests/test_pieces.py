@@ -29,7 +29,7 @@ SMALL = {
     "texts.forget_rows": 8, "texts.retain_rows": 16, "texts.neutral_rows": 4, "texts.framed_documents": 16,
     "questions.limit": 3, "selection.n_features": 4,
     "method.static_clamp.n_features": [2, 4], "method.static_clamp.strengths": [2.0, 8.0],
-    "method.rmu.layers": [2], "method.rmu.steering": [10.0], "method.rmu.alphas": [3.0, 30.0], "method.rmu.steps": 2,
+    "method.rmu.layers": [2], "method.rmu.steering": [10.0], "method.rmu.alphas": [3.0, 30.0], "method.rmu.steps": [2],
 }  # fmt: skip
 
 pytestmark = pytest.mark.xdist_group("pieces")

@@ -139,7 +139,7 @@ def test_a_right_table_comes_back_as_its_class():
 @pytest.mark.parametrize(
     ("method", "key", "value", "message"),
     [
-        ("rmu", "learning_rate", "nan", "method.rmu.learning_rate = 'nan': input should be a valid number"),
+        ("rmu", "learning_rates", ["nan"], "method.rmu.learning_rates.0 = 'nan': input should be a valid number"),
         ("rmu", "layers", "2", "method.rmu.layers = '2': input should be a valid array"),
         ("rmu", "step", 3, "unknown key method.rmu.step"),
         ("static_clamp", "n_features", [10, 20.5], "method.static_clamp.n_features.1 = 20.5: "),

@@ -1,15 +1,18 @@
 """RMU's loss by hand, and training that moves what it should and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from helpers.engine.forward import huggingface, residual_after, with_weights
-from helpers.methods.rmu import RMU, rmu_loss, steering_target, train_rmu, trained_weights
+from helpers.methods.rmu import RMU, rmu_loss, steering_target, trained_weights
+from helpers.methods.training import train
 from helpers.profiles import load_profile
 from helpers.text.batches import Batch
 from tests.toy import LAYER, ToyLab, toy_model
 
-SETTING = RMU(layer=LAYER, steering=2.0, alpha=1.0, steps=200, batch_rows=4, learning_rate=1e-2, seed=0)
+SETTING = RMU(LAYER, 2.0, 1.0, steps=200, batch_rows=4, learning_rate=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def test_training_steers_forget_text_and_changes_only_its_weights(model):
     draw = torch.Generator().manual_seed(3)
     forget, retain = (torch.randint(low, low + 50, (8, 12), generator=draw) for low in (10, 200))
     before = {k: v.clone() for k, v in huggingface(model).state_dict().items()}
-    changed = with_weights(model, train_rmu(model, forget, retain, SETTING))
+    changed = with_weights(model, train(model, forget, retain, SETTING, 1000))
     for name, weight in huggingface(changed).state_dict().items():
         assert torch.equal(weight, before[name]) == (name not in trained_weights(model, LAYER)), name
     assert all(torch.equal(v, before[k]) for k, v in huggingface(model).state_dict().items())
@@ -53,47 +56,42 @@ def test_training_steers_forget_text_and_changes_only_its_weights(model):
 
 def test_the_same_seed_gives_the_same_weights(model):
     rows = torch.arange(10, 106).view(8, 12)
-    setting = RMU(LAYER, 2.0, 1.0, 2, 4, 1e-2, seed=1)
-    first, second = (train_rmu(model, rows, rows + 100, setting) for _ in range(2))
+    setting = RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2, seed=1)
+    first, second = (train(model, rows, rows + 100, setting, 1000) for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_the_same_text_for_forget_and_retain_is_refused(model):
     rows = torch.arange(10, 106).view(8, 12)
     with pytest.raises(ValueError, match="the same text"):
-        train_rmu(model, rows, rows.clone(), SETTING)
+        train(model, rows, rows.clone(), SETTING, 1000)
 
 
 def test_the_grid_is_every_layer_steering_and_alpha_of_the_profile():
     grid = RMU.grid(load_profile("tiny"))
-    pairs = [
-        (layer, steering, alpha) for layer in (1, 2, 3) for steering in (10.0, 30.0) for alpha in (3.0, 30.0, 300.0)
-    ]
+    pairs = [(layer, 30.0, alpha) for layer in (1, 2, 3) for alpha in (30.0, 300.0, 3000.0)]
     assert grid == [RMU(*pair, steps=200, batch_rows=4, learning_rate=1e-2, seed=0) for pair in pairs]
-    assert [setting.words for setting in grid[:2]] == [
-        "layer 1, steering 10, alpha 3",
-        "layer 1, steering 10, alpha 30",
-    ]
+    assert grid[0].words == "layer 1, steering 30, alpha 30, 200 steps"
     assert {setting.label for setting in grid} == {"RMU"} and RMU.trains
 
 
 def test_what_is_set_by_hand_narrows_the_grid():
     found = RMU.narrowed(load_profile("tiny"), {"layer": 1, "alpha": 5.0, "seed": 3})
-    assert found == [RMU(1, steering, 5.0, 200, 4, 1e-2, seed=3) for steering in (10.0, 30.0)]
+    assert found == [RMU(1, 30.0, 5.0, steps=200, batch_rows=4, learning_rate=1e-2, seed=3)]
 
 
 def test_in_place_it_is_the_trained_model_without_an_intervention(monkeypatch):
-    lab, setting, times = ToyLab(), RMU(LAYER, 2.0, 1.0, 3, 4, 1e-2, seed=1), []
+    lab, setting, times = ToyLab(), RMU(LAYER, 2.0, 1.0, steps=3, batch_rows=4, learning_rate=1e-2, seed=1), []
     monkeypatch.setattr(
         "helpers.methods.rmu.rmu_loss", lambda *args, **more: times.append(1) or rmu_loss(*args, **more)
     )
-    edit, other = setting.apply(lab), RMU(LAYER, 2.0, 1.0, 3, 4, 1e-2, seed=2).apply(lab)
+    edit, other = setting.apply(lab), replace(setting, seed=2).apply(lab)
     assert (edit.intervention, edit.original, edit.facts()) == (None, lab.model, {})
     assert edit.weights.key != other.weights.key and edit.weights.key == setting.apply(lab).weights.key
     assert times == []  # nothing is trained before the model is asked for
     found = huggingface(edit.model).state_dict()
     assert len(times) == 3
-    expected = train_rmu(lab.model, lab.forget_rows, lab.retain_rows, setting)
+    expected = train(lab.model, lab.forget_rows, lab.retain_rows, setting, lab.profile.model.batch_tokens)
     for name, weight in huggingface(lab.model).state_dict().items():
         assert torch.equal(found[name], expected.get(name, weight)), name
     kept = lab.edited(setting)  # the same weights from where the lab keeps them

@@ -98,14 +98,15 @@ class ToyLab:
         "clamp_prime": (13, 3, 8, 5),
         "importance": (8, 13, 5, 3),
         "importance_released": (5, 8, 3, 13),
+        "crisp": (3, 13, 5, 8),
     }
     clamp_unit = 2.0
-    ranked, once, trained, edited = Lab.ranked, Lab.once, Lab.trained, Lab.edited
+    ranked, once, latest, trained, edited = Lab.ranked, Lab.once, Lab.latest, Lab.trained, Lab.edited
     fingerprint = staticmethod(fingerprint)
 
     def __init__(self, overrides: dict[str, Any] | None = None) -> None:
         self.profile = load_profile("tiny", {**FEW_FEATURES, **(overrides or {})})
-        self.model, self.sae, self._once = toy_model(), toy_sae(), {}
+        self.model, self.sae, self._once, self._latest = toy_model(), toy_sae(), {}, None
         self.knowledge = toy_knowledge(model=self.model)
         self.judged = self.knowledge.only(1)
         self.neutral_rows = NEUTRAL

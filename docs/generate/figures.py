@@ -27,6 +27,7 @@ OF_PAPER = {
     "04": ("khoriaty",),
     "05": ("dsg",),
     "06": ("dsg",),
+    "07": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")

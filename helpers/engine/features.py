@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
 # Muhamed et al.'s guard against a retain importance of zero, small enough never to change an order
 EPSILON = 1e-21
 
+# Ashuach et al.: a chosen feature is so many times as active on forget text as on other text, at least.
+LEAST_RATIO = 3.0
+
 # So many activations are held at once, whatever the batch and the width: 256 tokens of an SAE of 16,384 features.
 CHUNK_ACTIVATIONS = 1 << 22
 
@@ -155,6 +158,31 @@ def select_by_importance(
     kept = ratio >= np.percentile(ratio, ratio_percentile)
     kept &= forget >= np.percentile(forget, forget_percentile)
     ranked = np.argsort(-forget, kind="stable")
+    return ranked[kept[ranked]][:n_features]
+
+
+def select_by_difference(
+    forget_rate: np.ndarray, retain_rate: np.ndarray, forget_mean: np.ndarray, retain_mean: np.ndarray, n_features: int
+) -> np.ndarray:
+    """CRISP's rule: the largest differences of firing rate, of features at least 3 times as active on forget text.
+
+    Its released code counts firings of equal numbers of texts, so that longer texts win; here they are shares of
+    tokens. Its first 10,000 features by that order are all features of smaller SAEs and are not cut here.
+
+    Args:
+        forget_rate, retain_rate: share of tokens at which each feature fires, [features].
+        forget_mean, retain_mean: E[f], [features].
+        n_features: how many to choose; fewer come back when fewer qualify.
+
+    Returns:
+        feature ids, 1-D integers, best first.
+
+    Raises:
+        ValueError: the rates differ in length, or n_features is not positive.
+    """
+    forget, retain = _same_length(forget_rate, retain_rate, n_features)
+    kept = (forget > retain) & (forget_mean >= LEAST_RATIO * retain_mean)
+    ranked = np.argsort(retain - forget, kind="stable")
     return ranked[kept[ranked]][:n_features]
 
 

@@ -32,12 +32,16 @@ def huggingface(model: nnsight.TransformersModel) -> PreTrainedModel:
     return model._module
 
 
-def clone(model: nnsight.TransformersModel) -> nnsight.TransformersModel:
-    """A model with weights of its own, to be trained without touching the first (nnsight's wrapping is not copied)."""
+def clone(model: nnsight.TransformersModel, dtype: torch.dtype | None = None) -> nnsight.TransformersModel:
+    """A model with weights of its own, to be trained without touching the first (nnsight's wrapping is not copied).
+
+    Args:
+        dtype: of the copy's weights; None keeps the model's.
+    """
     original = huggingface(model)
     # built in its dtype and not cast to it, which would round the rotary frequencies to bfloat16 and change all answers
     with no_init_weights(), original.device:
-        twin = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), dtype=original.dtype)
+        twin = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), dtype=dtype or original.dtype)
     # without initialisation it comes untied, and training would move embedding and unembedding apart
     twin.tie_weights()
     twin.load_state_dict(original.state_dict())

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from helpers.engine.forward import huggingface
-from helpers.lab.choosing import points
+from helpers.lab.choosing import ROLES, points
 from helpers.lab.lab import Lab
 from helpers.loading.data import WORLD_SEED
 from helpers.methods.retrained import Retrained
@@ -25,6 +25,7 @@ from helpers.organism.quality import (
     continued,
 )
 from helpers.organism.world import NEIGHBOURS, build_world
+from helpers.report.sentences import numbers
 from helpers.text.dilution import PLACES
 from helpers.text.questions import ORIGINAL_ORDER, Question, encode_texts, prompt_tokens
 
@@ -151,11 +152,15 @@ def checked_knowledge(record: dict, known: dict, prompt_format: str) -> pd.DataF
 
 
 def training_table(record: dict) -> pd.DataFrame:
-    """The training curves in long form: model, step, measure, value, unit ('loss (nats)', 'share of right answers')."""
+    """The training curves in long form: model, step, measure, value, unit and stage.
+
+    The unit is 'loss (nats)' or 'share of right answers', the stage 'first' or 'second'.
+    """
     curves = [pd.DataFrame(record["training_curves"][part]).assign(model=name) for part, name in MODELS.items()]
     table = pd.concat(curves).melt(["model", "step"], var_name="measure").dropna().reset_index(drop=True)
-    is_loss = table["measure"].str.endswith("loss")
+    is_loss, is_second = table["measure"].str.endswith("loss"), table["step"] > record["model"]["steps"]
     table["unit"] = is_loss.map({True: "loss (nats)", False: "share of right answers"})
+    table["stage"] = is_second.map({True: "second", False: "first"})
     return table.sort_values("unit", kind="stable").astype({"value": float}).reset_index(drop=True)
 
 
@@ -163,10 +168,19 @@ def features_needed(lab: Lab, sizes: Sequence[int], strength: float) -> pd.DataF
     """What is left when the n best features by Farrell's rule are set to -strength (clamp units) where they fire.
 
     Returns:
-        n_features, then the accuracies on known questions of the forget subject, the near domain and the side effects.
+        n_features (0 is the unedited model), then accuracies and numbers of known questions of the forget subject, the
+        near domain and the side effects.
     """
     table = points(lab.sweep([StaticClamp(n, strength) for n in sizes]))
-    return table[["n_features", "forget_accuracy", "near_accuracy", "side_accuracy"]]
+    columns = ["n_features", *(f"{role}_{what}" for role in ROLES for what in ("accuracy", "n"))]
+    unedited = table[:1].assign(n_features=0, **{f"{role}_accuracy": 1.0 for role in ROLES})
+    return pd.concat([unedited, table])[columns].astype(dict.fromkeys([c for c in columns if "acc" not in c], int))
+
+
+def left_by(needed: pd.DataFrame) -> dict[str, float]:
+    """The accuracies of `features_needed` by names as 'forget_20', to be said in a sentence."""
+    table = needed.melt("n_features", [f"{role}_accuracy" for role in ROLES])
+    return numbers(table.assign(role=table["variable"].str.removesuffix("_accuracy")), ["role", "n_features"], "value")
 
 
 def sae_table(record: dict) -> pd.DataFrame:

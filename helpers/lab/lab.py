@@ -64,7 +64,7 @@ class Lab(Run):
         forget_rows, retain_rows, neutral_rows: packed token ids [rows, row_length]; no forget rows where the gated
             corpus cannot be had, and features are then the published ones.
         framed_retain, framed_forget: documents asked as questions are, as token rows.
-        forget_documents: the forget text as documents.
+        forget_documents, neutral_documents: these texts as documents.
         all_questions: every question by subject, the one to forget first.
     """
 
@@ -80,6 +80,7 @@ class Lab(Run):
         super().__init__(profile, notebook, runs, figures, overrides)
         self._place = Place(profile, notebook, runs, figures, json.dumps(overrides), published_features)
         self._once: dict[tuple, Any] = {}
+        self._latest: tuple[str, Any] | None = None
         self._halves: dict[int, Knowledge] = {}
         if self.profile.compute.threads:
             torch.set_num_threads(self.profile.compute.threads)
@@ -109,6 +110,7 @@ class Lab(Run):
             for of in (texts.retain, texts.forget)
         )
         self.forget_documents: list[Document] = texts.forget
+        self.neutral_documents: list[Document] = texts.neutral
         for large in (self.model, self.sae, *rows.values(), self.framed_retain, self.all_questions):
             self.unchanging(large)
         self._note_sources(hub, rows)
@@ -353,7 +355,8 @@ class Lab(Run):
         for stage, n in stored.items():
             log.info("%s: %d settings from the cache", stage, n)
         for dear in (True, False):
-            groups = _groups([i for i in missing if settings[i].trains == dear], settings, 1 if dear else GROUP)
+            of = [i for i in missing if settings[i].trains == dear]
+            groups = _courses(of, settings) if dear else _groups(of, settings, GROUP)
             pieces = [
                 Piece(_words(settings, group), _stage_of(settings[group[0]]), tuple(keys[i] for i in group),
                       _knowledge_under, (half, *(settings[i] for i in group)))
@@ -391,6 +394,13 @@ class Lab(Run):
         """Weights that `train(*args)` makes, by the names that the model has for them; for a method's `apply`."""
         keep = partial(self.stage, "weights", train, *args)
         return Trained(self.fingerprint([train, *args]), partial(train, *args), keep)
+
+    def latest(self, key: str, make: Callable[[], Any]) -> Any:
+        """What was made last, if it was under this key, else what is made now in its place: one thing is kept."""
+        if self._latest is None or self._latest[0] != key:
+            self._latest = None  # gone before the next is made, for each may be a model and its optimiser
+            self._latest = (key, make())
+        return self._latest[1]
 
     def once(self, compute: Callable, *args: Any) -> Any:
         """`compute(lab, *args)`, remembered while the lab is open; arguments that can be hashed."""
@@ -468,6 +478,14 @@ def _known_ids(lab: Lab, form: str, subject: str) -> list[dict[str, list]]:
 def _stage_of(setting: Method) -> str:
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", type(setting).__name__)
     return "-".join(["knowledge", *words]).lower()
+
+
+def _courses(indices: Sequence[int], settings: Sequence[Method]) -> list[list[int]]:
+    """Settings that are stops of one training together."""
+    by_course: dict[Method, list[int]] = {}
+    for i in indices:
+        by_course.setdefault(settings[i].course, []).append(i)
+    return list(by_course.values())
 
 
 def _groups(indices: Sequence[int], settings: Sequence[Method], size: int) -> list[list[int]]:

@@ -74,6 +74,11 @@ class Run:
         log.info("%s: %s", name, made)
         return self.seen(stage)
 
+    @property
+    def seconds(self) -> dict[str, float]:
+        """What each stage took when it was made, here or before; several results of one name added up."""
+        return {name: stage["seconds"] for name, stage in self._stages.items()}
+
     def seen(self, stage: Stage) -> Any:
         """A stage's result, with the stage noted in the record; one called for several settings adds up its seconds."""
         before = self._stages.get(stage.name, {"seconds": 0.0, "cached": True})

@@ -4,11 +4,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from helpers.methods.clamp_prime import ClampPrime
+from helpers.methods.crisp import CRISP
 from helpers.methods.dsg import DSG
+from helpers.methods.grad_diff import GradDiff
+from helpers.methods.gradient_ascent import GradientAscent
 from helpers.methods.method import PUBLISHED_FEATURES, Method, looks
+from helpers.methods.npo import NPO
 from helpers.methods.refusal_clamp import RefusalClamp
 from helpers.methods.retrained import Retrained
 from helpers.methods.rmu import RMU
+from helpers.methods.scrub import SCRUB
+from helpers.methods.simnpo import SimNPO
+from helpers.methods.ssd import SSD
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.unconditional import Unconditional
 
@@ -22,5 +29,12 @@ METHODS: Mapping[str, type[Method]] = MappingProxyType({
     "unconditional": Unconditional,
     "dsg": DSG,
     "rmu": RMU,
+    "gradient_ascent": GradientAscent,
+    "grad_diff": GradDiff,
+    "npo": NPO,
+    "simnpo": SimNPO,
+    "ssd": SSD,
+    "scrub": SCRUB,
+    "crisp": CRISP,
     "retrained": Retrained,
 })  # fmt: skip

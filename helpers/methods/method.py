@@ -62,6 +62,11 @@ class Method(ABC):
         """The setting in place. Cheap: what is dear (`lab.trained`) is put off until the model is asked for."""
 
     @property
+    def course(self) -> Method:
+        """The training that the setting is a stop of; settings of one course are computed together, in their order."""
+        return self
+
+    @property
     def label(self) -> str:
         """What figures call this setting's method; variants of a method may have labels of their own."""
         return self.name

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from helpers.engine.features import importance, select_by_importance, select_by_sparsity
+from helpers.engine.features import importance, select_by_difference, select_by_importance, select_by_sparsity
 from helpers.profiles import SelectionSettings
 
 
@@ -13,7 +13,7 @@ def selections(
     """The n features that each paper's rule chooses from the same statistics, best first.
 
     The rules: 'sparsity' (Farrell), 'clamp_prime' (Khoriaty), 'importance' (DSG as the paper says, E[f^2]) and
-    'importance_released' (DSG as its code has it, (E[f])^2).
+    'importance_released' (DSG as its code has it, (E[f])^2), 'crisp' (CRISP).
 
     Args:
         forget, retain: `feature_statistics` on the two texts.
@@ -27,4 +27,6 @@ def selections(
     for name, released in (("importance", False), ("importance_released", True)):
         values = importance(forget, released), importance(retain, released)
         chosen[name] = select_by_importance(*values, n, *percentiles)
+    means = forget["mean"].to_numpy(), retain["mean"].to_numpy()
+    chosen["crisp"] = select_by_difference(*rates, *means, n)
     return chosen

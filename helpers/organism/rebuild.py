@@ -121,6 +121,9 @@ def _train_sae(folder: Path, name: str) -> None:
     settings = SAES[name]
     log(f"{name}: {settings.samples} samples, width {settings.width}")
     train_sae(*load_model(folder / "model"), build_world(WORLD_SEED), settings).save_inference_model(folder / name)
+    described = folder / name / "cfg.json"
+    # sae-lens writes its keys in the order of a set, which no two processes share
+    write_json(described, dict(sorted(json.loads(described.read_text(encoding="utf-8")).items())))
 
 
 def _measure_model(folder: Path, name: str) -> list[Row]:

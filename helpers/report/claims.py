@@ -523,6 +523,24 @@ def _dsg_holds(table: pd.DataFrame) -> tuple[str, str]:
     return _finding("; ".join(words), parts)
 
 
+# --- 07: all methods --------------------------------------------------------------------------------------------------
+
+BASELINES = ("GA", "NPO", "SSD", "SCRUB", "static clamp", "RMU")
+HARDLY = 0.9  # a forget accuracy above it is hardly any forgetting
+
+
+def _dsg_ahead_of_all(table: pd.DataFrame) -> tuple[str, str]:
+    return _forgets_more(table, "DSG", BASELINES)
+
+
+def _hardly_forget(table: pd.DataFrame) -> tuple[str, str]:
+    """Whether none of the methods that train on the loss of text, and SSD, gets far below 1 at side effects of 0.99."""
+    rows = _reported(table)
+    found = {method: _forget(rows, method) for method in ("GA", "NPO", "SSD", "SCRUB")}
+    words = "; ".join(f"{method} {forget}" for method, forget in found.items())
+    return _finding(f"held out: {words}", {f"{m} above {HARDLY}": _above(f, HARDLY) for m, f in found.items()})
+
+
 CLAIMS = (
     Claim("Some features fire on the hazard and hardly ever on retain text", "Farrell, layer 3",
           "20 chosen at retain rate < 1 %; forget rates 27 % to 6 %", "01_firing_rates", _specific),
@@ -557,6 +575,11 @@ CLAIMS = (
           "forget 0.296 at side 0.993", "05_held_out", _dsg_forgets),
     Claim("At side effects of 0.99 DSG forgets more than static clamps and RMU", "DSG, Table 1",
           "forget: DSG 0.30, RMU 0.50, static clamp 0.59", "05_held_out", _dsg_is_best),
+    Claim("At side effects of 0.99 DSG forgets more than every baseline", "DSG, Table 1",
+          "forget: DSG 0.30, RMU 0.50, static clamp 0.59, SCRUB 0.95, NPO 0.98, GA and SSD 0.99", "07_held_out",
+          _dsg_ahead_of_all),
+    Claim("At side effects of 0.99 GA, NPO, SSD and SCRUB hardly forget", "DSG, Table 1",
+          "forget: GA 0.99, NPO 0.98, SSD 0.99, SCRUB 0.95", "07_held_out", _hardly_forget),
     Claim("RMU is relearned by fine-tuning on forget text", "DSG, Fig. 5", "no number given",
           "06_relearning", _rmu_relearns),
     Claim("DSG holds against the same fine-tuning, and stays useful", "DSG, Fig. 5", "no number given",

@@ -44,6 +44,11 @@ class Batch:
         return self.mask
 
 
+def packed_batch(rows: Tensor, device: torch.device | str = "cpu") -> Batch:
+    """Token rows [rows, row_length] without padding as one batch."""
+    return Batch(rows.to(device), torch.ones_like(rows, dtype=torch.bool).to(device), torch.arange(len(rows)))
+
+
 def by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Indices sorted by length into batches of at most `batch_tokens` padded tokens (one at least), longest first."""
     # longest first: a batch that does not fit in memory fails at once and not after an hour

@@ -48,7 +48,8 @@ from helpers.experiments.costs import (
     statistics_work,
     sweep_work,
 )
-from helpers.methods.rmu import RMU, train_rmu
+from helpers.methods.rmu import RMU
+from helpers.methods.training import train
 from helpers.organism.tokenizer import build_tokenizer
 from helpers.organism.world import build_world
 from helpers.profiles import CacheSettings
@@ -176,11 +177,11 @@ def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.Data
         "DSG, loss on text", lambda: _sweep(Sweep(model, neutral, layer, read_loss, KEPT), settings), "losses", count
     )
     forget, retain = torch.tensor(text).chunk(2)
-    setting = RMU(layer, 4.0, 100.0, options.steps, 1, 5e-5, seed=0)
+    setting = RMU(layer, 4.0, 100.0, steps=options.steps, batch_rows=1, learning_rate=5e-5, seed=0)
     # the target's length takes one more pass up to the layer over the first rows
     count = options.steps * rmu_work(shape, layer, length, length) + shape.blocks(layer + 1, forget.numel(), length)
     name = f"RMU with a copy of the model, steps: {options.steps}"
-    stages.run(name, lambda: train_rmu(model, forget, retain, setting), "training", count)
+    stages.run(name, lambda: train(model, forget, retain, setting, 8192), "training", count)
     return pd.DataFrame(stages.rows)
 
 

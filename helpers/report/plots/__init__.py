@@ -12,6 +12,7 @@ from helpers.report.plots.clamps import ablation, all_questions, clamp_curve, co
 from helpers.report.plots.features import activation_distribution, firing_rates, highlighted_question, selection_rules
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
+from helpers.report.plots.side_by_side import side_by_side
 from helpers.report.plots.style import SHEET
 from helpers.report.plots.tradeoffs import (
     MEASURES,
@@ -26,5 +27,5 @@ __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
     "clamp_curve", "conditional_sweeps", "controls", "firing_rates", "gate_cost", "held_out", "highlighted_question",
     "letters", "long_prompts", "pareto", "protocols", "published_dsg", "published_pareto", "quality", "relearning",
-    "retention_tradeoff", "rho", "selection_rules", "training",
+    "retention_tradeoff", "rho", "selection_rules", "side_by_side", "training",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ def quality(table: pd.DataFrame) -> Figure:
         if "AUC" in measure:
             ax.set_xlabel("area under the curve")
     axes[0].set_yticks(np.arange(len(rows)), rows)
-    axes[0].set_ylabel("asked about")
+    axes[0].set_ylabel("subject or set")
     axes[0].set_ylim(len(rows) - 0.5, -0.5)  # the first row at the top
     legend(figure, axes, columns=2)
     return figure
@@ -82,6 +82,7 @@ def training(table: pd.DataFrame) -> Figure:
             ax.set_ylim(0, table.loc[table["unit"] == unit, "value"].quantile(0.97))
         else:
             chance(ax)
+        ax.axvline(table.loc[table["stage"] == "first", "step"].max(), color=GREY, lw=0.8, label="second stage begins")
         ax.plot([], [], color=GREY, ls="--", label="retrained (dashed)")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     return figure

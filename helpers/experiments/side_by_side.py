@@ -1,0 +1,137 @@
+"""Notebook 07: every method at the setting chosen for it, side by side (Muhamed et al. 2025, Tables 1 and 10)."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from helpers.engine.edited import Edited
+from helpers.engine.scoring import mean_loss, read_loss, read_rows
+from helpers.lab.choosing import Choice, choose, points
+from helpers.lab.lab import Lab
+from helpers.lab.pieces import Piece
+from helpers.lab.scores import Scores
+from helpers.measures.knowledge import Knowledge
+from helpers.measures.metrics import accuracy
+from helpers.methods.method import Method
+from helpers.methods.retrained import Retrained
+from helpers.text.batches import Rows
+from helpers.text.corpora import framed
+
+UNEDITED = "unedited"
+AGREEMENT = {"accuracy": "agreement"}
+
+
+def choices(scores: Scores) -> dict[str, Choice]:
+    """Of each method, by its label, the setting chosen on half 0 and the rule by which it was (`choose`)."""
+    return {label: choose(of) for label, of in scores.by_method().items()}
+
+
+def by_subject(scores: Scores, chosen: Mapping[str, Choice]) -> pd.DataFrame:
+    """The chosen settings on the half of the questions on which none was chosen, subject by subject.
+
+    Returns:
+        method, setting, subject, role, n, right, accuracy, low, high; rows 'side effects' pool those subjects.
+    """
+    tables = []
+    for one in _those(scores, chosen):
+        asked = one.table[one.table["half"] == 1].assign(method=one.label, setting=one.setting.words)
+        pooled = asked[asked["role"] == "side"].assign(subject="side effects")
+        tables.append(pd.concat([asked, pooled]))
+    return accuracy(pd.concat(tables), ["method", "setting", "subject", "role"])
+
+
+def chosen_points(scores: Scores, chosen: Mapping[str, Choice]) -> pd.DataFrame:
+    """`points` of the chosen settings, on the half of the questions on which none was chosen."""
+    return points(Scores(_those(scores, chosen)), half=1)
+
+
+def _those(scores: Scores, chosen: Mapping[str, Choice]) -> list:
+    return [one for one in scores if one.setting == chosen[one.label].setting]
+
+
+def compared(lab: Lab, chosen: Mapping[str, Choice]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The chosen settings measured further (`distances` and `losses_on`), each a piece of work of its own."""
+    pieces = [
+        Piece(
+            f"{label}, {choice.setting.words}",
+            "compared",
+            tuple(lab.key(f, lab.judged, lab.edited(choice.setting), lab.neutral_rows) for f in (distances, losses_on)),
+            _compared_in,
+            (choice.setting,),
+        )
+        for label, choice in chosen.items()
+    ]
+    found = lab.computed(pieces, dear=True)
+    answers, losses = (
+        pd.concat([results[i].assign(method=label) for label, results in zip(chosen, found, strict=True)])
+        for i in (0, 1)
+    )
+    return answers.reset_index(drop=True), losses.reset_index(drop=True)
+
+
+def _compared_in(lab: Lab, setting: Method) -> list[pd.DataFrame]:
+    edit = setting.apply(lab)
+    references = {UNEDITED: lab.unedited} | {s.label: lab.edited(s) for s in Retrained.grid(lab.profile)}
+    model = lab.profile.model
+    framed_rows = framed(lab.model.tokenizer, lab.neutral_documents, model.prompt_format, lab.profile.texts.row_length)
+    texts: dict[str, Rows] = {"packed": lab.neutral_rows, "framed": framed_rows[: lab.profile.texts.framed_documents]}
+    return [distances(lab.judged, edit, references), losses_on(lab.judged, edit, texts)]
+
+
+def distances(knowledge: Knowledge, edited: Edited, references: Mapping[str, Edited]) -> pd.DataFrame:
+    """How far the answers under an edit are from those of other models.
+
+    Returns:
+        compared (with whom), role, n, right (questions on which both say the same letter), agreement (their share) with
+        its Wilson interval low and high, kl (mean over questions of KL(compared || edited) in nats, of the
+        distributions over the four letters).
+    """
+    found, roles = knowledge.answers_under(edited), [knowledge.roles[q.subject] for q in knowledge.asked]
+    tables = []
+    for name, reference in references.items():
+        wanted = knowledge.answers_under(reference)
+        same, kl = (wanted.argmax(dim=-1) == found.argmax(dim=-1)).numpy(), letter_kl(wanted, found).numpy()
+        tables.append(pd.DataFrame({"compared": name, "role": roles, "n": 1, "right": same, "kl": kl}))
+    rows = pd.concat(tables)
+    kl = rows.groupby(["compared", "role"], sort=False)["kl"].mean().reset_index()
+    return accuracy(rows, ["compared", "role"]).merge(kl, on=["compared", "role"]).rename(columns=AGREEMENT)
+
+
+def letter_kl(wanted: Tensor, found: Tensor) -> Tensor:
+    """KL(wanted || found) in nats of the distributions over the letters, [questions], from p(A..D) [questions, 4].
+
+    How likely it is that any letter is said is no part of it; a letter that both never say costs nothing.
+    """
+    p, q = (x.double().clamp(min=torch.finfo(torch.float32).tiny) for x in (wanted, found))
+    p, q = (x / x.sum(dim=-1, keepdim=True) for x in (p, q))
+    return (p * (p.log() - q.log())).sum(dim=-1)
+
+
+def losses_on(knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows]) -> pd.DataFrame:
+    """Next-token loss that an edit adds on each of some texts: text, loss_added (nats per token).
+
+    A gate's threshold is taken on framed text, so packed text alone would judge it where it opens more often.
+    """
+
+    def loss(edit: Edited, rows: Rows) -> float:
+        return mean_loss(read_rows(edit.model, rows, read_loss, edit.intervention, knowledge.batch_tokens))
+
+    unedited = Edited(knowledge.model)
+    found = [(name, loss(edited, rows) - loss(unedited, rows)) for name, rows in texts.items()]
+    return pd.DataFrame(found, columns=["text", "loss_added"])
+
+
+def with_losses(table: pd.DataFrame, answers: pd.DataFrame, losses: pd.DataFrame) -> pd.DataFrame:
+    """`chosen_points` with the loss added on framed text and the agreement with the retrained reference.
+
+    Returns:
+        columns loss_framed, and agreement, agreement_low, agreement_high, agreement_kl on forget questions: with the
+        retrained reference, or empty where the profile has none.
+    """
+    framed_text = losses[losses["text"] == "framed"].set_index("method")["loss_added"]
+    with_it = answers[(answers["compared"] == Retrained.name) & (answers["role"] == "forget")].set_index("method")
+    columns = {"agreement": "agreement", "low": "agreement_low", "high": "agreement_high", "kl": "agreement_kl"}
+    added = with_it.reindex(table["method"])[list(columns)].rename(columns=columns).reset_index(drop=True)
+    return pd.concat([table.assign(loss_framed=table["method"].map(framed_text)).reset_index(drop=True), added], axis=1)

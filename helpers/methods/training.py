@@ -1,0 +1,165 @@
+"""The one training loop of all methods that change weights: same rows, same draws, same optimiser, only losses differ.
+
+A method says which weights move (`student`), what is minimised (`objective`), and which weights come out (`weights`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from helpers.engine.edited import Edited, Trained
+from helpers.engine.forward import clone, huggingface
+from helpers.methods.method import Method
+from helpers.profiles import Count, Positive, settings_table
+from helpers.text.batches import Batch, packed_batch
+
+if TYPE_CHECKING:
+    from helpers.lab.lab import Lab
+
+# (student, forget rows, retain rows) -> the loss of one step, a mean over rows.
+Objective = Callable[[Any, Batch, Batch], Tensor]
+# Longer gradients are shortened: one bad batch of a loss that is driven up must not decide the whole training.
+LONGEST_GRADIENT = 1.0
+
+
+@settings_table
+class Grid:
+    """What the table of every trained method holds: every learning rate with every number of steps.
+
+    Settings that differ in their steps only are stops of one training.
+    """
+
+    learning_rates: tuple[Positive, ...]
+    steps: tuple[Count, ...]
+    batch_rows: Count
+
+
+@dataclass(frozen=True)
+class TrainedMethod(Method):
+    """A method whose setting is weights, trained on packed forget and retain rows.
+
+    Attributes:
+        steps: optimiser steps; at each one batch of forget rows and one of retain rows is seen.
+        batch_rows: rows of each kind a step.
+        learning_rate: of AdamW.
+        seed: draws the rows, and whatever else the method draws.
+    """
+
+    steps: Count = field(kw_only=True)
+    batch_rows: Count = field(kw_only=True)
+    learning_rate: Positive = field(kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+
+    trains: ClassVar[bool] = True
+    table: ClassVar[str]
+
+    def student(self, model) -> Any:
+        """A copy of the model in float32 whose weights to be trained ask for gradients: here all of them."""
+        return clone(model, torch.float32)
+
+    def objective(self, model, forget_rows: Tensor, *needs: Any) -> Objective:
+        """What is minimised, given the frozen model and all forget rows."""
+        raise NotImplementedError
+
+    def needs(self, lab: Lab) -> tuple[Any, ...]:
+        """What else of a lab the objective needs; nothing by default."""
+        return ()
+
+    def weights(self, student: Any) -> dict[str, Tensor]:
+        """The trained weights by the names that the original has for them."""
+        return {name: p.detach() for name, p in huggingface(student).named_parameters() if p.requires_grad}
+
+    @property
+    def course(self) -> Self:
+        """The same training, to whatever step."""
+        return replace(self, steps=1)
+
+    def apply(self, lab: Lab) -> Edited:
+        """The unedited model with the trained weights."""
+        texts = (lab.model, lab.forget_rows, lab.retain_rows)
+        how = (*self.needs(lab), lab.profile.model.batch_tokens)
+        edit = lab.trained(train, *texts, self, *how)
+        course = (lab.fingerprint([self.course, *texts, *how]), partial(Training, *texts, self.course, *how))
+
+        def make() -> dict[str, Tensor]:
+            return lab.latest(*course).until(self.steps)
+
+        return Edited(lab.model, weights=Trained(edit.key, make, edit.keep))
+
+
+class Training:
+    """A training that stops at a step, is read, and goes on; the model given is left as it is.
+
+    Args:
+        forget_rows, retain_rows: token ids [rows, row_length].
+        needs: what the method's objective needs beside them, and at last how many tokens are seen at once: larger
+            batches of rows are gone through in parts, whose gradients are summed.
+
+    Raises:
+        ValueError: forget and retain rows are the same.
+    """
+
+    def __init__(self, model, forget_rows: Tensor, retain_rows: Tensor, setting: TrainedMethod, *needs: Any) -> None:
+        if forget_rows.shape == retain_rows.shape and torch.equal(forget_rows, retain_rows):
+            raise ValueError(
+                f"forget and retain rows are the same text: {setting.label} would be told to change and to keep it"
+            )
+        *more, self._batch_tokens = needs
+        self._model, self._setting, self._rows = model, setting, (forget_rows, retain_rows)
+        self._objective = partial(setting.objective, model, forget_rows, *more)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._student, self._done = self._setting.student(self._model), 0
+        self._loss = self._objective()
+        self._trained = [p for p in huggingface(self._student).parameters() if p.requires_grad]
+        self._optimiser = torch.optim.AdamW(self._trained, lr=self._setting.learning_rate)
+        self._draw = torch.Generator().manual_seed(self._setting.seed)
+
+    def until(self, steps: int) -> dict[str, Tensor]:
+        """The weights after so many steps, in the model's dtype on the CPU; begun anew where it is further already.
+
+        Raises:
+            FloatingPointError: the loss is no finite number; the step is named.
+        """
+        if steps < self._done:
+            self._begin()
+        while self._done < steps:
+            self._step()
+        dtype = huggingface(self._model).dtype
+        return {name: w.to("cpu", dtype, copy=True) for name, w in self._setting.weights(self._student).items()}
+
+    def _step(self) -> None:
+        n = self._setting.batch_rows
+        drawn = [rows[torch.randint(len(rows), (n,), generator=self._draw)] for rows in self._rows]
+        at_once = max(1, self._batch_tokens // drawn[0].shape[1])
+        for forget, retain in zip(*(rows.split(at_once) for rows in drawn), strict=True):
+            self._backward(forget, retain, len(forget) / n)
+        torch.nn.utils.clip_grad_norm_(self._trained, LONGEST_GRADIENT)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        self._done += 1
+
+    def _backward(self, forget: Tensor, retain: Tensor, share: float) -> None:
+        device, setting = self._student.device, self._setting
+        low = huggingface(self._model).dtype
+        # float32 weights under low-precision products: an update of 1e-5 would be lost in a bfloat16 weight
+        with torch.autocast(device.type, dtype=low, enabled=low != torch.float32):
+            loss = share * self._loss(self._student, packed_batch(forget, device), packed_batch(retain, device))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"{setting.label}, {setting.words}: the loss is {float(loss)} at step {self._done + 1}; lower "
+                "learning_rate"
+            )
+        loss.backward()
+
+
+def train(model, forget_rows: Tensor, retain_rows: Tensor, setting: TrainedMethod, *needs: Any) -> dict[str, Tensor]:
+    """The weights of one setting, trained from the first step (`Training`)."""
+    return Training(model, forget_rows, retain_rows, setting, *needs).until(setting.steps)
