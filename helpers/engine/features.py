@@ -189,9 +189,7 @@ def token_activations(model, sae, features: Sequence[int], rows: Rows, batch_tok
 
 
 @torch.no_grad()
-def strongest_places(
-    model, sae: SAE, rows: Rows, n: int, batch_tokens: int
-) -> list[list[tuple[int, int]]]:
+def strongest_places(model, sae: SAE, rows: Rows, n: int, batch_tokens: int) -> list[list[tuple[int, int]]]:
     """Where every feature fires most strongly on text, special tokens left out.
 
     Args:

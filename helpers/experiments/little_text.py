@@ -56,7 +56,7 @@ def little_text(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     scores = Scores(Scored(s, s.label, {}, table) for (s, *_), table in zip(asked, tables, strict=True))
     _, shares, seeds = zip(*asked, strict=True)
     labels = pd.DataFrame({"world": OURS, "share": shares, "seed": seeds, "rows": rows})
-    return pd.concat([labels, points(scores, half=1)], axis=1)
+    return pd.concat([labels, points(scores)], axis=1)  # the judged half is all that was asked
 
 
 def parts(lab: Lab, setting: Method) -> list[tuple[float, int]]:
@@ -84,7 +84,9 @@ def with_reproduction(table: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Our rows and below them what others found on Gemma, whose papers plot it only: `world` tells them apart."""
     found = load_published("dsg2025_reproduction").query("experiment == @experiment")
     theirs = found.drop(columns=["experiment", "source"]).dropna(axis=1, how="all")
-    return pd.concat([table, theirs.assign(world=REPRODUCTION, method=DSG.name)], ignore_index=True)
+    both = pd.concat([table, theirs.assign(world=REPRODUCTION, method=DSG.name)], ignore_index=True)
+    both = both.assign(**{name: both[name].eq(True) for name in table.select_dtypes("bool")})
+    return both.fillna(dict.fromkeys(both.columns.difference(both.select_dtypes(["number", "bool"]).columns), ""))
 
 
 def by_share(table: pd.DataFrame) -> pd.DataFrame:

@@ -84,7 +84,7 @@ class Lab(Run):
         self._place = Place(profile, notebook, runs, figures, json.dumps(overrides), published_features)
         self._once: dict[tuple, Any] = {}
         self._halves: dict[int, Knowledge] = {}
-        self._computes_alone = False  # as a view does: other processes open the lab that it is a view of
+        self._view_of: Lab | None = None
         if self.profile.compute.threads:
             torch.set_num_threads(self.profile.compute.threads)
         device_of(self.profile.model)  # that there is none is said before anything is loaded
@@ -200,7 +200,7 @@ class Lab(Run):
             vars(view).pop(name, None)
         # of the unedited model, whatever the view starts from
         view.knowledge, view._once, view._fingerprints = self.knowledge, {}, dict(self._fingerprints)
-        view._computes_alone = True
+        view._view_of = self  # which holds what its fingerprints are of
         if model is not None:
             view.model = model
             view.unchanging(model)
@@ -459,8 +459,9 @@ class Lab(Run):
         missing = [i for i, results in enumerate(found) if any(result is None for result in results)]
         progress = _Progress([pieces[i] for i in missing])
         settings, faults = self.profile.compute, []
-        jobs = 1 if self._computes_alone else jobs_of(settings.jobs, self.profile.model.device)
-        scheduler = "" if self._computes_alone else settings.scheduler
+        jobs, scheduler = jobs_of(settings.jobs, self.profile.model.device), settings.scheduler
+        if self._view_of:  # other processes open the lab that it is a view of
+            jobs, scheduler = 1, ""
         for done in spread(self, self._place, progress.pieces, jobs, scheduler, dear):
             piece = progress.pieces[done.number]
             progress.say(done)
