@@ -1,4 +1,4 @@
-"""Notebook 09: little forget text, or none (Muhamed et al. 2025, Fig. 6): a share of it, and features by their names."""
+"""Notebook 09: little forget text, or none (Muhamed et al. 2025, Fig. 6): a share of it, features by their names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def little_text(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     pieces = [
         Piece(
             f"{setting.label}, {share:.0%} of the text, seed {seed}", "little-text",
-            (lab.key(_given_share, [*fixed_by(lab), text], setting, share, seed),), _given_share, (setting, share, seed),
+            (lab.key(_given_share, [*fixed_by(lab), text], setting, share, seed),), _given_share,
+            (setting, share, seed),
         )
         for (setting, share, seed), text in zip(asked, texts, strict=True)
     ]  # fmt: skip

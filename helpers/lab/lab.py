@@ -181,7 +181,7 @@ class Lab(Run):
     # --- other text to forget, another model to start from ------------------------------------------------------------
 
     def given(self, documents: Sequence[Document] | None = None, model: Any = None) -> "Lab":
-        """This lab with other forget text, or another model to start from: methods apply to it and know of neither.
+        """A view of the lab with other forget text or another model to start from, of which methods need not know.
 
         What depends on them (feature statistics, ranked features, the clamp's unit, thresholds, whatever is remembered)
         is computed anew and stored under keys of its own. SAE, retain and neutral text stay, and so do the questions:

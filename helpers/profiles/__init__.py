@@ -193,7 +193,7 @@ class RelearningSettings:
 
 @settings_table
 class ForgetRequestSettings:
-    """Notebook 08: the forget text in `folds` drawn from `seed`, forgotten by `methods` (names, as `Lab.sweep` takes)."""
+    """Notebook 08: the forget text in `folds` drawn from `seed`; `methods` are names, as `Lab.sweep` takes them."""
 
     methods: tuple[str, ...]
     folds: Count
