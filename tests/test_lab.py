@@ -469,7 +469,7 @@ def test_methods_go_on_from_the_model_of_a_view(lab):
     clamp = StaticClamp(2, 8.0).apply(view)
     asked = lab.knowledge.asked
     rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, "chat")
-    found = read_rows(first.model, rows, read_letters, 2048, clamp.intervention)
+    found = read_rows(first.model, rows, read_letters, clamp.intervention, 2048)
     assert torch.allclose(lab.knowledge.answers_under(clamp), found, atol=1e-5)
 
 

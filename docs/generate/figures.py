@@ -27,6 +27,8 @@ OF_PAPER = {
     "04": ("khoriaty",),
     "05": ("dsg",),
     "06": ("dsg",),
+    "08": ("dsg",),
+    "09": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")
@@ -36,6 +38,7 @@ ABOUT = {
     "05_ablation": "dsg",
     "05_gate_cost": "dsg",
     "05_rho": "dsg",
+    "09_no_text": "dsg",
 }
 
 

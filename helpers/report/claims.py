@@ -574,7 +574,7 @@ def _stays_forgotten(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _near_enough(less: _Estimate, full: _Estimate, side: _Estimate) -> dict[str, str]:
-    """What must hold together for doing with less: something was forgotten with all, hardly less is now, none harmed."""
+    """What must hold together: something was forgotten with all of it, hardly less with less, and nothing is harmed."""
     return {
         "forget below 0.5 with all of it": _below(full, 0.5),
         f"at most {MARGIN} above it": _below(less - full, MARGIN),
