@@ -46,7 +46,7 @@ def at_once(table: pd.DataFrame) -> Figure:
         of = table[table["method"] == method]
         for place, (asked, (colour, marker, words)) in enumerate(ASKED.items()):
             _curves(ax, of[of["asked"] == asked], colour, marker, words, (place - 1.5) * SHIFT)
-        _requests_axis(ax, method, "folds of the forget text\nto be forgotten at once")
+        _requests_axis(ax, wrapped(method), "folds of the forget text\nto be forgotten at once")
     axes[0].set_ylabel("accuracy (95 % interval)")
     legend(figure, axes, 3, [sample("share of questions on which the gate opens", ls=OPENS_LINE)])
     return figure
@@ -63,7 +63,7 @@ def forget_requests(table: pd.DataFrame) -> Figure:
         of = table[(table["method"] == method) & (table["how"] == how)]
         for place, (asked, (colour, marker, words)) in enumerate(looks.items()):
             _curves(ax, of[of["asked"] == asked], colour, marker, words, (place - len(looks) / 2) * SHIFT)
-        _requests_axis(ax, f"{method}\n{wrapped(how)}", "requests so far,\na fold each")
+        _requests_axis(ax, f"{wrapped(method)}\n{wrapped(how)}", "requests so far,\na fold each")
     for ax in axes[::3]:
         ax.set_ylabel("accuracy (95 % interval)")
     more = [
@@ -150,7 +150,7 @@ def features_by_name(table: pd.DataFrame) -> Figure:
         for of, look in ((named, (RED, "o", "-")), (known, (colour, marker, "none"))):
             errors = interval(of[f"{role}_accuracy"], of[f"{role}_low"], of[f"{role}_high"])
             hue, shape, line = look
-            words = f"DSG, features {of['features'].iloc[0]}" if len(of) else ""
+            words = wrapped(f"{of['method'].iloc[0]}, features {of['features'].iloc[0]}") if len(of) else ""
             ax.errorbar(of["threshold"], of[f"{role}_accuracy"], yerr=errors, color=hue, ls=line, elinewidth=0.8)
             ax.plot(of["threshold"], of[f"{role}_accuracy"], color=hue, marker=shape, ls="none", label=words or None)
         best = named[named["chosen"].astype(bool)]
