@@ -121,6 +121,58 @@ def guarded(at_test, in_training, n=100):
     return pd.concat([attack(arm, x[:2], (1.0, x[2] if len(x) > 2 else 1.0), n) for arm, x in arms])
 
 
+def growing(*accuracies, side=(1000, 1000), n=1000, method="DSG"):
+    """08_at_once: right answers of n with 1, 2, ... folds, and the side effects each time."""
+    rows = [
+        (method, number, measure, asked, *counts)
+        for number, right in enumerate(accuracies, start=1)
+        for asked, measure, counts in (
+            ("to be forgotten", "accuracy", (right, n)), ("to be forgotten", "gate opens", (n, n)),
+            ("side", "accuracy", side),
+        )
+    ]  # fmt: skip
+    return _counted(rows, ["method", "requests", "measure", "asked", "right", "n"])
+
+
+def in_turn(then, now, n=1000, method="DSG", how="refitted"):
+    """08_requests: fold 1 right after its request and after the second; fold 2, the last, which must not be read."""
+    rows = [
+        (method, how, number, "accuracy", asked, right, n)
+        for number, asked, right in ((1, "fold 1", then), (1, "fold 2", n), (2, "fold 1", now), (2, "fold 2", n))
+    ]
+    return _counted(rows, ["method", "how", "requests", "measure", "asked", "right", "n"])
+
+
+def _counted(rows, columns):
+    table = pd.DataFrame(rows, columns=columns)
+    ends = [wilson_interval(right, n) for right, n in zip(table["right"], table["n"], strict=True)]
+    low, high = zip(*ends, strict=True)
+    return table.assign(accuracy=table["right"] / table["n"], low=low, high=high)
+
+
+def shares(fifth, full, side=(1000, 1000), n=1000):
+    """09_little_text: right answers of n with a fifth and with all of the text."""
+    ours = [
+        answered({"world": "ours", "method": "DSG", "share": share}, forget=(right, n), side=side)
+        for share, right in ((0.2, fifth), (1.0, full))
+    ]
+    return pd.DataFrame([*ours, answered({"world": "others", "method": "DSG", "share": 0.2}, forget=(9, 9))])
+
+
+def named(by_name, by_text, side=(1000, 1000), n=1000):
+    """09_no_text: the chosen tau of features by name, another that must not be read, and features by forget text."""
+    of = (("by their names", 0.3, True, by_name), ("by their names", 0.1, False, 0),
+          ("by forget text", 0.36, True, by_text))  # fmt: skip
+    return pd.DataFrame(
+        [
+            answered(
+                {"world": "ours", "features": features, "threshold": tau, "chosen": chosen}, forget=(k, n), side=side
+            )
+            for features, tau, chosen, k in of
+        ]
+    )
+
+
 # --- every rule -------------------------------------------------------------------------------------------------------
 
 # of 1000 questions 300 are [0.27, 0.33], 500 [0.47, 0.53], 700 [0.67, 0.73]; of 10 they are too wide to tell
@@ -358,6 +410,45 @@ CASES = {
         "null: both are ruined": (guarded((0.3, 0.2, 0.5), (0.3, 0.2, 0.5)), DISAGREES),
         "null: 4 questions": (guarded((0.25, 0.25), (0.25, 0.25), n=4), UNDECIDED),
         "one arm is missing": (attack("DSG at test time", (0.3, 0.3)), NOT_RUN),
+    },
+    claims._scales: {
+        "all sizes": (growing(300, 300, 300), AGREES),
+        "the largest is not forgotten": (growing(300, 300, 900), DISAGREES),
+        "side effects lost": (growing(300, 300, side=(900, 1000)), DISAGREES),
+        "half": (growing(300, 500), UNDECIDED),
+        "null: nothing forgotten": (growing(1000, 1000), DISAGREES),
+        "null: 3 questions": (growing(0, 0, n=3), UNDECIDED),
+        "one size": (growing(300), NOT_RUN),
+        "no DSG": (growing(300, 300, method="RMU"), NOT_RUN),
+    },
+    claims._stays_forgotten: {
+        "it stays": (in_turn(300, 300), AGREES),
+        "it comes back": (in_turn(300, 900), DISAGREES),
+        "one way keeps it, the other does not": (
+            pd.concat([in_turn(300, 300), in_turn(300, 900, how="joined")]), PARTLY,
+        ),
+        "a tenth comes back": (in_turn(300, 400), UNDECIDED),
+        "null: never forgotten": (in_turn(1000, 1000), DISAGREES),
+        "null: 5 questions": (in_turn(1, 1, n=5), UNDECIDED),
+        "no DSG": (in_turn(300, 300, method="RMU"), NOT_RUN),
+    },
+    claims._fifth_is_enough: {
+        "as much": (shares(300, 300), AGREES),
+        "far less": (shares(700, 300), DISAGREES),
+        "side effects lost": (shares(300, 300, side=(900, 1000)), DISAGREES),
+        "a tenth less": (shares(400, 300), UNDECIDED),
+        "null: nothing forgotten by either": (shares(1000, 1000), DISAGREES),
+        "null: 4 questions": (shares(1, 1, n=4), UNDECIDED),
+        "no fifth": (shares(300, 300).query("share == 1"), NOT_RUN),
+    },
+    claims._names_are_enough: {
+        "as much": (named(300, 300), AGREES),
+        "far less": (named(860, 260), DISAGREES),
+        "side effects lost": (named(300, 300, side=(900, 1000)), DISAGREES),
+        "a tenth less": (named(400, 300), UNDECIDED),
+        "null: nothing forgotten by either": (named(1000, 1000), DISAGREES),
+        "null: 4 questions": (named(1, 1, n=4), UNDECIDED),
+        "nothing by forget text": (named(300, 300).query("features != 'by forget text'"), NOT_RUN),
     },
 }  # fmt: skip
 

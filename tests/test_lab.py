@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from helpers.engine.forward import huggingface, with_weights
 from helpers.engine.interventions import Add, Clamp
 from helpers.engine.scoring import is_right, known_questions, read_letters, read_rows
 from helpers.lab.choosing import aligned_points, held_out, points, score_table
-from helpers.lab.lab import GROUP, TOLERANCE, Lab, open_lab
+from helpers.lab.lab import GROUP, OF_FORGET_TEXT, TOLERANCE, Lab, open_lab
 from helpers.lab.pieces import PieceError
 from helpers.lab.run import Run
 from helpers.lab.scores import Scores
@@ -27,6 +28,7 @@ from helpers.methods.rmu import RMU, rmu_loss
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.training import train
 from helpers.methods.unconditional import Unconditional
+from helpers.text.folds import folds_of, text_of
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.small import SMALL
 
@@ -410,3 +412,70 @@ def test_a_class_that_is_in_no_list_can_be_swept_and_its_record_is_json(lab):
     same = lab.sweep(StaticClamp(2, 2.0))[0]
     pd.testing.assert_frame_equal(one.table, same.table)
     json.dumps(lab.record(), allow_nan=False)
+
+
+# --- views ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_view_computes_from_its_own_text_and_leaves_the_lab_as_it_was(lab):
+    before = lab.firing_rates(), lab.clamp_unit, lab.ranked("importance", 3), lab.forget_rows
+    text = text_of(lab.forget_documents, folds_of(lab.forget_documents, 4, 0)[:1])
+    view = lab.given(text)
+    assert view.forget_documents == text and not torch.equal(view.forget_rows, lab.forget_rows)
+    expected = feature_statistics(lab.model, lab.sae, view.forget_rows, lab.profile.model.batch_tokens)
+    pd.testing.assert_frame_equal(view.firing_rates()[0], expected)
+    pd.testing.assert_frame_equal(view.firing_rates()[1], before[0][1])
+    assert view.clamp_unit != before[1]
+    assert lab.firing_rates() is before[0] and lab.clamp_unit == before[1] and lab.forget_rows is before[3]
+    assert lab.ranked("importance", 3) == before[2] and view.knowledge is lab.knowledge
+    whole = lab.given(lab.forget_documents)
+    assert whole.key(train_rmu, whole.model, whole.forget_rows, whole.retain_rows, lab.settings("rmu")[0]) == lab.key(
+        train_rmu, lab.model, lab.forget_rows, lab.retain_rows, lab.settings("rmu")[0]
+    ), "the same text is stored under the same key"
+
+
+def test_what_is_remembered_does_not_leak_between_views(lab):
+    calls = []
+
+    def counted(of: Lab) -> int:
+        calls.append(of)
+        return len(of.forget_documents)
+
+    one, other = lab.given(lab.forget_documents[:60]), lab.given(lab.forget_documents[:50])
+    assert [of.once(counted) for of in (lab, one, other, one)] == [len(lab.forget_documents), 60, 50, 60]
+    assert calls == [lab, one, other]
+    # what a lab keeps depends on the forget text or is named here
+    kept = {"requests", "_known", "questions", "known", "knowledge", "_packages"}
+    cached = {name for cls in (Lab, Run) for name, x in vars(cls).items() if isinstance(x, cached_property)}
+    assert cached == kept | set(OF_FORGET_TEXT)
+
+
+def test_a_view_sweeps_over_its_own_text_in_this_process(folder, monkeypatch):
+    lab = opened(folder, compute__jobs=2)
+    view = lab.given(lab.forget_documents[40:100])
+    setting = DSG(3, 8.0)
+    expected = lab.knowledge.under([setting.apply(view)])[0]
+    monkeypatch.setattr("helpers.lab.pieces._elsewhere", lambda *_: pytest.fail("another process knows no view"))
+    pd.testing.assert_frame_equal(view.sweep([setting, DSG(5, 8.0)])[0].table, expected)
+
+
+def test_methods_go_on_from_the_model_of_a_view(lab):
+    setting = lab.settings("rmu")[0]
+    first = lab.given(lab.forget_documents[:60]).edited(setting)
+    view = lab.given(lab.forget_documents[60:], first.model)
+    second, alone = view.edited(setting), lab.given(lab.forget_documents[60:]).edited(setting)
+    assert second.original is first.model and second.weights.key != alone.weights.key
+    name = next(iter(second.weights.make()))
+    both, one = (huggingface(edit.model).get_parameter(name) for edit in (second, alone))
+    assert not torch.equal(both, one)
+    # and a clamp of another model is measured on that model, not on what is kept of the unedited one
+    clamp = StaticClamp(2, 8.0).apply(view)
+    asked = lab.knowledge.asked
+    rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, "chat")
+    found = read_rows(first.model, rows, read_letters, clamp.intervention, 2048)
+    assert torch.allclose(lab.knowledge.answers_under(clamp), found, atol=1e-5)
+
+
+def test_a_view_needs_text(lab):
+    with pytest.raises(ValueError, match="there is no forget text: at least one document"):
+        lab.given([])

@@ -28,6 +28,8 @@ OF_PAPER = {
     "05": ("dsg",),
     "06": ("dsg",),
     "07": ("dsg",),
+    "08": ("dsg",),
+    "09": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")
@@ -37,6 +39,7 @@ ABOUT = {
     "05_ablation": "dsg",
     "05_gate_cost": "dsg",
     "05_rho": "dsg",
+    "09_no_text": "dsg",
 }
 
 

@@ -46,6 +46,10 @@ class Edited:
         """The model to ask: the original, or a copy with the changed weights, which are made when it is first asked."""
         return self.original if self.weights is None else with_weights(self.original, self.weights.make())
 
+    def is_of_other_weights(self, model: Any) -> bool:
+        """Whether the model that is asked is another than `model`, so that what is kept of that one is of no use."""
+        return self.weights is not None or self.original is not model
+
     def __fingerprint__(self) -> list:
         return [self.original, self.intervention, None if self.weights is None else self.weights.key]
 

@@ -216,6 +216,36 @@ def token_activations(model, sae, features: Sequence[int], rows: Rows, batch_tok
     return found
 
 
+@torch.no_grad()
+def strongest_places(model, sae: SAE, rows: Rows, n: int, batch_tokens: int) -> list[list[tuple[int, int]]]:
+    """Where every feature fires most strongly on text, special tokens left out.
+
+    Args:
+        n: how many places of each feature, at most.
+
+    Returns:
+        of every feature (row, position), strongest first; fewer where it fires at fewer tokens, and of equals the
+        earlier ones in the order in which rows are read, the longest first.
+    """
+    special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
+    best = torch.zeros(0, sae.cfg.d_sae, device=sae.W_enc.device)
+    places = torch.zeros(0, sae.cfg.d_sae, 2, dtype=torch.long, device=sae.W_enc.device)
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        kept = batch.mask & ~torch.isin(batch.ids, special)
+        at = kept.nonzero()
+        at[:, 0] = batch.rows.to(at.device)[at[:, 0]]
+        start = 0
+        for found in _activations(model, sae, batch, kept):
+            here = at[start : start + len(found), None].expand(-1, sae.cfg.d_sae, -1)
+            start += len(found)
+            both, where = torch.cat([best, found]), torch.cat([places, here])
+            order = both.sort(dim=0, descending=True, stable=True).indices[:n]
+            best, places = both.gather(0, order), where.gather(0, order[..., None].expand(-1, -1, 2))
+    fires = (best > 0).sum(dim=0).tolist()
+    found_at = places.transpose(0, 1).tolist()
+    return [[(row, position) for row, position in found_at[i][:k]] for i, k in enumerate(fires)]
+
+
 def mean_activation(statistics: pd.DataFrame, features: Sequence[int] | np.ndarray) -> float:
     """Mean activation of some features where they fire, from `feature_statistics`; each feature counts alike."""
     chosen = statistics.iloc[np.asarray(features)]

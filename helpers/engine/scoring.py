@@ -170,7 +170,7 @@ class Sweep:
     """
 
     def __init__(self, model, batched: Iterable[Batch], layer: int, read: Readout, bounds: CacheSettings) -> None:
-        self.layer, self.read, self._model = layer, read, model
+        self.layer, self.read, self.model = layer, read, model
         self._residuals = Residuals(model, batched, layer, bounds)
         self._answers: dict[int, Tensor] = {}
 
@@ -227,8 +227,8 @@ class Sweep:
         return self._answers[i]
 
     def _read_from(self, residual: Tensor, batch: Batch) -> Tensor:
-        state = final_state_from(self._model, batch, self.layer, residual, self.read.positions(batch))
-        return self.read(self._model, state, batch).cpu()
+        state = final_state_from(self.model, batch, self.layer, residual, self.read.positions(batch))
+        return self.read(self.model, state, batch).cpu()
 
 
 def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:

@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -46,6 +47,8 @@ from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
 
 # Interventions of a sweep that are computed, and stored, together: they share a pass over the kept residuals.
 GROUP = 12
+# What a view with other forget text or another model computes anew; all else that a lab keeps is the same in each.
+OF_FORGET_TEXT = ("_statistics", "clamp_unit")
 # The explained variance measured on a few rows of text may fall short of the profile's figure by so much.
 TOLERANCE = 0.05
 
@@ -82,6 +85,7 @@ class Lab(Run):
         self._once: dict[tuple, Any] = {}
         self._latest: tuple[str, Any] | None = None
         self._halves: dict[int, Knowledge] = {}
+        self._view_of: Lab | None = None
         if self.profile.compute.threads:
             torch.set_num_threads(self.profile.compute.threads)
         device_of(self.profile.model)  # that there is none is said before anything is loaded
@@ -97,24 +101,29 @@ class Lab(Run):
         sizes, tokenizer, form = profile.texts, self.model.tokenizer, profile.model.prompt_format
         if not texts.forget:
             self._check_published(hub, published_features)
-        pick = {"forget": sizes.forget_rows, "retain": sizes.retain_rows, "neutral": sizes.neutral_rows}
+        pick = {"retain": sizes.retain_rows, "neutral": sizes.neutral_rows}
         rows = {
             role: pack(tokenizer, [d.text for d in found], sizes.row_length)[:limit]
             for role, limit in pick.items()
             if (found := getattr(texts, role))
         }
-        rows.setdefault("forget", torch.empty(0, sizes.row_length, dtype=torch.long))
-        self.forget_rows, self.retain_rows, self.neutral_rows = rows["forget"], rows["retain"], rows["neutral"]
-        self.framed_retain, self.framed_forget = (
-            framed(tokenizer, of[: sizes.framed_documents], form, sizes.row_length)
-            for of in (texts.retain, texts.forget)
-        )
-        self.forget_documents: list[Document] = texts.forget
         self.neutral_documents: list[Document] = texts.neutral
+        self.retain_rows, self.neutral_rows = rows["retain"], rows["neutral"]
+        self.framed_retain = framed(tokenizer, texts.retain[: sizes.framed_documents], form, sizes.row_length)
+        self._take_forget_text(texts.forget)
+        rows["forget"] = self.forget_rows
         for large in (self.model, self.sae, *rows.values(), self.framed_retain, self.all_questions):
             self.unchanging(large)
         self._note_sources(hub, rows)
         self._check_pair()
+
+    def _take_forget_text(self, documents: Sequence[Document]) -> None:
+        sizes, tokenizer, form = self.profile.texts, self.model.tokenizer, self.profile.model.prompt_format
+        self.forget_documents: list[Document] = list(documents)
+        self.forget_rows: Tensor = torch.empty(0, sizes.row_length, dtype=torch.long)
+        if documents:
+            self.forget_rows = pack(tokenizer, [d.text for d in documents], sizes.row_length)[: sizes.forget_rows]
+        self.framed_forget = framed(tokenizer, documents[: sizes.framed_documents], form, sizes.row_length)
 
     def _note_sources(self, hub: Hub, rows: dict[str, Tensor]) -> None:
         asked = [q for questions in self.all_questions.values() for q in questions]
@@ -170,6 +179,39 @@ class Lab(Run):
             )
         self.note(features="published")
         log.warning("published features: no forget text, so nothing is chosen or trained on it; see the warning below")
+
+    # --- other text to forget, another model to start from ------------------------------------------------------------
+
+    def given(self, documents: Sequence[Document] | None = None, model: Any = None) -> "Lab":
+        """A view of the lab with other forget text or another model to start from, of which methods need not know.
+
+        What depends on them (feature statistics, ranked features, the clamp's unit, thresholds, whatever is remembered)
+        is computed anew and stored under keys of its own. SAE, retain and neutral text stay, and so do the questions:
+        those that the unedited model knows. A view computes in this process; a piece of work for other processes makes
+        its own from plain values.
+
+        Args:
+            documents: the forget text, in place of the lab's.
+            model: where methods start, in place of the unedited model.
+
+        Raises:
+            ValueError: there is no text, or too little for one row.
+        """
+        view = copy(self)
+        for name in OF_FORGET_TEXT:
+            vars(view).pop(name, None)
+        # of the unedited model, whatever the view starts from
+        view.knowledge, view._once, view._fingerprints = self.knowledge, {}, dict(self._fingerprints)
+        view._view_of = self  # which holds what its fingerprints are of
+        if model is not None:
+            view.model = model
+            view.unchanging(model)
+        if documents is not None:
+            if not documents:
+                raise ValueError("there is no forget text: at least one document is needed")
+            view._take_forget_text(documents)
+            view.unchanging(view.forget_rows)
+        return view
 
     # --- what the model knows -----------------------------------------------------------------------------------------
 
@@ -427,8 +469,10 @@ class Lab(Run):
         missing = [i for i, results in enumerate(found) if any(result is None for result in results)]
         progress = _Progress([pieces[i] for i in missing])
         settings, faults = self.profile.compute, []
-        jobs = jobs_of(settings.jobs, self.profile.model.device)
-        for done in spread(self, self._place, progress.pieces, jobs, settings.scheduler, dear):
+        jobs, scheduler = jobs_of(settings.jobs, self.profile.model.device), settings.scheduler
+        if self._view_of:  # other processes open the lab that it is a view of
+            jobs, scheduler = 1, ""
+        for done in spread(self, self._place, progress.pieces, jobs, scheduler, dear):
             piece = progress.pieces[done.number]
             progress.say(done)
             if done.fault:

@@ -120,7 +120,8 @@ class Run:
 
     def unchanging(self, value: object) -> None:
         """Remember the fingerprint of a large object that this run holds to its end and that does not change."""
-        self._fingerprints[id(value)] = self.fingerprint(value)
+        if id(value) not in self._fingerprints:  # or the second time it would be the fingerprint of the fingerprint
+            self._fingerprints[id(value)] = self.fingerprint(value)
 
     def note(self, **facts: Any) -> None:
         """Add facts (revisions, prompt hash, seeds, numbers of questions) to the record of every later figure."""

@@ -22,6 +22,7 @@ from helpers.text.questions import Question, question_text
 WORLD_SEED = 0
 BENIGN = "benign"
 PROSE = "everyday_life"  # neutral text, framed under a title of its own
+UNLABELLED_SEED = 5  # forget, retain and neutral text have 1, 2 and 3, requests 4
 WORDS_PER_TEXT = 30  # about the least that a text holds, so that there are enough of them
 
 
@@ -97,6 +98,27 @@ def load_requests(profile: Profile, hub: Hub | None = None) -> Requests:
         case name:
             harmful, benign = (_hub_requests(source, hub or Hub()) for source in request_sources(name))
             return Requests(harmful, benign, REFUSALS)
+
+
+def unlabelled_texts(profile: Profile, rows: int) -> list[str]:
+    """Text of which nobody says what it is about: prose and documents of every subject in equal parts, mixed.
+
+    Args:
+        rows: about how many packed rows it is to fill.
+
+    Raises:
+        ValueError: the profile's texts are of the hub, where no such text is named.
+    """
+    if profile.texts.source != "organism":
+        raise ValueError(
+            f"profile {profile.name!r} has no unlabelled text, of which features could be named: set "
+            "named_features.source to 'published'"
+        )
+    world = build_world(WORLD_SEED)
+    share = rows * profile.texts.row_length // (len(world.subjects) + 1)
+    prose = world.prose(share // WORDS_PER_TEXT + 1, UNLABELLED_SEED)
+    told = [d.text for s in world.subjects for d in _documents(world, s, share, UNLABELLED_SEED)]
+    return _shuffled(prose + told, UNLABELLED_SEED)
 
 
 # --- the invented world -----------------------------------------------------------------------------------------------

@@ -90,9 +90,10 @@ class Knowledge:
         Interventions on the unedited model are computed together, for they share its residual; other weights each by
         themselves, and gone before the next are made.
         """
-        clamps = [e.intervention for e in edits if e.weights is None and e.intervention is not None]
-        shared = iter(self._under_each(clamps) if clamps else [])
-        return [self._alone(e) if e.weights is not None or e.intervention is None else next(shared) for e in edits]
+        shared = [e.intervention is not None and not e.is_of_other_weights(self.model) for e in edits]
+        clamps = [e.intervention for e, shares in zip(edits, shared, strict=True) if shares and e.intervention]
+        tables = iter(self._under_each(clamps) if clamps else [])
+        return [next(tables) if shares else self._alone(e) for e, shares in zip(edits, shared, strict=True)]
 
     def _under_each(self, interventions: Sequence[Clamp]) -> list[pd.DataFrame]:
         answers = self.answers.edited_by_each(interventions)
@@ -100,7 +101,7 @@ class Knowledge:
         return [self.tabulate(p, loss) for p, loss in zip(answers, added, strict=True)]
 
     def _alone(self, edited: Edited) -> pd.DataFrame:
-        if edited.weights is None:
+        if not edited.is_of_other_weights(self.model):
             return self.tabulate(self.answers.unedited, 0.0)
         edited = replace(edited)  # an edit keeps the model that it has made, so here a copy makes it and goes with it
         losses = read_batches(edited.model, self._batched(self.neutral_rows), read_loss, edited.intervention)
@@ -146,7 +147,7 @@ class Knowledge:
 
 def read_under(sweep: Sweep, batched: Sequence[Batch], edited: Edited) -> Tensor:
     """What a sweep over some prompts reads, under an edit: from its kept residual, or anew where weights differ."""
-    if edited.weights is not None:
+    if edited.is_of_other_weights(sweep.model):
         return read_batches(edited.model, batched, sweep.read, edited.intervention)
     return sweep.unedited if edited.intervention is None else sweep.edited(edited.intervention)
 

@@ -24,6 +24,7 @@ HARMLESS_TABLES = ("cache", "compute")
 
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 # How far below zero a feature is set, so itself never negative: strength 20 sets it to -20 clamp units.
@@ -191,6 +192,56 @@ class RelearningSettings:
 
 
 @settings_table
+class ForgetRequestSettings:
+    """Notebook 08: the forget text in `folds` drawn from `seed`; `methods` are names, as `Lab.sweep` takes them."""
+
+    methods: tuple[str, ...]
+    folds: Count
+    seed: int
+
+
+@settings_table
+class LittleTextSettings:
+    """Notebook 09: shares of the forget text, and the seeds that say which text.
+
+    Attributes:
+        methods: names, as `Lab.sweep` takes them.
+        shares, seeds: every share with every seed.
+        trained_shares, trained_seeds: the same of methods whose settings are weights, each of which takes long.
+    """
+
+    methods: tuple[str, ...]
+    shares: tuple[Share, ...]
+    seeds: tuple[int, ...]
+    trained_shares: tuple[Share, ...]
+    trained_seeds: tuple[int, ...]
+
+
+@settings_table
+class NamedFeatureSettings:
+    """Notebook 09: features chosen by what they are called, without any forget text.
+
+    Attributes:
+        source: 'labels' makes labels from unlabelled text, 'published' takes ids that were found by their labels.
+        words: what somebody types who knows the subject by name and by a few common words, and none of its facts.
+        n_features: how many of those that are found, the best first.
+        thresholds: tau of the gate; there is no forget text to check it on.
+        rows: packed rows of unlabelled text, in which all subjects are mixed.
+        places, width, label_words: a label is the words that are most over-represented within `width` tokens of the
+            `places` where a feature fires most strongly.
+    """
+
+    source: Literal["labels", "published"]
+    words: tuple[str, ...]
+    n_features: Count
+    thresholds: tuple[Fraction, ...]
+    rows: Count
+    places: Count
+    width: Annotated[int, Field(ge=0)]
+    label_words: Count
+
+
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
@@ -215,6 +266,9 @@ class Profile:
     clamp_curve: ClampCurveSettings
     conditional: ConditionalSettings
     relearning: RelearningSettings
+    forget_requests: ForgetRequestSettings
+    little_text: LittleTextSettings
+    named_features: NamedFeatureSettings
     method: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:

@@ -15,6 +15,8 @@ OPTIONAL = (
     "college_computer_science",
     "college_biology",
     "alignment",
+    "share",
+    "threshold",
 )
 
 

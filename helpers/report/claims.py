@@ -541,6 +541,89 @@ def _hardly_forget(table: pd.DataFrame) -> tuple[str, str]:
     return _finding(f"held out: {words}", {f"{m} above {HARDLY}": _above(f, HARDLY) for m, f in found.items()})
 
 
+# --- 08: more and more to forget --------------------------------------------------------------------------------------
+
+
+def _requested(table: pd.DataFrame, **of: object) -> pd.DataFrame:
+    """DSG's rows of one kind in an order of requests."""
+    for column, value in ({"method": "DSG"} | of).items():
+        table = table[table[column] == value]
+    return table.sort_values("requests")
+
+
+def _estimate(row: pd.Series) -> _Estimate:
+    return _Estimate(row["accuracy"], row["low"], row["high"])
+
+
+def _scales(table: pd.DataFrame) -> tuple[str, str]:
+    accuracies = table[table["measure"] == "accuracy"]
+    forget, side = (_requested(accuracies, asked=asked) for asked in ("to be forgotten", "side"))
+    if len(forget) < 2 or len(side) < 2:
+        raise _MissingRowsError("no DSG with two sizes of the forget set, and side effects")
+    parts, after = {}, []
+    for (_, row), (_, kept) in zip(forget.iterrows(), side.iterrows(), strict=True):
+        n = f"{row['requests']:g} folds"
+        parts[f"{n}: forget below 0.5"] = _below(_estimate(row), 0.5)
+        parts[f"{n}: side effects above {USEFUL}"] = _above(_estimate(kept), USEFUL)
+        after.append(f"{row['accuracy']:.2f}")
+    words = f"forget {'/'.join(after)} with {'/'.join(f'{n:g}' for n in forget['requests'])} folds at once"
+    return _finding(f"{words}, side then {_estimate(side.iloc[-1])}", parts, _weakest)
+
+
+def _stays_forgotten(table: pd.DataFrame) -> tuple[str, str]:
+    words, parts = [], {}
+    mine = table[(table["method"] == "DSG") & (table["measure"] == "accuracy")]
+    mine = mine[mine["asked"].str.startswith("fold")]
+    for how, rows in mine.groupby("how", sort=False):
+        last, number = rows["requests"].max(), rows["asked"].str.removeprefix("fold ").astype(int)
+        then, now = (rows[(number < last) & (rows["requests"] == at)] for at in (number, last))
+        if then.empty or now.empty:
+            continue
+        before, after = (_Estimate.of(of["right"].sum() / of["n"].sum(), int(of["n"].sum())) for of in (then, now))
+        words.append(f"{how}: {before.value:.2f} after each one's own request, {after.value:.2f} after the last")
+        # what was never forgotten cannot come back
+        parts[str(how)] = _weakest(_below(before, 0.5), _below(after - before, MARGIN), _below(after, 0.5))
+    if not parts:
+        raise _MissingRowsError("no DSG after two requests, with questions of each")
+    return _finding(f"earlier folds, {'; '.join(words)}", parts)
+
+
+# --- 09: little text, or none -----------------------------------------------------------------------------------------
+
+
+def _near_enough(less: _Estimate, full: _Estimate, side: _Estimate) -> dict[str, str]:
+    """What must hold together: something was forgotten with all of it, hardly less with less, and nothing is harmed."""
+    return {
+        "forget below 0.5 with all of it": _below(full, 0.5),
+        f"at most {MARGIN} above it": _below(less - full, MARGIN),
+        f"side effects above {USEFUL}": _above(side, USEFUL),
+    }
+
+
+def _fifth_is_enough(table: pd.DataFrame) -> tuple[str, str]:
+    mine = table[(table["world"] == "ours") & (table["method"] == "DSG")]
+    fifth, full = (mine[mine["share"] == share] for share in (0.2, 1.0))
+    if fifth.empty or full.empty:
+        raise _MissingRowsError("no DSG with a fifth of the text, and with all of it")
+    # seeds ask the same questions, so they are not more questions
+    less, all_of_it, side = (
+        _Estimate.of(of[f"{role}_accuracy"].mean(), _n(of.iloc[0], role))
+        for of, role in ((fifth, "forget"), (full, "forget"), (fifth, "side"))
+    )
+    words = f"forget {less} with 20 %, {all_of_it} with all; side {side} with 20 %"
+    return _finding(words, _near_enough(less, all_of_it, side), _weakest)
+
+
+def _names_are_enough(table: pd.DataFrame) -> tuple[str, str]:
+    best = table[(table["world"] == "ours") & table["chosen"].astype(bool)].set_index("features")
+    if not {"by their names", "by forget text"} <= set(best.index):
+        raise _MissingRowsError("no features by their names beside those by forget text")
+    named, known = best.loc["by their names"], best.loc["by forget text"]
+    less, full, side = _accuracy(named, "forget"), _accuracy(known, "forget"), _accuracy(named, "side")
+    words = f"forget {less} by names at tau {named['threshold']:g}, {full} by forget text; side {side} by names"
+    return _finding(words, _near_enough(less, full, side), _weakest)
+
+
 CLAIMS = (
     Claim("Some features fire on the hazard and hardly ever on retain text", "Farrell, layer 3",
           "20 chosen at retain rate < 1 %; forget rates 27 % to 6 %", "01_firing_rates", _specific),
@@ -584,6 +667,13 @@ CLAIMS = (
           "06_relearning", _rmu_relearns),
     Claim("DSG holds against the same fine-tuning, and stays useful", "DSG, Fig. 5", "no number given",
           "06_relearning", _dsg_holds),
+    Claim("DSG serves a growing forget set", "DSG, Fig. 4a", "no number given", "08_at_once", _scales),
+    Claim("Request after request, DSG keeps the earlier ones forgotten", "DSG, Fig. 4b", "no number given",
+          "08_requests", _stays_forgotten),
+    Claim("A fifth of the forget text is enough for DSG", "DSG, Fig. 6A", "no number given",
+          "09_little_text", _fifth_is_enough),
+    Claim("Features found by their names, without forget text, come close", "DSG, Fig. 6B", "no number given",
+          "09_no_text", _names_are_enough),
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from helpers.report.plots.attacks import relearning
 from helpers.report.plots.chosen import alignments, held_out, protocols
 from helpers.report.plots.clamps import ablation, all_questions, clamp_curve, conditional_sweeps, controls
 from helpers.report.plots.features import activation_distribution, firing_rates, highlighted_question, selection_rules
+from helpers.report.plots.forget_sets import at_once, features_by_name, forget_requests, little_text
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
 from helpers.report.plots.side_by_side import side_by_side
@@ -25,7 +26,8 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "clamp_curve", "conditional_sweeps", "controls", "firing_rates", "gate_cost", "held_out", "highlighted_question",
-    "letters", "long_prompts", "pareto", "protocols", "published_dsg", "published_pareto", "quality", "relearning",
-    "retention_tradeoff", "rho", "selection_rules", "side_by_side", "training",
+    "at_once", "clamp_curve", "conditional_sweeps", "controls", "features_by_name", "firing_rates", "forget_requests",
+    "gate_cost", "held_out", "highlighted_question", "letters", "little_text", "long_prompts", "pareto", "protocols",
+    "published_dsg", "published_pareto", "quality", "relearning", "retention_tradeoff", "rho", "selection_rules",
+    "side_by_side", "training",
 ]  # fmt: skip
