@@ -27,6 +27,7 @@ OF_PAPER = {
     "04": ("khoriaty",),
     "05": ("dsg",),
     "06": ("dsg",),
+    "14": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")
@@ -36,6 +37,9 @@ ABOUT = {
     "05_ablation": "dsg",
     "05_gate_cost": "dsg",
     "05_rho": "dsg",
+    "14_causal": "dsg",
+    "14_fisher": "dsg",
+    "14_roc": "dsg",
 }
 
 

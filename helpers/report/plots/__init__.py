@@ -13,6 +13,7 @@ from helpers.report.plots.features import activation_distribution, firing_rates,
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
 from helpers.report.plots.style import SHEET
+from helpers.report.plots.theorems import causal, fisher, roc
 from helpers.report.plots.tradeoffs import (
     MEASURES,
     PUBLISHED_COLUMNS,
@@ -24,7 +25,7 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "clamp_curve", "conditional_sweeps", "controls", "firing_rates", "gate_cost", "held_out", "highlighted_question",
-    "letters", "long_prompts", "pareto", "protocols", "published_dsg", "published_pareto", "quality", "relearning",
-    "retention_tradeoff", "rho", "selection_rules", "training",
+    "causal", "clamp_curve", "conditional_sweeps", "controls", "firing_rates", "fisher", "gate_cost", "held_out",
+    "highlighted_question", "letters", "long_prompts", "pareto", "protocols", "published_dsg", "published_pareto",
+    "quality", "relearning", "retention_tradeoff", "rho", "roc", "selection_rules", "training",
 ]  # fmt: skip
