@@ -57,7 +57,9 @@ def test_effects_are_those_of_a_clamp_by_itself():
     )
 
     def odds(p):
-        return np.array([np.log(row[r] / (row.sum() - row[r])) for row, r in zip(p.double().numpy(), right, strict=True)])
+        return np.array(
+            [np.log(row[r] / (row.sum() - row[r])) for row, r in zip(p.double().numpy(), right, strict=True)]
+        )
 
     found = theorems.clamp_effects(knowledge, SAE, [3, 5], -4.0)[1]
     assert found == pytest.approx((odds(before) - odds(after)).mean(), rel=1e-3)

@@ -189,7 +189,7 @@ def questions_of(knowledge: Knowledge, role: str, limit: int) -> Knowledge:
 def clamp_effects(knowledge: Knowledge, sae, features: Sequence[int], value: float) -> np.ndarray:
     """What setting each feature alone, where it fires, takes from the log-odds of the right letter.
 
-    Mean over questions; log-odds are of the right letter against the other three together. Positive: the answer is less sure. [features]
+    Mean over questions, [features]; log-odds are of the right letter against the other three together.
     """
     right = torch.tensor(right_letters(knowledge.asked, ORIGINAL_ORDER))[:, 0]
     before = log_odds(knowledge.answers.unedited, right)
