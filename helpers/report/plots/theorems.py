@@ -22,7 +22,9 @@ def fisher(table: pd.DataFrame) -> Figure:
     axes[0].axvspan(0.9, 1.1, color=GREEN, alpha=0.15, label="the claim's range")
     axes[1].set(xlabel="Pearson r of logarithms\n(higher is better; 95 % interval)")
     axes[1].axvspan(0.95, 1, color=GREEN, alpha=0.15)
-    axes[2].set(xlabel="share of spread that the\nproduct misses (lower is better)")
+    axes[2].set(
+        xlabel="share of spread that the\nproduct misses (lower is better)", xlim=(0, 1.15 * table["missed"].max())
+    )
     _rows(axes[0], names, "SAE")
     legend(figure, axes[:1], columns=3)
     return figure
