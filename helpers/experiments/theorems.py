@@ -56,7 +56,8 @@ def fisher_scores(model, sae, rows: Rows, batch_tokens: int, scales: Sequence[fl
     """
     special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
     square, product = torch.zeros(sae.cfg.d_sae).double(), torch.zeros(sae.cfg.d_sae, len(scales)).double()
-    error, first, second, tokens = torch.zeros(len(scales)).double(), 0.0, 0.0, 0
+    error, tokens = torch.zeros(len(scales)).double(), 0
+    first, second = torch.zeros(sae.cfg.d_in).double(), torch.zeros(()).double()
     for batch in row_batches(model, rows, batch_tokens):
         kept = residual_after(model, batch, layer_of(sae))[batch.mask & ~torch.isin(batch.ids, special)].float()
         for x in kept.split(max(1, CHUNK_ACTIVATIONS // sae.cfg.d_sae)):
@@ -64,7 +65,7 @@ def fisher_scores(model, sae, rows: Rows, batch_tokens: int, scales: Sequence[fl
             square += f.square().sum(dim=0).double().cpu()
             product += (f.square().T @ e).double().cpu()
             error += e.sum(dim=0).double().cpu()
-            first, second = first + x.sum(dim=0).double(), second + x.square().sum().double()
+            first, second = first + x.sum(dim=0).double().cpu(), second + x.square().sum().double().cpu()
             tokens += len(x)
     variance = float(second / tokens - (first / tokens).square().sum())
     table = {"scale": np.repeat(scales, sae.cfg.d_sae), "feature": np.tile(np.arange(sae.cfg.d_sae), len(scales))}
@@ -186,7 +187,7 @@ def questions_of(knowledge: Knowledge, role: str, limit: int) -> Knowledge:
     return replace(knowledge, questions={s: knowledge.questions[s][:each] for s in subjects})
 
 
-def clamp_effects(knowledge: Knowledge, sae, features: Sequence[int], value: float) -> np.ndarray:
+def clamp_effects(knowledge: Knowledge, sae, features: Sequence[int] | np.ndarray, value: float) -> np.ndarray:
     """What setting each feature alone, where it fires, takes from the log-odds of the right letter.
 
     Mean over questions, [features]; log-odds are of the right letter against the other three together.

@@ -538,7 +538,8 @@ def _proportional(table: pd.DataFrame) -> tuple[str, str]:
     spread) is seen in who stands above whom.
     """
     own = table[(table["layer"] == table["layer"].iloc[0]) & (table["scale"] == 1)]
-    parts, words = {}, []
+    parts: dict[str, str] = {}
+    words = []
     for _, row in own.iterrows():
         slope, r = _estimated(row, "slope"), _estimated(row, "r")
         within = _weakest(_above(slope, 0.9), _below(slope, 1.1))
@@ -571,7 +572,8 @@ def _most_powerful(table: pd.DataFrame) -> tuple[str, str]:
     others = table[(table["test"] != "rho") & (table[["positives", "negatives"]].min(axis=1) >= FEW)]
     if others.empty:
         raise _MissingRowsError("too few questions to compare tests")
-    parts, words = {}, []
+    parts: dict[str, str] = {}
+    words = []
     for against, of in others.groupby("against", sort=False):
         rho = table[(table["test"] == "rho") & (table["against"] == against)].iloc[0]
         best = of.loc[of["difference"].idxmax()]

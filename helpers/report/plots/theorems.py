@@ -25,7 +25,7 @@ def fisher(table: pd.DataFrame) -> Figure:
     axes[2].set(
         xlabel="share of spread that the\nproduct misses (lower is better)", xlim=(0, 1.15 * table["missed"].max())
     )
-    _rows(axes[0], names, "SAE")
+    _rows(axes[0], names, "SAE, and its decoder scaled")
     legend(figure, axes[:1], columns=3)
     return figure
 
