@@ -453,6 +453,51 @@ CASES = {
 }  # fmt: skip
 
 
+def fits(slope, r):
+    """14_fisher: (value, low, high) of slope and r on forget text."""
+    row = {"layer": 1, "text": "forget text", "scale": 1.0}
+    for name, values in (("slope", slope), ("r", r)):
+        row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+    return pd.DataFrame([row])
+
+
+def ranks(low, high, score="E[f^2] on forget text"):
+    """14_causal: the interval of one score's rank correlation."""
+    row = (score, "forget", (low + high) / 2, low, high)
+    return pd.DataFrame([row], columns=["score", "role", "spearman", "spearman_low", "spearman_high"])
+
+
+def powers(low, high, n=50):
+    """14_roc: the interval of one test's AUC above rho's, of so many questions on either side."""
+    columns = ["test", "against", "auc", "auc_low", "auc_high", "difference", "difference_low", "difference_high"]
+    rows = [("rho", "side", 0.9, 0.85, 0.95, 0, 0, 0), ("other", "side", 0.9, 0.85, 0.95, 0.0, low, high)]
+    return pd.DataFrame(rows, columns=columns).assign(positives=n, negatives=n)
+
+
+CASES |= {
+    claims._proportional: {
+        "slope and r": (fits((1, 0.95, 1.05), (0.99, 0.98, 0.995)), AGREES),
+        "slope open": (fits((1, 0.85, 1.05), (0.99, 0.98, 0.995)), UNDECIDED),
+        "too steep": (fits((1.3, 1.2, 1.4), (0.99, 0.98, 0.995)), DISAGREES),
+        "scattered": (fits((1, 0.95, 1.05), (0.8, 0.7, 0.9)), DISAGREES),
+        "null: flat": (fits((0, -0.1, 0.1), (0, -0.1, 0.1)), DISAGREES),
+        "another scale only": (fits((1, 0.95, 1.05), (0.99, 0.98, 0.995)).assign(scale=2.0), NOT_RUN),
+    },
+    claims._causal: {
+        "high": (ranks(0.6, 0.9), AGREES),
+        "open": (ranks(0.3, 0.7), UNDECIDED),
+        "null: no relation": (ranks(-0.2, 0.2), DISAGREES),
+        "another score": (ranks(0.6, 0.9, "attribution"), NOT_RUN),
+    },
+    claims._most_powerful: {
+        "none can be above": (powers(-0.05, 0.01), AGREES),
+        "open": (powers(-0.05, 0.05), UNDECIDED),
+        "null: one is above": (powers(0.01, 0.05), DISAGREES),
+        "few questions": (powers(-0.05, 0.01, n=5), NOT_RUN),
+    },
+}
+
+
 @pytest.fixture
 def judged(tmp_path):
     """From a rule and rows to our number in words and the verdict, by way of the figure's file."""

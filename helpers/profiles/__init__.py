@@ -239,6 +239,23 @@ class NamedFeatureSettings:
     places: Count
     width: Annotated[int, Field(ge=0)]
     label_words: Count
+class TheoremsSettings:
+    """Notebook 14: how the statements behind DSG's rule are tested.
+
+    Attributes:
+        decoder_scales: the SAE's decoder rows are multiplied by each of these, so that its error grows.
+        other_layer, other_id: the layer and the id of another SAE of the same source; -1 and '' for none.
+        features: how many are clamped, each alone.
+        questions: of each role, how many are asked under each of those clamps at most.
+        resamples: of the bootstraps over features and over questions.
+    """
+
+    decoder_scales: tuple[Positive, ...]
+    other_layer: Annotated[int, Field(ge=-1)]
+    other_id: str
+    features: Count
+    questions: Count
+    resamples: Count
 
 
 @settings_table
@@ -269,6 +286,7 @@ class Profile:
     forget_requests: ForgetRequestSettings
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
+    theorems: TheoremsSettings
     method: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:

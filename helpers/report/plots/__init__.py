@@ -15,6 +15,7 @@ from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
 from helpers.report.plots.side_by_side import side_by_side
 from helpers.report.plots.style import SHEET
+from helpers.report.plots.theorems import causal, fisher, roc
 from helpers.report.plots.tradeoffs import (
     MEASURES,
     PUBLISHED_COLUMNS,
@@ -26,8 +27,8 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "at_once", "clamp_curve", "conditional_sweeps", "controls", "features_by_name", "firing_rates", "forget_requests",
-    "gate_cost", "held_out", "highlighted_question", "letters", "little_text", "long_prompts", "pareto", "protocols",
-    "published_dsg", "published_pareto", "quality", "relearning", "retention_tradeoff", "rho", "selection_rules",
-    "side_by_side", "training",
+    "at_once", "causal", "clamp_curve", "conditional_sweeps", "controls", "features_by_name", "firing_rates", "fisher",
+    "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters", "little_text", "long_prompts",
+    "pareto", "protocols", "published_dsg", "published_pareto", "quality", "relearning", "retention_tradeoff", "rho",
+    "roc", "selection_rules", "side_by_side", "training",
 ]  # fmt: skip
