@@ -78,18 +78,6 @@ def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -
     return _in_halves(run, batch)
 
 
-def residual_stream(model: nnsight.TransformersModel, batch: Batch) -> Tensor:
-    """The residual stream after every layer, in one pass, [batch, layers, seq, d_model]."""
-
-    def run(part: Batch) -> Tensor:
-        with model.trace(**_inputs(model, part), use_cache=False) as tracer:
-            residuals = [block.output.save() for block in model.model.layers]
-            tracer.stop()
-        return torch.stack([residual.to(residuals[-1].device) for residual in residuals], dim=1)
-
-    return _in_halves(run, batch)
-
-
 def final_state(
     model: nnsight.TransformersModel, batch: Batch, intervention: Clamp | None = None, read_at: Tensor | None = None
 ) -> Tensor:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-
 from torch import Tensor
 
 from helpers.attacks.relearning import Relearned, Relearning, check_attack_text, relearned
@@ -286,7 +285,10 @@ def half_questions(lab: Lab, seed: int) -> Knowledge:
         ValueError: one of the halves has no question.
     """
     questions, names = lab.judged.questions[lab.profile.questions.forget], _told(lab, seed)
-    halves = {TOLD: [q for q in questions if q.about in names], NOT_TOLD: [q for q in questions if q.about not in names]}
+    halves = {
+        TOLD: [q for q in questions if q.about in names],
+        NOT_TOLD: [q for q in questions if q.about not in names],
+    }
     if empty := [half for half, of in halves.items() if not of]:
         raise ValueError(f"no known question is about the half that is {empty[0]} (seed {seed}), of {len(questions)}")
     return replace(lab.judged, questions=halves, roles={half: half for half in halves})

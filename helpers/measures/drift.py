@@ -6,8 +6,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from helpers.engine.forward import residual_stream
+from helpers.engine.forward import last_layer, residual_after
 from helpers.engine.scoring import row_batches
+from helpers.text.batches import Batch
 
 Z = 1.959964
 
@@ -29,12 +30,18 @@ def residual_drift(before, after, rows: Tensor, batch_tokens: int) -> pd.DataFra
     """
     cosines, ratios = [], []
     for batch in row_batches(before, rows, batch_tokens):
-        first, last = (residual_stream(model, batch)[:, :, 1:].float() for model in (before, after))
-        cosines.append(torch.cosine_similarity(first, last, dim=-1).mean(dim=-1).cpu())
-        ratios.append((last.norm(dim=-1) / first.norm(dim=-1)).mean(dim=-1).cpu())
+        first, last = (_stream(model, batch).float() for model in (before, after))
+        cosines.append(torch.cosine_similarity(first, last, dim=-1).mean(dim=-1))
+        ratios.append((last.norm(dim=-1) / first.norm(dim=-1)).mean(dim=-1))
     found = {"cosine": torch.cat(cosines), "norm ratio": torch.cat(ratios)}
     parts = [_over_rows(values).assign(measure=measure) for measure, values in found.items()]
     return pd.concat(parts, ignore_index=True)[["layer", "measure", "n", "value", "low", "high"]]
+
+
+def _stream(model, batch: Batch) -> Tensor:
+    """The residual after every layer without BOS, [batch, layers, seq - 1, d_model]."""
+    found = [residual_after(model, batch, layer)[:, 1:].cpu() for layer in range(last_layer(model) + 1)]
+    return torch.stack(found, dim=1)
 
 
 def _over_rows(values: Tensor) -> pd.DataFrame:
