@@ -27,7 +27,9 @@ from helpers.methods import DSG, RMU
 from helpers.text.corpora import Document, pack
 from tests.toy import LAYER, ToyLab
 
-SHORT = {"relearning.seeds": [4, 7], "relearning.learning_rates": [2e-4, 1e-2], "relearning.asked_after": [], "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
+SHORT = {"relearning.seeds": [4, 7], "relearning.learning_rates": [2e-4, 1e-2],
+         "relearning.asked_after": [],
+         "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
          "texts.row_length": 12, "relearning.few_documents": [1, 3], "relearning.few_steps": 4,
          "relearning.few_seeds": [0], "relearning.half_seeds": [0]}  # fmt: skip
 TEXT = "the of a and in to is it on that by for was with as at from " * 9
@@ -136,7 +138,8 @@ def test_half_of_the_names_is_told_and_the_questions_part_accordingly():
 
 
 def test_where_nobody_says_what_documents_are_about_there_is_a_warning_and_no_question(lab):
-    lab.warn = (said := []).append
+    said: list[str] = []
+    lab.warn = said.append
     table = other_half(lab, [RMU(LAYER, 2.0, 1.0, 2, 4, 1e-2)])
     assert "nobody has said" in said[0] and table["n"].tolist() == [0] and table["accuracy"].isna().all()
 

@@ -25,7 +25,8 @@ from tests.toy import ToyLab, toy_model
 
 EMBEDDING, DOWN = "model.embed_tokens.weight", "model.layers.2.mlp.down_proj.weight"
 NONE = {"method.retrained.source": ""}
-SHORT = {"relearning.seeds": [4], "relearning.learning_rates": [2e-4], "relearning.asked_after": [], "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
+SHORT = {"relearning.seeds": [4], "relearning.learning_rates": [2e-4], "relearning.asked_after": [],
+         "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
          "texts.row_length": 12}  # fmt: skip
 
 

@@ -161,7 +161,7 @@ def fine_tuned(
         intervention: in place while training (DSG 'during training'), or None.
 
     Yields:
-        the model after each step, one that goes on changing, and the loss (nats per token) that the step went down from.
+        the model after each step, one that goes on changing, and the loss (nats per token) that the step began with.
 
     Raises:
         FloatingPointError: the loss is no number any more, with the step at which.

@@ -590,7 +590,7 @@ CLAIMS = (
           "06_relearning", _dsg_holds),
     Claim("At a tenth of the learning rate the same fine-tuning brings hardly anything back", "DSG, Fig. 10",
           "no number given", "06_rates", _slow_rate_is_flat),
-    Claim("Fine-tuning hardly moves the residual after the SAE's layer", "DSG, Fig. 9, read off the picture by a machine",
+    Claim("Fine-tuning hardly moves the residual after the SAE's layer", "DSG, Fig. 9, read off by a machine",
           "cosine about 0.994, ratio of norms about 1.02", "06_residual", _residual_hardly_moves),
 )  # fmt: skip
 

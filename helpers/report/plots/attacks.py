@@ -35,7 +35,7 @@ TEXT_LINES = {"forget text": "-", "retain text": "--"}
 
 
 def relearning(table: pd.DataFrame) -> Figure:
-    """Notebook 06: accuracy per epoch of the attack, and how far above the reference's: means over seeds with ranges."""
+    """Notebook 06: accuracy per epoch of the attack and how far above the reference's, means over seeds."""
     figure, axes = panels(len(ROLES) + 1, columns=2, height=3.1)
     for ax, role in zip(axes, ROLES, strict=False):
         of = table[table["role"] == role]
