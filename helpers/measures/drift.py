@@ -47,6 +47,7 @@ def _stream(model, batch: Batch) -> Tensor:
 def _over_rows(values: Tensor) -> pd.DataFrame:
     """Means of [rows, layers] with their intervals."""
     n, mean = len(values), values.double().mean(dim=0)
-    half = Z * values.double().std(dim=0) / sqrt(n)
+    spread = values.double().std(dim=0) if n > 1 else torch.full_like(mean, torch.nan)
+    half = Z * spread / sqrt(n)
     columns = {"value": mean, "low": mean - half, "high": mean + half}
     return pd.DataFrame({name: x.numpy() for name, x in columns.items()}).rename_axis("layer").reset_index().assign(n=n)
