@@ -103,13 +103,13 @@ def above_reference(table: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
     references = [label for label, look in looks().items() if look.reference and label in set(table["arm"])]
     if not references:
         return table.assign(**dict.fromkeys(ABOVE, np.nan))
-    level = table[table["arm"] == references[0]].set_index(list(same))[["accuracy", "low", "high"]]
+    level = table[table["arm"] == references[0]][[*same, "accuracy", "low", "high"]]
+    both = table.merge(level, on=list(same), how="left", suffixes=("", "_reference"), validate="many_to_one")
     rows = []
-    for row, (q, low, high) in zip(
-        table.itertuples(), level.loc[pd.MultiIndex.from_frame(table[list(same)])].to_numpy(), strict=True
-    ):
-        interval = difference_interval(row.accuracy, (row.low, row.high), q, (low, high))
-        rows.append((row.accuracy - q, *interval))
+    for row in both.itertuples():
+        interval = (row.low_reference, row.high_reference)
+        ends = difference_interval(row.accuracy, (row.low, row.high), row.accuracy_reference, interval)
+        rows.append((row.accuracy - row.accuracy_reference, *ends))
     return table.assign(**dict(zip(ABOVE, np.array(rows).T, strict=True)))
 
 
