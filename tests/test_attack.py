@@ -7,13 +7,31 @@ import pytest
 import torch
 
 from helpers.attacks.relearning import relearned
-from helpers.experiments.attack import along_the_way, attacks, relearning_curves
+from helpers.experiments.attack import (
+    above_reference,
+    along_the_way,
+    attacks,
+    by_rate,
+    drift_texts,
+    few_attacks,
+    few_documents,
+    half_attack,
+    half_questions,
+    main_rate,
+    other_half,
+    relearning,
+    told,
+)
+from helpers.measures.metrics import difference_interval
 from helpers.methods import DSG, RMU
 from helpers.text.corpora import Document, pack
 from tests.toy import LAYER, ToyLab
 
-SHORT = {"relearning.seeds": [4, 7], "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
-         "texts.row_length": 12}  # fmt: skip
+SHORT = {"relearning.seeds": [4, 7], "relearning.learning_rates": [2e-4, 1e-2],
+         "relearning.asked_after": [],
+         "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
+         "texts.row_length": 12, "relearning.few_documents": [1, 3], "relearning.few_steps": 4,
+         "relearning.few_seeds": [0], "relearning.half_seeds": [0]}  # fmt: skip
 TEXT = "the of a and in to is it on that by for was with as at from " * 9
 
 
@@ -24,12 +42,12 @@ def lab():
     return lab
 
 
-def test_attacks_differ_in_their_seed_only(lab):
-    one, other = attacks(lab)
-    assert (one.seed, other.seed) == (4, 7)
+def test_attacks_differ_in_seed_and_rate_only(lab):
+    one, other, fast = attacks(lab)
+    assert [(a.seed, a.learning_rate) for a in (one, other, fast)] == [(4, 2e-4), (7, 2e-4), (4, 1e-2)]
     rows = pack(lab.model.tokenizer, [d.text for d in lab.forget_documents], 12)
     assert len(rows) > 3 and torch.equal(one.rows, rows[:3]) and torch.equal(other.rows, one.rows)
-    assert (one.epochs, one.learning_rate, one.batch_rows) == (2, 2e-4, 2)
+    assert (one.epochs, one.batch_rows) == (2, 2)
     assert replace(one, seed=7, rows=None) == replace(other, rows=None)
 
 
@@ -45,21 +63,85 @@ def test_an_attack_on_text_that_proves_nothing_is_refused():
             attacks(lab)
 
 
-def test_every_seed_and_training_of_every_setting_is_attacked_on_the_judged_half(lab):
+def test_every_attack_and_training_of_every_setting_is_judged_on_the_judged_half(lab):
     dsg, rmu = DSG(2, 5.0, threshold=0.1), RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)
-    curves = relearning_curves(lab, [rmu, dsg])
+    found = relearning(lab, [rmu, dsg])
     expected = [
-        relearned(lab.judged, lab.edited(setting), setting.label, attack, hooked)
+        relearned(lab.judged, lab.edited(setting), setting.label, attack, hooked, drift_texts(lab))
         for attack in attacks(lab)
         for setting, hooked in ((rmu, False), (dsg, False), (dsg, True))
     ]
-    pd.testing.assert_frame_equal(curves, pd.concat(expected, ignore_index=True))
+    for name in ("accuracies", "losses", "drift"):
+        together = pd.concat([getattr(one, name) for one in expected], ignore_index=True)
+        pd.testing.assert_frame_equal(getattr(found, name)[together.columns], together)
+    assert found.accuracies["above"].isna().all()  # nobody is the reference
     arms = ["RMU", "DSG at test time", "DSG, hook removed", "DSG also in training"]
-    assert curves["arm"].drop_duplicates().tolist() == arms
-    per_arm = 3 * 3  # epochs 0 to 2, three roles
-    assert curves.groupby(["arm", "seed"]).size().eq(per_arm).all() and len(curves) == 4 * 2 * per_arm
-    asked = curves.drop_duplicates("role").set_index("role")["n"].to_dict()
+    assert found.accuracies["arm"].drop_duplicates().tolist() == arms
+    assert main_rate(found.accuracies)["learning_rate"].unique().tolist() == [2e-4]
+    rates = by_rate(found.accuracies)
+    assert rates["seed"].unique().tolist() == [4] and len(rates) == 2 * 4 * 3  # rates, arms, epochs
+    asked = found.accuracies.drop_duplicates("role").set_index("role")["n"].to_dict()
     assert asked == {"forget": 2, "near": 2, "side": 2}  # of 5, 4, 3 and 2 questions the second halves
+
+
+def test_a_difference_is_to_the_reference_of_the_same_seed_and_epoch():
+    rows = [("retrained", 0, 0, 0.2, 0.1, 0.4), ("retrained", 0, 1, 0.5, 0.4, 0.6), ("mine", 0, 1, 0.6, 0.5, 0.8),
+            ("mine", 0, 0, 0.3, 0.2, 0.4)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["arm", "seed", "epoch", "accuracy", "low", "high"])
+    found = above_reference(table, ["seed", "epoch"])
+    assert found["above"].tolist() == pytest.approx([0, 0, 0.1, 0.1])
+    assert tuple(found.loc[2, ["above_low", "above_high"]]) == difference_interval(0.6, (0.5, 0.8), 0.5, (0.4, 0.6))
+    assert above_reference(table[2:], ["seed", "epoch"])[["above", "above_low"]].isna().all(axis=None)
+
+
+def test_few_documents_are_drawn_one_among_the_other_and_take_the_same_steps(lab):
+    one, three = few_attacks(lab, 0)
+    assert (len(one.rows), len(three.rows)) == (1, 3) and three.rows[0] == one.rows[0]
+    assert [a.epochs * a.epoch_steps for a in (one, three)] == [4, 4]
+    table = few_documents(lab, [RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)])
+    assert table["documents"].tolist() == [0, 1, 3] and table["steps"].tolist() == [4] * 3
+    assert table["n"].tolist() == [2] * 3
+
+
+def test_few_documents_that_are_too_few_or_steps_that_do_not_divide_are_refused():
+    for changed, message in (({"relearning.few_documents": [9]}, "few_documents = 9, there are 2"),
+                             ({"relearning.few_steps": 3, "relearning.few_documents": [2], "relearning.batch_rows": 1},
+                              "few_steps = 3: 2 documents take 2 steps")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            few_attacks(ToyLab({**SHORT, **changed}), 0)
+
+
+def about_lab(documents=("a", "b", "c", "d"), asked=("a", "b")):
+    lab = ToyLab(SHORT)
+    lab.forget_documents = [Document("toxins", f"{TEXT} {name}", name) for name in documents]
+    questions = dict(lab.judged.questions)
+    questions["toxins"] = [replace(q, about=x) for q, x in zip(questions["toxins"], asked, strict=True)]
+    lab.judged = replace(lab.judged, questions=questions)
+    return lab
+
+
+def test_half_of_the_names_is_told_and_the_questions_part_accordingly():
+    names = told(["a", "b", "c", "d", "a"], 0)
+    assert len(names) == 2 and names < set("abcd") and len({told("abcdefgh", seed) for seed in range(5)}) > 1
+    inside, outside = sorted(names)[0], sorted(set("abcd") - names)[0]
+    lab = about_lab(asked=(inside, outside))
+    questions = half_questions(lab, 0).questions
+    assert {role: [q.about for q in of] for role, of in questions.items()} == {"told": [inside], "not told": [outside]}
+    texts = [d.text for d in lab.forget_documents if d.about in names]
+    assert torch.equal(half_attack(lab, 0).rows, pack(lab.model.tokenizer, texts, 12)[:3])
+    table = other_half(lab, [RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)])
+    assert table["role"].tolist() == ["told", "not told"] * 2 and table["epoch"].tolist() == [0, 0, 2, 2]
+    with pytest.raises(ValueError, match="no known question is about the half that is not told"):
+        half_questions(about_lab(asked=(inside, inside)), 0)
+    with pytest.raises(ValueError, match="has no documents"):
+        half_attack(about_lab(documents=("a",)), 0)
+
+
+def test_where_nobody_says_what_documents_are_about_there_is_a_warning_and_no_question(lab):
+    said: list[str] = []
+    lab.warn = said.append
+    table = other_half(lab, [RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)])
+    assert "nobody has said" in said[0] and table["n"].tolist() == [0] and table["accuracy"].isna().all()
 
 
 def test_along_the_way_are_means_over_seeds_by_hand():

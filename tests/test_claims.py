@@ -173,6 +173,22 @@ def named(by_name, by_text, side=(1000, 1000), n=1000):
     )
 
 
+def slowly(rmu, dsg):
+    """06_rates: RMU and both arms of DSG at a rate that relearns all, and at a tenth of it, each (before, after)."""
+    slow = pd.concat([attack("RMU", rmu), guarded(dsg, dsg)]).assign(learning_rate=1e-6)
+    return pd.concat([slow.assign(learning_rate=1e-5, accuracy=1.0), slow])
+
+
+def drift(cosine, ratio, half=0.001):
+    """06_residual: after the SAE's layer 1, and after layer 2, where everything has moved."""
+    rows = [("DSG at test time", text, measure, x, 16, value, value - half, value + half, 1)
+            for text in ("forget text", "retain text")
+            for x, values in ((1, (cosine, ratio)), (2, (0.1, 3.0)))
+            for measure, value in zip(("cosine", "norm ratio"), values, strict=True)]  # fmt: skip
+    columns = ["arm", "text", "measure", "x", "n", "value", "low", "high", "sae_layer"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 # --- every rule -------------------------------------------------------------------------------------------------------
 
 # of 1000 questions 300 are [0.27, 0.33], 500 [0.47, 0.53], 700 [0.67, 0.73]; of 10 they are too wide to tell
@@ -450,6 +466,20 @@ CASES = {
         "null: 4 questions": (named(1, 1, n=4), UNDECIDED),
         "nothing by forget text": (named(300, 300).query("features != 'by forget text'"), NOT_RUN),
     },
+    claims._slow_rate_is_flat: {
+        "all stay": (slowly((0.3, 0.3), (0.3, 0.3)), AGREES),
+        "all relearn": (slowly((0.3, 0.8), (0.3, 0.8)), DISAGREES),
+        "RMU relearns": (slowly((0.3, 0.8), (0.3, 0.3)), PARTLY),
+        "null: nothing had been forgotten": (slowly((1.0, 1.0), (1.0, 1.0)), UNDECIDED),
+        "one rate": (slowly((0.3, 0.3), (0.3, 0.3)).query("learning_rate < 1e-5"), NOT_RUN),
+    },
+    claims._residual_hardly_moves: {
+        "0.99 and 1.02": (drift(0.99, 1.02), AGREES),
+        "turned": (drift(0.8, 1.02), PARTLY),
+        "turned and longer": (drift(0.8, 1.3), DISAGREES),
+        "null: too few rows to tell": (drift(0.94, 1.02, half=0.05), UNDECIDED),
+        "no residual": (drift(0.99, 1.02).assign(n=0), NOT_RUN),
+    },
 }  # fmt: skip
 
 
@@ -574,7 +604,7 @@ def test_a_figure_that_is_not_there_is_not_run(tmp_path):
     table = verdicts(tmp_path)
     assert len(table) == len(CLAIMS)
     assert set(table["verdict"]) == {NOT_RUN}
-    assert len(verdicts(tmp_path, "06")) == 2
+    assert len(verdicts(tmp_path, "06")) == 4
 
 
 def test_the_table_goes_between_its_marks(tmp_path):

@@ -347,7 +347,7 @@ def weights_kept(lab: Lab) -> list[Path]:
 def test_a_sweep_keeps_no_weights_and_a_setting_to_be_measured_further_does(folder, monkeypatch):
     lab = opened(folder, method__rmu__steps=1)
     trained = []
-    monkeypatch.setattr("helpers.methods.rmu.clone", counted(trained, "helpers.methods.rmu.clone"))
+    monkeypatch.setattr("helpers.methods.training.clone", counted(trained, "helpers.methods.training.clone"))
     before, setting = weights_kept(lab), lab.settings("rmu")[0]
     lab.sweep(setting)
     assert weights_kept(lab) == before and len(trained) == 1
@@ -429,9 +429,10 @@ def test_a_view_computes_from_its_own_text_and_leaves_the_lab_as_it_was(lab):
     assert lab.firing_rates() is before[0] and lab.clamp_unit == before[1] and lab.forget_rows is before[3]
     assert lab.ranked("importance", 3) == before[2] and view.knowledge is lab.knowledge
     whole = lab.given(lab.forget_documents)
-    assert whole.key(train_rmu, whole.model, whole.forget_rows, whole.retain_rows, lab.settings("rmu")[0]) == lab.key(
-        train_rmu, lab.model, lab.forget_rows, lab.retain_rows, lab.settings("rmu")[0]
-    ), "the same text is stored under the same key"
+    texts = [(one.model, one.forget_rows, one.retain_rows) for one in (whole, lab)]
+    setting, tokens = lab.settings("rmu")[0], lab.profile.model.batch_tokens
+    keys = [lab.key(train, *of, setting, tokens) for of in texts]
+    assert keys[0] == keys[1], "the same text is stored under the same key"
 
 
 def test_what_is_remembered_does_not_leak_between_views(lab):

@@ -49,6 +49,7 @@ SMALL = {
     "conditional.control_features": 1, "conditional.resamples": 50, "conditional.ordered_questions": 1,
     "conditional.told_questions": 1, "conditional.new_tokens": 2,
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
+    "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
 }  # fmt: skip
 

@@ -384,13 +384,14 @@ def test_the_gate_is_counted_over_all_questions_of_a_subject() -> None:
 def test_relearning_shows_the_mean_over_seeds() -> None:
     table = pd.DataFrame({
         "arm": "mine", "seed": [0, 1, 0, 1], "epoch": [0, 0, 1, 1], "role": "forget", "n": 4,
-        "accuracy": [0.25, 0.75, 0.5, 1.0],
+        "accuracy": [0.25, 0.75, 0.5, 1.0], "above": [0.0, 0.1, 0.2, 0.4],
     })  # fmt: skip
     figure = plots.relearning(table)
+    assert figure.axes[3].lines[0].get_xydata().tolist() == [[0, 0.05], [1, pytest.approx(0.3)]]
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[0, 0.5], [1, 0.75]]
     assert (figure.axes[0].lines[0].get_color(), figure.axes[0].lines[0].get_marker()) == style.look_of("mine")
     assert [ax.get_title().split("\n")[0] for ax in figure.axes] == [
-        "forget (n = 4)", "near domain (n = 0)", "side effects (n = 0)",
+        "forget (n = 4)", "near domain (n = 0)", "side effects (n = 0)", "forget, above the reference's",
     ]  # fmt: skip
 
 

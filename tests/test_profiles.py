@@ -33,7 +33,11 @@ def test_an_unknown_profile_lists_the_known():
         ("width = 2048", "", "missing value sae.width"),
         ("width = 2048", 'width = "2048"', "sae.width = '2048': input should be a valid integer"),
         ("width = 2048", "width = 0", "sae.width = 0: input should be greater than 0"),
-        ("learning_rate = 2e-4", "learning_rate = nan", "relearning.learning_rate = nan: input should be a finite"),
+        (
+            "learning_rates = [2e-4",
+            "learning_rates = [nan",
+            "relearning.learning_rates.0 = nan: input should be a finite",
+        ),
         ("n_features = [1, 5, 20]", "n_features = [1, 20.5]", "clamp_curve.n_features.1 = 20.5"),
         ("strengths = [0.0, 1.0, 2.0", "strengths = [-1.0, 1.0, 2.0", "clamp_curve.strengths.0 = -1.0"),
         ("threads = 1", "threads = -1", "compute.threads = -1: input should be greater than or equal to 0"),

@@ -1,14 +1,18 @@
 """The attack trains on what it says, and only its copy of the model."""
 
+from dataclasses import replace
+from itertools import islice
+
 import pandas as pd
 import pytest
 import torch
 
-from helpers.attacks.relearning import Relearning, check_attack_text, lm_loss, relearn, relearned
+from helpers.attacks.relearning import Relearning, check_attack_text, fine_tuned, lm_loss, relearned
 from helpers.engine.edited import Edited
 from helpers.engine.forward import clone, final_state, huggingface, with_weights
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import answer_probabilities
+from helpers.measures.drift import residual_drift
 from helpers.measures.metrics import wilson_interval
 from helpers.text.batches import Batch
 from helpers.text.corpora import Document
@@ -29,7 +33,8 @@ def test_fine_tuning_learns_the_text_and_leaves_the_original(model):
     batch = Batch(ROWS, torch.ones_like(ROWS, dtype=torch.bool), torch.arange(4))
     before = {k: v.clone() for k, v in huggingface(model).state_dict().items()}
     losses = [lm_loss(model, batch, None).item()]
-    losses += [lm_loss(m, batch, None).item() for m in relearn(model, ROWS, 3, 1e-2, 2, seed=0)]
+    steps = list(islice((lm_loss(m, batch, None).item() for m, _ in fine_tuned(model, ROWS, 1e-2, 2, seed=0)), 6))
+    losses += steps[1::2]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.7 * losses[0]
     assert all(torch.equal(v, before[k]) for k, v in huggingface(model).state_dict().items())
@@ -37,7 +42,7 @@ def test_fine_tuning_learns_the_text_and_leaves_the_original(model):
 
 def test_training_with_the_intervention_in_place_gives_other_weights(model):
     clamp = Clamp(toy_sae(), [3, 5, 8], -5.0)
-    learned = [next(relearn(model, ROWS, 1, 1e-2, 2, 0, edit)) for edit in (None, clamp)]
+    learned = [[m for m, _ in islice(fine_tuned(model, ROWS, 1e-2, 2, 0, edit), 2)][-1] for edit in (None, clamp)]
     plain, guarded = (huggingface(m).model.layers[3].mlp.down_proj.weight for m in learned)
     assert not torch.equal(plain, guarded)
 
@@ -116,7 +121,7 @@ def knowledge(model):
 
 def test_other_weights_have_one_arm_which_starts_from_them(knowledge):
     edit = Edited(knowledge.model, weights=trained(WEIGHTS))
-    table = relearned(knowledge, edit, "RMU", ATTACK, in_training=False)
+    table = relearned(knowledge, edit, "RMU", ATTACK, in_training=False).accuracies
     assert table["arm"].unique().tolist() == ["RMU"] and table["seed"].unique().tolist() == [1]
     expected = brute_force(knowledge, with_weights(knowledge.model, WEIGHTS), False, False)
     assert rows_of(table, "RMU") == expected
@@ -125,7 +130,7 @@ def test_other_weights_have_one_arm_which_starts_from_them(knowledge):
 
 
 def test_a_hook_that_is_off_in_training_is_asked_with_and_without(knowledge):
-    table = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=False)
+    table = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=False).accuracies
     assert table["arm"].unique().tolist() == ["DSG at test time", "DSG, hook removed"]
     for arm, asked_with in (("DSG at test time", True), ("DSG, hook removed", False)):
         assert rows_of(table, arm) == brute_force(knowledge, knowledge.model, asked_with, False)
@@ -133,7 +138,7 @@ def test_a_hook_that_is_off_in_training_is_asked_with_and_without(knowledge):
 
 
 def test_a_hook_that_is_on_in_training_is_on_when_asked(knowledge):
-    table = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=True)
+    table = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=True).accuracies
     assert table["arm"].unique().tolist() == ["DSG also in training"]
     expected = brute_force(knowledge, knowledge.model, True, True)
     assert rows_of(table, "DSG also in training") == expected
@@ -142,25 +147,68 @@ def test_a_hook_that_is_on_in_training_is_on_when_asked(knowledge):
 
 
 def test_an_edit_that_does_nothing_is_fine_tuned_as_the_one_whose_hook_is_removed(knowledge):
-    plain = relearned(knowledge, Edited(knowledge.model), "none", ATTACK, in_training=False)
-    hooked = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=False)
+    plain = relearned(knowledge, Edited(knowledge.model), "none", ATTACK, in_training=False).accuracies
+    hooked = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, in_training=False).accuracies
     removed = hooked[hooked["arm"] == "DSG, hook removed"].reset_index(drop=True)
     pd.testing.assert_frame_equal(plain.drop(columns="arm"), removed.drop(columns="arm"))
 
 
 def test_an_arms_accuracies_have_intervals_and_pool_subjects_by_role(knowledge):
-    table = relearned(knowledge, Edited(knowledge.model), "none", ATTACK, in_training=False)
-    assert table.columns.tolist() == ["arm", "seed", "epoch", "role", "n", "right", "accuracy", "low", "high"]
+    table = relearned(knowledge, Edited(knowledge.model), "none", ATTACK, in_training=False).accuracies
+    assert table.columns.tolist() == [
+        "arm",
+        "seed",
+        "learning_rate",
+        "epoch",
+        "role",
+        "n",
+        "right",
+        "accuracy",
+        "low",
+        "high",
+    ]
     assert table["n"].tolist() == [24, 12, 18] * 3 and table["epoch"].tolist() == [0] * 3 + [1] * 3 + [2] * 3
     for row in table.itertuples():
         assert (row.accuracy, (row.low, row.high)) == (row.right / row.n, wilson_interval(row.right, row.n))
 
 
-def test_an_attack_fine_tunes_as_it_says(model):
-    (one, two), (first, second) = (
-        [{k: v.clone() for k, v in huggingface(m).state_dict().items()} for m in models]
-        for models in (ATTACK.on(model), relearn(model, ROWS, 2, 3e-3, 2, 1, None))
-    )
-    assert all(torch.equal(one[k], first[k]) and torch.equal(two[k], second[k]) for k in one)
-    hooked = [m for m in ATTACK.on(model, HOOK)][-1]
-    assert not torch.equal(huggingface(hooked).state_dict()["model.norm.weight"], two["model.norm.weight"])
+def test_questions_are_asked_after_the_epochs_that_are_named_and_after_the_last(knowledge):
+    edit = Edited(knowledge.model)
+    every = relearned(knowledge, edit, "none", replace(ATTACK, epochs=4), False).accuracies
+    some = relearned(knowledge, edit, "none", replace(ATTACK, epochs=4, asked_after=(2,)), False).accuracies
+    assert every["epoch"].unique().tolist() == [0, 1, 2, 3, 4] and some["epoch"].unique().tolist() == [0, 2, 4]
+    pd.testing.assert_frame_equal(some, every[every["epoch"].isin([0, 2, 4])].reset_index(drop=True))
+
+
+def test_losses_and_drift_are_those_of_the_training_itself(knowledge):
+    texts = {"forget text": ROWS[:3], "retain text": ROWS[3:] + 60}
+    found = relearned(knowledge, Edited(knowledge.model, HOOK), "DSG", ATTACK, True, texts)
+    models, losses = zip(*[(m, loss) for m, loss in ATTACK.steps(knowledge.model, HOOK)], strict=True)
+    assert found.losses["step"].tolist() == [1, 2, 3, 4] and found.losses["loss"].tolist() == list(losses)
+    assert found.losses["arm"].unique().tolist() == ["DSG also in training"]
+    for text, rows in texts.items():
+        of = found.drift[found.drift["text"] == text].drop(columns=["text", "arm", "seed", "learning_rate"])
+        expected = residual_drift(knowledge.model, models[-1], rows, 1000)
+        pd.testing.assert_frame_equal(of.reset_index(drop=True), expected)
+
+
+def test_rows_of_several_lengths_are_padded_and_padding_is_not_learned(model):
+    rows = [ROWS[0].tolist(), ROWS[1, :5].tolist()]
+    (_, loss), *_ = islice(fine_tuned(model, rows, 1e-2, 2, 0), 1)
+    each = [huggingface(model)(input_ids=torch.tensor([r]), labels=torch.tensor([r])).loss.item() for r in rows]
+    assert loss == pytest.approx((11 * each[0] + 4 * each[1]) / 15, abs=1e-5)
+
+
+def test_a_training_that_diverges_says_at_which_step(model):
+    broken = clone(model)
+    with torch.no_grad():
+        huggingface(broken).model.norm.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan at step 1; a learning rate below 0.01"):
+        next(fine_tuned(broken, ROWS, 1e-2, 2, 0))
+    steps = []
+    with pytest.raises(FloatingPointError, match="at step 2;"):
+        for student, _ in fine_tuned(model, ROWS, 1e-2, 2, 0):
+            steps.append(student)
+            with torch.no_grad():
+                huggingface(student).model.norm.weight.fill_(float("nan"))
+    assert len(steps) == 1

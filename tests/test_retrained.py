@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers.attacks.relearning import relearned
 from helpers.engine.forward import huggingface
-from helpers.experiments.attack import along_the_way, attacks, relearning_curves
+from helpers.experiments.attack import along_the_way, attacks, relearning
 from helpers.lab.by_hand import put_in_place
 from helpers.lab.choosing import AS_SET, HELD_OUT, alignment_table, choose, held_out, points, score_table
 from helpers.lab.lab import Lab
@@ -25,7 +25,8 @@ from tests.toy import ToyLab, toy_model
 
 EMBEDDING, DOWN = "model.embed_tokens.weight", "model.layers.2.mlp.down_proj.weight"
 NONE = {"method.retrained.source": ""}
-SHORT = {"relearning.seeds": [4], "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
+SHORT = {"relearning.seeds": [4], "relearning.learning_rates": [2e-4], "relearning.asked_after": [],
+         "relearning.epochs": 2, "relearning.batch_rows": 2, "relearning.rows": 3,
          "texts.row_length": 12}  # fmt: skip
 
 
@@ -167,9 +168,9 @@ def test_by_its_name_it_is_put_in_place_as_it_is(other):
 def test_it_is_attacked_as_other_weights_are(other):
     lab = ToyLab(SHORT)
     lab.forget_documents = [Document("toxins", "the of a and in to is it on that by for was with as at from " * 9)]
-    curves = relearning_curves(lab, [Retrained()])
+    curves = relearning(lab, [Retrained()]).accuracies
     (attack,) = attacks(lab)
-    expected = relearned(lab.judged, Retrained().apply(lab), "retrained", attack, in_training=False)
+    expected = relearned(lab.judged, Retrained().apply(lab), "retrained", attack, in_training=False).accuracies
     pd.testing.assert_frame_equal(curves, expected)
     assert along_the_way(curves)["arm"].tolist() == ["retrained"] * 3
 

@@ -1,8 +1,10 @@
 """The relearning attack: fine-tune on forget text and see whether the knowledge comes back (DSG, Fig. 5)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -11,39 +13,77 @@ from torch import Tensor
 from helpers.engine.edited import Edited
 from helpers.engine.forward import clone, final_state, huggingface
 from helpers.engine.interventions import Clamp
-from helpers.engine.scoring import read_loss
+from helpers.engine.scoring import read_loss, row_batches
+from helpers.measures.drift import residual_drift
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
-from helpers.text.batches import Batch
+from helpers.text.batches import Batch, Rows
 from helpers.text.corpora import Document
 from helpers.text.questions import Question, question_text
+
+NO_TEXTS: Mapping[str, Tensor] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Relearning:
-    """Full fine-tuning on packed forget rows by next-token loss.
+    """Full fine-tuning on rows of forget text by next-token loss.
 
     Attributes:
-        rows: token ids [rows, row_length].
+        rows: token ids, each row beginning with BOS: packed [rows, row_length], or a document a row.
         epochs: passes over the rows.
         learning_rate: of AdamW (Muhamed et al.: 1e-5).
         batch_rows: rows a step.
         seed: of the rows' order.
+        asked_after: the epochs after which the questions are asked, none for every one; always after the last.
     """
 
-    rows: Tensor
+    rows: Rows
     epochs: int
     learning_rate: float
     batch_rows: int
     seed: int
+    asked_after: tuple[int, ...] = ()
 
-    def on(self, model, intervention: Clamp | None = None) -> Iterator:
-        """The model after each epoch (`relearn`), with an intervention in place while it trains if given."""
-        return relearn(model, self.rows, self.epochs, self.learning_rate, self.batch_rows, self.seed, intervention)
+    @property
+    def epoch_steps(self) -> int:
+        """Optimiser steps of an epoch."""
+        return -(-len(self.rows) // self.batch_rows)
+
+    def steps(self, model, intervention: Clamp | None = None) -> Iterator[tuple[Any, float]]:
+        """Every step of the attack (`fine_tuned`), with an intervention in place while it trains if given."""
+        trained = fine_tuned(model, self.rows, self.learning_rate, self.batch_rows, self.seed, intervention)
+        return islice(trained, self.epochs * self.epoch_steps)
+
+    def asks_after(self, step: int) -> bool:
+        """Whether the questions are asked after so many steps."""
+        epoch, rest = divmod(step, self.epoch_steps)
+        return not rest and (not self.asked_after or epoch in self.asked_after or epoch == self.epochs)
 
 
-def relearned(knowledge: Knowledge, edited: Edited, label: str, attack: Relearning, in_training: bool) -> pd.DataFrame:
-    """Accuracy before and after every epoch of one attack on one edit, for every arm that this training serves.
+class Relearned(NamedTuple):
+    """What one attack on one edit did.
+
+    Attributes:
+        accuracies: arm, seed, learning_rate, epoch (0 is before the attack), role, n, right, accuracy, low, high.
+        losses: arm, seed, learning_rate, step, loss (nats per token of that step's rows, before the step).
+        drift: `residual_drift` on every text from the weights before to those after, with arm, seed, learning_rate and
+            text; no intervention is in place where it is measured.
+    """
+
+    accuracies: pd.DataFrame
+    losses: pd.DataFrame
+    drift: pd.DataFrame
+
+
+def relearned(
+    knowledge: Knowledge,
+    edited: Edited,
+    label: str,
+    attack: Relearning,
+    in_training: bool,
+    texts: Mapping[str, Tensor] = NO_TEXTS,
+) -> Relearned:
+    """What comes back before and along one attack on one edit, for every arm that this training serves.
 
     The arms: an edit without an intervention is its weights ('<label>'). An intervention may be off while fine-tuning
     and on when the questions are asked ('<label> at test time'), on in both ('<label> also in training'), or off in
@@ -52,23 +92,40 @@ def relearned(knowledge: Knowledge, edited: Edited, label: str, attack: Relearni
     Args:
         label: what figures call the edit.
         in_training: whether the intervention is in place while fine-tuning.
+        texts: packed rows by name, on which the drift of the residual is measured.
 
-    Returns:
-        arm, seed, epoch (0 is before the attack), role (forget, near, side), n, right, accuracy, low, high.
+    Raises:
+        FloatingPointError: the training diverged (`fine_tuned`).
     """
     hook = edited.intervention
     names = [label] if hook is None else [f"{label} at test time", f"{label}, hook removed"]
     if in_training:
         names = [f"{label} also in training"]
-    rows = []
-    for epoch, model in enumerate(chain([edited.model], attack.on(edited.model, hook if in_training else None))):
-        answers = knowledge.answers_of(model)
-        found = [answers.unedited] if hook is None else [answers.edited(hook)]
-        if len(names) == 2:
-            found.append(answers.unedited)
-        # no loss is measured here, and 0 stands in its place
-        rows += [knowledge.tabulate(p, 0.0).assign(arm=arm, epoch=epoch) for arm, p in zip(names, found, strict=True)]
-    return accuracy(pd.concat(rows).assign(seed=attack.seed), ["arm", "seed", "epoch", "role"])
+    model, losses, asked = edited.model, [], [_answers(knowledge, edited.model, hook, names, 0)]
+    for step, (model, loss) in enumerate(attack.steps(edited.model, hook if in_training else None), 1):
+        losses.append((step, loss))
+        if attack.asks_after(step):
+            asked.append(_answers(knowledge, model, hook, names, step // attack.epoch_steps))
+    who = {"seed": attack.seed, "learning_rate": attack.learning_rate}
+    tokens = knowledge.batch_tokens
+    moved = [residual_drift(edited.model, model, rows, tokens).assign(text=text) for text, rows in texts.items()]
+    named = {"arm": names[0], **who}
+    return Relearned(
+        accuracy(pd.concat(asked).assign(**who), ["arm", "seed", "learning_rate", "epoch", "role"]),
+        pd.DataFrame(losses, columns=["step", "loss"]).assign(**named),
+        pd.concat([pd.DataFrame(), *moved], ignore_index=True).assign(**named),
+    )
+
+
+def _answers(knowledge: Knowledge, model, hook: Clamp | None, names: Sequence[str], epoch: int) -> pd.DataFrame:
+    """Counts of right answers of every arm that a training serves, by one state of its weights."""
+    answers = knowledge.answers_of(model)
+    found = [answers.unedited] if hook is None else [answers.edited(hook)]
+    if len(names) == 2:
+        found.append(answers.unedited)
+    # no loss is measured here, and 0 stands in its place
+    arms = [knowledge.tabulate(p, 0.0).assign(arm=arm) for arm, p in zip(names, found, strict=True)]
+    return pd.concat(arms).assign(epoch=epoch)
 
 
 def check_attack_text(attack: Sequence[Document], forget_subject: str, evaluated: Sequence[Question]) -> None:
@@ -89,35 +146,49 @@ def check_attack_text(attack: Sequence[Document], forget_subject: str, evaluated
         raise ValueError(f"{leaked} documents of the relearning corpus hold questions that the attack is judged by")
 
 
-def relearn(
+def fine_tuned(
     model,
-    rows: Tensor,
-    epochs: int,
+    rows: Rows,
     learning_rate: float,
     batch_rows: int,
     seed: int,
     intervention: Clamp | None = None,
-) -> Iterator:
-    """Full fine-tuning on packed rows by next-token loss; the model given is left as it is.
+) -> Iterator[tuple[Any, float]]:
+    """Full fine-tuning by next-token loss, step by step and without end; the model given is left as it is.
 
     Args:
-        rows: token ids [rows, row_length] of forget text.
+        rows: token ids of forget text.
         intervention: in place while training (DSG 'during training'), or None.
 
     Yields:
-        the fine-tuned model after each epoch: one model that goes on changing, to be used before the next is drawn.
+        the model after each step, one that goes on changing, and the loss (nats per token) that the step began with.
+
+    Raises:
+        FloatingPointError: the loss is no number any more, with the step at which.
     """
     student = clone(model)
     optimiser = torch.optim.AdamW(huggingface(student).parameters(), lr=learning_rate)
+    for step, chosen in enumerate(_drawn(len(rows), batch_rows, seed), 1):
+        taken = rows[chosen].tolist() if isinstance(rows, Tensor) else [rows[i] for i in chosen]
+        (batch,) = row_batches(student, taken, len(taken) * max(map(len, taken)))
+        loss = lm_loss(student, batch, intervention)
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"fine-tuning diverged: the loss is {loss.item()} at step {step}; a learning rate below "
+                f"{learning_rate:g} is needed"
+            )
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        yield student, loss.item()
+
+
+def _drawn(n: int, batch_rows: int, seed: int) -> Iterator[list[int]]:
+    """Which rows each step takes: all in a random order, and then all again in another."""
     draw = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        for chosen in torch.randperm(len(rows), generator=draw).split(batch_rows):
-            ids = rows[chosen].to(student.device)
-            batch = Batch(ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(len(ids)))
-            lm_loss(student, batch, intervention).backward()
-            optimiser.step()
-            optimiser.zero_grad()
-        yield student
+    while True:
+        for chosen in torch.randperm(n, generator=draw).split(batch_rows):
+            yield chosen.tolist()
 
 
 def lm_loss(model, batch: Batch, intervention: Clamp | None) -> Tensor:

@@ -198,12 +198,14 @@ class _Job:
         return sum([self.asked(0)] * len(grid), Work(training=sum(work)))
 
     def attacks(self) -> Work:
-        """Three arms a seed; after each epoch half of the questions."""
+        """Three trainings a run: the attacks of every seed and rate, few documents, and the other half."""
         attack, length = self.profile.relearning, self.profile.texts.row_length
-        arms = 3 * len(attack.seeds)
-        training = arms * attack.epochs * finetuning_work(self.shape, attack.rows * length, length)
-        asked = arms * (attack.epochs + 1) * self.asked(1, share=0.5).answers
-        return Work(training=training, answers=asked)
+        runs = 3 * (len(attack.seeds) + len(attack.learning_rates) - 1)
+        few, half = 3 * len(attack.few_seeds) * len(attack.few_documents), 3 * len(attack.half_seeds)
+        rows = (runs + half) * attack.epochs * attack.rows + few * attack.few_steps * attack.batch_rows
+        asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
+        training = finetuning_work(self.shape, rows * length, length)
+        return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
 
 
 def projections(

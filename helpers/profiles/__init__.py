@@ -181,14 +181,31 @@ class ConditionalSettings:
 
 @settings_table
 class RelearningSettings:
-    """Notebook 06: the fine-tuning attack, and the side-effect accuracy that the attacked settings must keep."""
+    """Notebook 06: the fine-tuning attacks, whom they attack, and the side-effect accuracy that those must keep.
 
+    Attributes:
+        methods: names of the methods that are attacked, each at its chosen setting.
+        epochs, batch_rows, rows: of the attack on packed forget text.
+        asked_after: the epochs after which the questions are asked, beside the last.
+        learning_rates: the first is the main one, with every seed; the others take the first seed.
+        drift_rows: of forget and of retain text, on which the drift of the residual is measured.
+        few_documents, few_steps, few_seeds: attacks on so many documents, each of so many steps.
+        half_seeds: draw the half of the things asked about that the other attack is told of.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
     side_effect_floor: Fraction
     epochs: Count
-    learning_rate: Positive
+    asked_after: tuple[Count, ...]
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)]
     batch_rows: Count
     rows: Count
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    drift_rows: Count
+    few_documents: Annotated[tuple[Count, ...], Field(min_length=1)]
+    few_steps: Count
+    few_seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    half_seeds: Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 @settings_table
@@ -239,6 +256,8 @@ class NamedFeatureSettings:
     places: Count
     width: Annotated[int, Field(ge=0)]
     label_words: Count
+
+
 class TheoremsSettings:
     """Notebook 14: how the statements behind DSG's rule are tested.
 

@@ -24,6 +24,7 @@ SUMMARY = "<!-- summary: begin (python -m helpers.report.claims) -->", "<!-- sum
 AGREES, PARTLY, UNDECIDED, DISAGREES, NOT_RUN = "agrees", "partly", "undecided", "disagrees", "not run"
 USEFUL = 0.95  # an accuracy above it is hardly harmed
 RELEARNED = 0.25  # the share of a loss that must come back before it counts as relearned
+STILL = 0.95  # a cosine above it, and a ratio of norms as near to 1, is hardly moved
 MARGIN = 0.1  # of alignment: closer than this is near
 PAPERS = {  # by the word with which a claim's source begins
     "Farrell": "Farrell, Lau, Conmy 2024",
@@ -623,6 +624,8 @@ def _names_are_enough(table: pd.DataFrame) -> tuple[str, str]:
     less, full, side = _accuracy(named, "forget"), _accuracy(known, "forget"), _accuracy(named, "side")
     words = f"forget {less} by names at tau {named['threshold']:g}, {full} by forget text; side {side} by names"
     return _finding(words, _near_enough(less, full, side), _weakest)
+
+
 # --- 14: the statements behind DSG's rule -----------------------------------------------------------------------------
 
 
@@ -684,6 +687,32 @@ def _most_powerful(table: pd.DataFrame) -> tuple[str, str]:
     return _finding("; ".join(words), parts, _weakest)
 
 
+def _slow_rate_is_flat(table: pd.DataFrame) -> tuple[str, str]:
+    rates = table["learning_rate"].unique()
+    if len(rates) < 2:
+        raise _MissingRowsError("one learning rate only")
+    slow, words, parts = table[table["learning_rate"] == rates.min()], [], {}
+    for arm in ("RMU", "DSG at test time", "DSG also in training"):
+        unedited, before, after = _attacked(slow, arm)
+        back = _recovered(unedited, before, after)
+        words.append(f"{arm} {before.value:.2f} to {after.value:.2f}")
+        parts[arm] = UNDECIDED if back is None else _below(back, RELEARNED)
+    return _finding(f"forget at rate {rates.min():g}: {', '.join(words)}", parts)
+
+
+def _residual_hardly_moves(table: pd.DataFrame) -> tuple[str, str]:
+    rows = table[(table["arm"] == "DSG at test time") & (table["x"] == table["sae_layer"]) & (table["n"] > 0)]
+    if rows.empty:
+        raise _MissingRowsError("no residual of the fine-tuned weights after the SAE's layer")
+    words, parts = [], {}
+    for row in rows.itertuples():
+        found = _Estimate(row.value, row.low, row.high)
+        words.append(f"{row.text}: {row.measure} {found:.3f}")
+        least, most = (STILL, 2 - STILL)
+        parts[f"{row.measure} on {row.text}"] = _weakest(_above(found, least), _below(found, most))
+    return _finding("; ".join(words), parts)
+
+
 CLAIMS = (
     Claim("Some features fire on the hazard and hardly ever on retain text", "Farrell, layer 3",
           "20 chosen at retain rate < 1 %; forget rates 27 % to 6 %", "01_firing_rates", _specific),
@@ -739,6 +768,10 @@ CLAIMS = (
     Claim("Importance stands for causal importance", "DSG, causal statement", "no number given", "14_causal", _causal),
     Claim("The threshold on rho is the most powerful of the tests", "DSG, Neyman-Pearson statement",
           "no number given", "14_roc", _most_powerful),
+    Claim("At a tenth of the learning rate the same fine-tuning brings hardly anything back", "DSG, Fig. 10",
+          "no number given", "06_rates", _slow_rate_is_flat),
+    Claim("Fine-tuning hardly moves the residual after the SAE's layer", "DSG, Fig. 9, read off by a machine",
+          "cosine about 0.994, ratio of norms about 1.02", "06_residual", _residual_hardly_moves),
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ a line, intervals where there are counts; at most 9 inches wide, words of 8 poin
 """
 
 from helpers.report.plots.answers import letters
-from helpers.report.plots.attacks import relearning
+from helpers.report.plots.attacks import few_documents, other_half, relearning, relearning_rates, residual_drift
 from helpers.report.plots.chosen import alignments, held_out, protocols
 from helpers.report.plots.clamps import ablation, all_questions, clamp_curve, conditional_sweeps, controls
 from helpers.report.plots.features import activation_distribution, firing_rates, highlighted_question, selection_rules
@@ -27,8 +27,9 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "at_once", "causal", "clamp_curve", "conditional_sweeps", "controls", "features_by_name", "firing_rates", "fisher",
-    "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters", "little_text", "long_prompts",
-    "pareto", "protocols", "published_dsg", "published_pareto", "quality", "relearning", "retention_tradeoff", "rho",
-    "roc", "selection_rules", "side_by_side", "training",
+    "at_once", "causal", "clamp_curve", "conditional_sweeps", "controls", "features_by_name", "few_documents",
+    "firing_rates", "fisher", "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters",
+    "little_text", "long_prompts", "other_half", "pareto", "protocols", "published_dsg", "published_pareto", "quality",
+    "relearning", "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "roc", "selection_rules",
+    "side_by_side", "training",
 ]  # fmt: skip
