@@ -258,6 +258,7 @@ class NamedFeatureSettings:
     label_words: Count
 
 
+@settings_table
 class TheoremsSettings:
     """Notebook 14: how the statements behind DSG's rule are tested.
 
