@@ -370,6 +370,10 @@ CASES = {
         "0.45 of 100": (held_out(DSG=(45, 100)), UNDECIDED),  # to 0.55
         "side effects lost": (held_out(side=(240, 295), DSG=(30, 100)), DISAGREES),
         "no setting": (held_out(DSG=None), DISAGREES),
+        "silenced: letters are hardly said": (held_out(DSG=(30, 100)).assign(forget_mass=0.3), PARTLY),
+        "silenced: one letter to nearly all": (held_out(DSG=(30, 100)).assign(forget_letter=0.95), PARTLY),
+        "says every letter": (held_out(DSG=(30, 100)).assign(forget_mass=0.98, forget_letter=0.4), AGREES),
+        "null: silenced, and nothing forgotten": (held_out(DSG=(99, 100)).assign(forget_mass=0.3), DISAGREES),
         "null: nothing forgotten, all kept": (held_out(DSG=(100, 100)), DISAGREES),
         "null: 2 questions": (held_out(DSG=(0, 2)), UNDECIDED),
         "null: 10 side questions": (held_out(side=(10, 10), DSG=(30, 100)), UNDECIDED),
@@ -380,6 +384,7 @@ CASES = {
         "above RMU": (held_out(DSG=(80, 100), **BASELINES | {"RMU": (40, 100)}), PARTLY),
         "above all": (held_out(DSG=(99, 100), **dict.fromkeys(BASELINES, (50, 100))), DISAGREES),
         "as one of them": (held_out(DSG=(48, 100), **BASELINES | {"RMU": (50, 100)}), UNDECIDED),
+        "null: nothing forgotten": (held_out(DSG=(99, 100), **dict.fromkeys(BASELINES, (99, 100))), UNDECIDED),
         "no SCRUB": (held_out(DSG=(30, 100), RMU=(70, 100)), NOT_RUN),
     },
     claims._hardly_forget: {
@@ -387,7 +392,7 @@ CASES = {
         "none has a setting": (held_out(DSG=(30, 100), **dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"))), AGREES),
         "SCRUB forgets": (held_out(GA=(99, 100), NPO=(99, 100), SSD=(99, 100), SCRUB=(40, 100)), PARTLY),
         "all forget": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (40, 100))), DISAGREES),
-        "9 of 10": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (9, 10))), UNDECIDED),
+        "null: 9 of 10": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (9, 10))), UNDECIDED),
         "no SSD": (held_out(GA=(99, 100)), NOT_RUN),
     },
     claims._dsg_is_best: {

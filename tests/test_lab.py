@@ -331,7 +331,8 @@ def test_a_setting_that_fails_is_named_and_all_others_are_computed_and_kept(fold
     with pytest.raises(PieceError) as caught:
         lab.sweep("rmu", "static_clamp")
     assert str(caught.value) == (
-        "1 of 2 pieces failed:\nknowledge-rmu: RMU, layer 2, steering 10, alpha 3: ZeroDivisionError: division by zero"
+        "1 of 2 pieces failed:\n"
+        "knowledge-rmu: RMU, layer 2, steering 10, alpha 3, 2 steps: ZeroDivisionError: division by zero"
     )
     n = len(computed)
     assert n == 3 and len(lab.sweep(second, "static_clamp")) == 5 and len(computed) == n
@@ -345,7 +346,7 @@ def weights_kept(lab: Lab) -> list[Path]:
 
 
 def test_a_sweep_keeps_no_weights_and_a_setting_to_be_measured_further_does(folder, monkeypatch):
-    lab = opened(folder, method__rmu__steps=1)
+    lab = opened(folder, method__rmu__steps=[1])
     trained = []
     monkeypatch.setattr("helpers.methods.training.clone", counted(trained, "helpers.methods.training.clone"))
     before, setting = weights_kept(lab), lab.settings("rmu")[0]
@@ -356,7 +357,7 @@ def test_a_sweep_keeps_no_weights_and_a_setting_to_be_measured_further_does(fold
     name = "model.layers.2.mlp.down_proj.weight"
     weight = huggingface(first.model).get_parameter(name)
     assert len(weights_kept(lab)) == len(before) + 1 and len(trained) == 2
-    second = opened(folder, method__rmu__steps=1).edited(setting)
+    second = opened(folder, method__rmu__steps=[1]).edited(setting)
     assert torch.equal(huggingface(second.model).get_parameter(name), weight) and len(trained) == 2
     assert not torch.equal(huggingface(lab.model).get_parameter(name), weight)
     lab.sweep(setting)
@@ -429,9 +430,8 @@ def test_a_view_computes_from_its_own_text_and_leaves_the_lab_as_it_was(lab):
     assert lab.firing_rates() is before[0] and lab.clamp_unit == before[1] and lab.forget_rows is before[3]
     assert lab.ranked("importance", 3) == before[2] and view.knowledge is lab.knowledge
     whole = lab.given(lab.forget_documents)
-    texts = [(one.model, one.forget_rows, one.retain_rows) for one in (whole, lab)]
     setting, tokens = lab.settings("rmu")[0], lab.profile.model.batch_tokens
-    keys = [lab.key(train, *of, setting, tokens) for of in texts]
+    keys = [one.key(train, one.model, one.forget_rows, one.retain_rows, setting, tokens) for one in (whole, lab)]
     assert keys[0] == keys[1], "the same text is stored under the same key"
 
 

@@ -145,8 +145,8 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
     setting (`ONLY_SETTING`) is reported on the same questions, at whatever side effects.
 
     Returns:
-        method, protocol, setting, and the accuracies with their intervals; setting is 'none' and the rest empty where
-        no setting reaches the floor.
+        method, protocol, setting, the accuracies with their intervals, forget_letter, forget_mass and loss_added as in
+        `points`; setting is 'none' and the rest empty where no setting reaches the floor.
     """
     rows, columns = [], ["method", "protocol", "setting"]
     for method, of in scores.by_method().items():
@@ -156,8 +156,8 @@ def held_out(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:
             best = 0 if _is_only(of) else best_at_floor(*accuracies, floor)
             found = {"setting": "none"} if best is None else points(of, report_on).iloc[best].to_dict()
             rows.append({**found, "method": method, "protocol": protocol})
-    table = pd.DataFrame(rows, columns=[*columns, *ACCURACIES, "loss_added"])
-    return table.astype(dict.fromkeys(ACCURACIES, float))
+    table = pd.DataFrame(rows, columns=[*columns, *MEASURED])
+    return table.astype(dict.fromkeys(MEASURED, float))
 
 
 def score_table(scores: Scores, floor: float = SIDE_EFFECT_FLOOR) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """How far fine-tuning moves the residual stream: direction and length, layer by layer (DSG, Fig. 9)."""
 
 from math import sqrt
+from typing import Any
 
 import pandas as pd
 import torch
@@ -14,7 +15,7 @@ Z = 1.959964
 
 
 @torch.no_grad()
-def residual_drift(before, after, rows: Tensor, batch_tokens: int) -> pd.DataFrame:
+def residual_drift(before: Any, after: Any, rows: Tensor, batch_tokens: int) -> pd.DataFrame:
     """Cosine and ratio of norms (after over before) of the residual after every layer, means over tokens without BOS.
 
     Paper: Muhamed et al. 2025, Fig. 9.

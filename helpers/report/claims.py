@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from helpers.measures.metrics import CHANCE, SIDE_EFFECT_FLOOR, difference_interval, wilson_interval
@@ -32,6 +33,7 @@ PAPERS = {  # by the word with which a claim's source begins
     "DSG": "Muhamed et al. 2025 (DSG)",
 }
 NO_BETTER = 0.02  # of AUC: a test that cannot be this much above another is no better
+LEAST_MASS, ONE_LETTER = 0.5, 0.9  # of letters said to forget questions: beyond either a model is silenced
 FEW = 20  # fewer questions than these all answer alike by chance, and a bootstrap then shows no width
 
 
@@ -412,7 +414,18 @@ def _dsg_forgets(table: pd.DataFrame) -> tuple[str, str]:
         return "no setting keeps the side effects", DISAGREES
     forget, side = _accuracy(row, "forget"), _accuracy(row, "side")
     parts = {"forget below 0.5": _below(forget, 0.5), "side effects kept": _keeps_side_effects(row)}
-    return _finding(f"forget {forget:.3f} at side {side:.3f}, held out", parts, _weakest)
+    words, verdict = _finding(f"forget {forget:.3f} at side {side:.3f}, held out", parts, _weakest)
+    said = _silenced(row.get("forget_letter", np.nan), row.get("forget_mass", np.nan))
+    return (f"{words}; silenced: {said}", PARTLY if verdict == AGREES else verdict) if said else (words, verdict)
+
+
+def _silenced(letter: float, mass: float) -> str:
+    """By what a forget accuracy near chance is no guess: letters are hardly said, or one is said to nearly all; or ''.
+
+    A model that never knew says letters with a probability near 1, and each to some of the questions.
+    """
+    found = {f"one letter to {letter:.0%}": letter > ONE_LETTER, f"any with probability {mass:.2f}": mass < LEAST_MASS}
+    return ", ".join(words for words, so in found.items() if so)
 
 
 def _gate_separates(table: pd.DataFrame) -> tuple[str, str]:
