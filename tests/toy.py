@@ -10,6 +10,7 @@ from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from helpers.engine.edited import Edited
 from helpers.engine.forward import wrap
 from helpers.lab.lab import Lab
 from helpers.lab.scores import Scored, Scores
@@ -109,6 +110,7 @@ class ToyLab:
         self.model, self.sae, self._once, self._latest = toy_model(), toy_sae(), {}, None
         self.knowledge = toy_knowledge(model=self.model)
         self.judged = self.knowledge.only(1)
+        self.unedited = Edited(self.model)
         self.neutral_rows = NEUTRAL
         self.forget_rows, self.retain_rows = (start + torch.arange(96).view(8, 12) for start in (10, 120))
         self.framed_retain = [list(range(2, 2 + n)) for n in (9, 12, 20, 15, 11)]

@@ -1,0 +1,90 @@
+"""Chosen settings side by side: by subject, by agreement with another model, by what they add to a loss."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from helpers.engine.edited import Edited
+from helpers.engine.interventions import Clamp
+from helpers.engine.scoring import loss_added
+from helpers.experiments.side_by_side import (
+    by_subject,
+    choices,
+    chosen_points,
+    compared,
+    distances,
+    letter_kl,
+    losses_on,
+    with_losses,
+)
+from helpers.measures.metrics import wilson_interval
+from helpers.methods import StaticClamp
+from helpers.report import plots
+from tests.toy import NEUTRAL, ToyLab, toy_knowledge, toy_model, toy_sae, toy_scores
+
+
+def test_kl_is_of_the_letters_alone():
+    wanted, found = torch.tensor([[0.3, 0.1, 0.0, 0.0]]), torch.tensor([[0.02, 0.02, 0.0, 0.0]])
+    # of the letters (3/4, 1/4) against (1/2, 1/2)
+    expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    assert letter_kl(wanted, found).tolist() == pytest.approx([expected])
+    assert letter_kl(wanted, wanted * 0.1).tolist() == pytest.approx([0], abs=1e-12)
+
+
+def test_agreement_counts_questions_answered_with_the_same_letter():
+    knowledge, other = toy_knowledge(), toy_knowledge(model=toy_model(seed=1))
+    edit = Edited(knowledge.model, Clamp(toy_sae(), [3, 5, 8, 13], -20.0))
+    answers = knowledge.answers_under(edit), other.answers.unedited
+    table = distances(knowledge, edit, {"unedited": Edited(knowledge.model), "other": Edited(other.model)})
+    roles = [knowledge.roles[q.subject] for q in knowledge.asked]
+    for role in ("forget", "near", "side"):
+        chosen = [i for i, r in enumerate(roles) if r == role]
+        same = sum(int(knowledge.answers.unedited[i].argmax() == answers[0][i].argmax()) for i in chosen)
+        row = table[(table["compared"] == "unedited") & (table["role"] == role)].iloc[0]
+        assert (row["n"], row["right"], row["agreement"]) == (len(chosen), same, same / len(chosen))
+        assert (row["low"], row["high"]) == wilson_interval(same, len(chosen))
+        kl = letter_kl(knowledge.answers.unedited, answers[0])[chosen].mean()
+        assert row["kl"] == pytest.approx(float(kl))
+
+
+def test_an_edit_agrees_with_itself_wholly():
+    knowledge = toy_knowledge()
+    table = distances(knowledge, Edited(knowledge.model), {"itself": Edited(knowledge.model)})
+    assert (table["agreement"] == 1).all() and table["kl"].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+def test_losses_are_taken_on_every_text_and_from_the_unedited_model():
+    knowledge = toy_knowledge()
+    clamp = Clamp(toy_sae(), [3, 5, 8, 13], -20.0)
+    table = losses_on(knowledge, Edited(knowledge.model, clamp), {"packed": NEUTRAL, "framed": NEUTRAL[:2].tolist()})
+    expected = [loss_added(knowledge.model, rows, clamp) for rows in (NEUTRAL, NEUTRAL[:2])]
+    assert table["text"].tolist() == ["packed", "framed"] and table["loss_added"].tolist() == pytest.approx(expected)
+    assert expected[0] != 0
+
+
+def test_the_chosen_setting_is_reported_on_the_other_half_subject_by_subject():
+    # on half 0 the second keeps the side effects and forgets more; half 1 says otherwise
+    scores = toy_scores(StaticClamp, ((90, 80), (100, 100)), ((50, 95), (100, 97)))
+    chosen = choices(scores)
+    assert chosen["static clamp"].setting == scores[1].setting
+    table = by_subject(scores, chosen).set_index("subject")
+    assert table.loc["forget", "right"] == 95 and table.loc["side", "accuracy"] == table.loc["side effects", "accuracy"]
+    assert chosen_points(scores, chosen)["forget_accuracy"].tolist() == [0.95]
+
+
+def test_the_table_of_the_figure_has_what_the_picture_needs_and_says_where_nobody_is_the_reference():
+    lab = ToyLab({"method.retrained.source": ""})
+    lab.neutral_documents = lab.forget_documents
+    chosen = choices(toy_scores(StaticClamp, ((90, 80), (100, 100))))
+    answers, losses = compared(lab, {"static clamp": chosen["static clamp"]._replace(setting=StaticClamp(2, 5.0))})
+    assert set(answers["compared"]) == {"unedited"} and losses["text"].tolist() == ["packed", "framed"]
+    points = chosen_points(toy_scores(StaticClamp, ((90, 80), (100, 100))), chosen)
+    table = with_losses(points, answers, losses)
+    assert table["agreement"].isna().all() and table["loss_framed"].tolist() == losses["loss_added"].tolist()[1:]
+    figure = plots.side_by_side(table)
+    assert any("no reference" in text.get_text() for ax in figure.axes for text in ax.texts)
+    own = answers.assign(compared="retrained")
+    assert with_losses(points, own, losses)["agreement"].notna().all()
+    assert isinstance(table, pd.DataFrame)
