@@ -120,8 +120,9 @@ def test_memory_counts_the_models_held_at_once():
 
 def test_projections_are_work_at_rates():
     slow, fast = (projections("gemma-2-2b-it", "cpu", EVEN, product=p) for p in (1e12, 2e12))
-    assert list(slow) == ["01", "03", "05", "06"]
-    for number in slow:
+    counted = [number for number in slow if slow[number] is not None]
+    assert counted == ["01", "03", "05", "06"] and list(slow) == list(load_profile("gemma-2-2b-it").notebooks)
+    for number in counted:
         assert slow[number][0] == pytest.approx(2 * fast[number][0]) and slow[number][1] == fast[number][1]
     assert projections("gemma-2-2b", "cpu", EVEN, product=1e12) == {"04": None}
 
