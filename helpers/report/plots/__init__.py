@@ -8,7 +8,15 @@ a line, intervals where there are counts; at most 9 inches wide, words of 8 poin
 from helpers.report.plots.answers import letters
 from helpers.report.plots.attacks import relearning
 from helpers.report.plots.chosen import alignments, held_out, protocols
-from helpers.report.plots.clamps import ablation, all_questions, clamp_curve, conditional_sweeps, controls
+from helpers.report.plots.clamps import (
+    ablation,
+    all_questions,
+    carriers,
+    clamp_curve,
+    conditional_sweeps,
+    controls,
+    decoders,
+)
 from helpers.report.plots.features import activation_distribution, firing_rates, highlighted_question, selection_rules
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
@@ -24,7 +32,7 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "clamp_curve", "conditional_sweeps", "controls", "firing_rates", "gate_cost", "held_out", "highlighted_question",
-    "letters", "long_prompts", "pareto", "protocols", "published_dsg", "published_pareto", "quality", "relearning",
-    "retention_tradeoff", "rho", "selection_rules", "training",
+    "carriers", "clamp_curve", "conditional_sweeps", "controls", "decoders", "firing_rates", "gate_cost",
+    "held_out", "highlighted_question", "letters", "long_prompts", "pareto", "protocols", "published_dsg",
+    "published_pareto", "quality", "relearning", "retention_tradeoff", "rho", "selection_rules", "training",
 ]  # fmt: skip
