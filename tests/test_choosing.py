@@ -15,6 +15,8 @@ from helpers.lab.choosing import (
     before_and_after,
     choose,
     choose_each,
+    grid_ends,
+    grid_words,
     held_out,
     points,
     score_table,
@@ -160,6 +162,36 @@ def test_each_method_of_a_sweep_has_its_own_choice():
     assert choose_each(mixed) == {"a": a[1].setting, "b": b[0].setting}
     assert choose_each(mixed, rule=HIGHEST_ALIGNMENT) == {"a": a[1].setting, "b": b[1].setting}
     assert choose_each(mixed, rule=LOWEST_FORGET) == {"a": a[0].setting, "b": b[0].setting}
+
+
+# --- at the end of a grid -------------------------------------------------------------------------------------------
+
+
+RMU_GRID = [RMU(layer, 10.0, alpha, 200, 4, 1e-2) for layer in (1, 2, 3) for alpha in (3.0, 30.0, 300.0)]
+
+
+def test_the_fields_at_an_end_of_the_grid_by_hand():
+    # steering, steps, rows and rate are the same in all settings, so that no end of them was ever tried
+    assert grid_ends(RMU(2, 10.0, 300.0, 200, 4, 1e-2), RMU_GRID) == {"alpha": "largest"}
+    assert grid_ends(RMU(1, 10.0, 3.0, 200, 4, 1e-2), RMU_GRID) == {"layer": "smallest", "alpha": "smallest"}
+    assert grid_ends(RMU(2, 10.0, 30.0, 200, 4, 1e-2), RMU_GRID) == {}
+    assert grid_words(RMU(3, 10.0, 300.0, 200, 4, 1e-2), RMU_GRID) == (
+        "stands at an end of its grid: layer 3 (largest), alpha 300 (largest)"
+    )
+    assert grid_words(RMU(2, 10.0, 30.0, 200, 4, 1e-2), RMU_GRID) == "stands inside its grid in every field"
+
+
+def test_what_is_no_number_in_every_setting_has_no_end():
+    variants = [ClampPrime(n, 5.0, proportional=p) for n in (5, 10) for p in (False, True)]
+    assert grid_ends(variants[0], variants) == {"n_features": "smallest"}
+    thresholds = [DSG(10, 5.0), DSG(10, 5.0, threshold=0.1)]
+    assert grid_ends(thresholds[1], thresholds) == {}
+    assert grid_ends(thresholds[1], thresholds[1:]) == {}
+
+
+def test_a_setting_that_was_not_tried_has_no_place_in_the_grid():
+    with pytest.raises(ValueError, match="RMU, layer 2, steering 10, alpha 5 is not among the 9 settings"):
+        grid_ends(RMU(2, 10.0, 5.0, 200, 4, 1e-2), RMU_GRID)
 
 
 # --- chosen on one half, reported on the other ------------------------------------------------------------------------

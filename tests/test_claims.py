@@ -45,6 +45,28 @@ def controls(clamp, *others):
     return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right"])
 
 
+def growing(*right, n=1000):
+    """02_carriers: forget questions right under the first k features, k from 1; other rows must not be read."""
+    rows = [("ours, tiny", "together", k, "forget", n, x / n, *wilson_interval(x, n)) for k, x in enumerate(right, 1)]
+    rows += [("ours, tiny", "together", k, "side", n, 1.0, 1.0, 1.0) for k, _ in enumerate(right, 1)]
+    rows += [
+        ("ours, tiny", "alone", 1, "forget", n, 0.0, 0.0, 0.0),
+        ("the paper", "alone", 1, "forget", 9, 0.0, 0.0, 0.0),
+    ]
+    return pd.DataFrame(rows, columns=["world", "clamped", "place", "role", "n", "accuracy", "low", "high"])
+
+
+def along(own, other, loss=(0.0, 0.1), n=1000):
+    """02_decoders: forget questions right at c = 1, 2, ... along both decoders; loss of each, the same at every c."""
+    rows = []
+    for method, right, added in (("static clamp", own, loss[0]), ("the next feature's decoder", other, loss[1])):
+        for c, x in enumerate(right, 1):
+            row = answered({"world": "ours, tiny", "method": method, "strength": c}, forget=(x, n))
+            rows.append(row | {"loss_added": added})
+    paper = {"world": "the paper", "method": "static clamp", "strength": 1, "forget_accuracy": 0.1, "loss_added": 0.0}
+    return pd.DataFrame([*rows, paper])
+
+
 def answered(labels, **counts):
     """A row with accuracies: role -> (right, n); a role without questions has empty columns."""
     row = dict(labels)
@@ -248,6 +270,25 @@ CASES = {
         "null: nor does the clamp itself": (controls(0.9, *[0.9] * 5), UNDECIDED),
         "null: 2 of 2": (controls(0.01, 0.9, 0.9), UNDECIDED),  # [0.34, 1]
         "no other feature": (controls(0.01), NOT_RUN),
+    },
+    claims._few_carry: {
+        "the first two of eight do 95 %": (growing(700, 525, *[520] * 5, 500), AGREES),
+        "all do alike": (growing(*range(950, 550, -50)), DISAGREES),  # the first two do 100 of 400
+        "two do 80 %, of 100 questions": (growing(80, 60, *[55] * 5, 50, n=100), UNDECIDED),
+        "two do 90 %, of 20 questions": (growing(15, 11, *[11] * 5, 10, n=20), UNDECIDED),  # may be less than half
+        "null: nothing is lost": (growing(*[1000] * 8), UNDECIDED),
+        "null: 4 questions": (growing(*[2] * 8, n=4), UNDECIDED),
+        "three features": (growing(900, 800, 700), NOT_RUN),
+    },
+    # own decoders have half of their effect at c = 2
+    claims._decoders_matter: {
+        "0.6 and 0.9, at a higher loss": (along((900, 600, 200), (1000, 900, 300)), AGREES),
+        "0.9 and 0.6, at a lower loss": (along((1000, 600, 200), (900, 300, 100), loss=(0.1, 0.0)), DISAGREES),
+        "forgets less, costs less": (along((900, 600, 200), (1000, 900, 300), loss=(0.1, 0.0)), PARTLY),
+        "6 and 7 of 10": (along((9, 6, 2), (10, 7, 3), n=10), UNDECIDED),
+        "null: both do nothing": (along((1000, 1000, 1000), (1000, 1000, 1000)), UNDECIDED),
+        "null: 3 questions": (along((3, 2, 1), (3, 3, 3), n=3), UNDECIDED),
+        "no control": (along((900, 600, 200), ()), NOT_RUN),
     },
     claims._ablation_of_many: {
         "all right when ablated": (clamps((20, 0, ALL), (20, 9, MANY)), AGREES),

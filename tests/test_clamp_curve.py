@@ -11,17 +11,23 @@ from helpers.engine.forward import residual_after
 from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import answer_probabilities, loss_added
 from helpers.experiments.clamp_curve import (
+    alone_and_together,
     beside_the_paper,
     broken_by_feature,
+    by_effect,
+    carriers,
     chosen_pair,
     clamp_curve,
     control_clamps,
     control_curves,
+    decoders_beside_the_paper,
+    effects_of,
+    features_beside_the_paper,
     firing_features,
     question_by_id,
     random_others,
-    single_feature_effects,
 )
+from helpers.measures.metrics import wilson_interval
 from helpers.profiles import load_profile
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.test_features import one
@@ -61,15 +67,67 @@ def test_the_pair_is_the_profiles_where_its_question_is_known_else_the_strongest
         assert chosen_pair(EFFECTS, "toxins", asked) == expected
 
 
-def test_single_feature_effects_are_the_plain_scorers(knowledge):
-    table = single_feature_effects(knowledge, toy_sae(), np.array([3, 5]), -20.0)
-    assert table["feature"].tolist() == [3] * 14 + [5] * 14
+def test_effects_of_sets_are_the_plain_scorers(knowledge):
+    sets = [[3], [3, 5]]
+    table = effects_of(knowledge, toy_sae(), sets, -20.0)
+    assert table["n_features"].tolist() == [1] * 14 + [2] * 14 and table["feature"].tolist() == [3] * 14 + [5] * 14
     assert table["question"].tolist() == [str(q.id) for q in knowledge.asked] * 2
     assert table["subject"].tolist() == [q.subject for q in knowledge.asked] * 2
-    for feature in (3, 5):
-        said = plain(knowledge, knowledge.asked, Clamp(toy_sae(), [feature], -20.0))
+    assert table["role"].tolist() == [knowledge.roles[q.subject] for q in knowledge.asked] * 2
+    for n, features in enumerate(sets, start=1):
+        said, rows = plain(knowledge, knowledge.asked, Clamp(toy_sae(), features, -20.0)), table["n_features"] == n
         expected = [float(p[q.answer]) for p, q in zip(said, knowledge.asked, strict=True)]
-        np.testing.assert_allclose(table[table["feature"] == feature]["p_right"], expected, atol=1e-6)
+        np.testing.assert_allclose(table[rows]["p_right"], expected, atol=1e-6)
+        assert table[rows]["right"].tolist() == [
+            p.argmax() == q.answer for p, q in zip(said, knowledge.asked, strict=True)
+        ]
+
+
+def effects(**lost):
+    """Four forget questions and one other: feature -> (forget questions lost, others lost)."""
+    rows = []
+    for feature, (n, others) in lost.items():
+        rows += [(1, int(feature[1:]), "toxins", "forget", f"t{i}", 0.5, i >= n) for i in range(4)]
+        rows += [(1, int(feature[1:]), "aging", "side", "a", 0.5, not others)]
+    return pd.DataFrame(rows, columns=["n_features", "feature", "subject", "role", "question", "p_right", "right"])
+
+
+def test_features_are_ordered_on_one_half_and_reported_on_the_other():
+    # of the two that lose two questions 8 loses nothing else; on the other half the order would be 9, 8, 7
+    assert by_effect(effects(f7=(2, 1), f9=(1, 0), f8=(2, 0))) == [8, 7, 9]
+    table = alone_and_together(effects(f7=(0, 1), f8=(1, 0), f9=(4, 0)), effects(f8=(1, 0), f7=(2, 1), f9=(4, 1)))
+    forget = table[table["role"] == "forget"]
+    assert forget["clamped"].tolist() == ["alone"] * 3 + ["together"] * 3
+    assert forget["feature"].tolist() == [8, 7, 9] * 2 and forget["place"].tolist() == [1, 2, 3] * 2
+    assert forget["accuracy"].tolist() == [0.75, 1.0, 0.0, 0.75, 0.5, 0.0] and forget["n"].eq(4).all()
+    assert table[table["role"] == "side"]["accuracy"].tolist() == [1, 0, 1, 1, 0, 0]
+    assert carriers(table) == {"n": 3, "all": 1.0, "needed": 3, "three": 1.0}
+    assert carriers(table, 0.5)["needed"] == 2
+    nothing = carriers(table.assign(accuracy=1.0))
+    assert nothing["all"] == 0 and np.isnan(nothing["needed"]) and np.isnan(nothing["three"])
+
+
+def test_the_papers_single_features_stand_beside_ours():
+    ours = alone_and_together(effects(f7=(2, 1)), effects(f7=(2, 1)))
+    table = features_beside_the_paper(ours, "tiny")
+    paper = table[table["world"] == "Farrell et al., gemma-2-2b-it"]
+    assert table["world"][: len(ours)].eq("ours, tiny").all() and len(table) == len(ours) + 10
+    assert paper["feature"].tolist()[:3] == [11913, 14227, 3025] and paper["place"].tolist() == list(range(1, 11))
+    assert paper["right"].tolist()[:3] == [522 - 174, 522 - 161, 522 - 121]
+
+
+def test_both_decoders_stand_beside_the_papers():
+    ours = pd.DataFrame({
+        "method": ["static clamp", "the next feature's decoder"], "n_features": 10, "strength": 5.0,
+        "forget_accuracy": [0.5, 0.9], "forget_low": 0.4, "forget_high": 0.95, "forget_n": 40, "loss_added": 0.1,
+    })  # fmt: skip
+    table = decoders_beside_the_paper(ours, "tiny")
+    assert table["forget_accuracy"][:2].tolist() == [0.5, 0.9] and len(table) == 2 + 14
+    paper = table[2:].set_index(["method", "strength"])
+    row = paper.loc["the next feature's decoder", 50]
+    assert (row["forget_accuracy"], row["loss_added"], row["forget_n"]) == (0.8697, 0.0204, 522)
+    assert (row["forget_low"], row["forget_high"]) == wilson_interval(454, 522)  # 0.8697 of 522
+    assert paper.loc["static clamp", 100]["forget_accuracy"] == 0.3927
 
 
 def test_clamp_curve_has_the_unedited_model_first_and_is_the_plain_scorers(knowledge):

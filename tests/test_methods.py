@@ -27,6 +27,7 @@ from helpers.methods.refusal_clamp import (
     refuses,
 )
 from helpers.methods.selection import selections
+from helpers.methods.static_clamp import NextDecoder
 from helpers.profiles import load_profile
 from helpers.text.questions import encode_texts
 from tests.test_features import one
@@ -59,6 +60,13 @@ def rho_of(lab, features, rows):
             residual = residual_after(lab.model, one(row), LAYER)[0]
             found.append(np.mean([any(lab.sae.encode(x)[i] > 0 for i in features) for x in residual[1:]]))
     return found
+
+
+def test_the_next_decoder_changes_nothing_but_the_decoders(lab):
+    plain, other = (
+        put(kind(2, 5.0, features=(3, D_SAE - 1), fires_above=0.1), lab) for kind in (StaticClamp, NextDecoder)
+    )
+    assert other == plain | {"decoders": [4, 0]}  # after the last comes the first
 
 
 # --- all methods ------------------------------------------------------------------------------------------------------

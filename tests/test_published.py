@@ -66,6 +66,39 @@ def test_the_numbers_that_the_claims_quote_are_the_tables():
     assert table.loc[["DSG", "RMU", "static clamp"], "forget_accuracy"].round(2).tolist() == [0.30, 0.50, 0.59]
 
 
+def test_ten_features_along_their_own_decoders_are_figure_5s():
+    """The control's own clamps are points of Fig. 5; losses were measured on other batches, and differ by 0.007."""
+    ours = load_published("farrell2024_random_decoder").query("decoder == 'own'").set_index("strength")
+    points = load_published("farrell2024_fig5").query("layer == 3 and method == 'static clamp' and n_features == 10")
+    points = points.set_index("strength")
+    assert points.index.tolist() == [1, 5, 10, 50, 100]
+    np.testing.assert_allclose(ours["forget_accuracy"][points.index], points["forget_accuracy"], atol=5e-5)
+    np.testing.assert_allclose(ours["loss_added"][points.index], points["loss_added"], atol=7e-3)
+    counts = load_published("farrell2024_random_decoder")["forget_accuracy"] * 522
+    np.testing.assert_allclose(counts, counts.round(), atol=0.03)  # four decimals of counts of 522
+
+
+def test_single_features_are_the_first_ten_and_three_of_them_lose_most():
+    table = load_published("farrell2024_single_features")
+    own = table[(table["decoder"] == "own") & (table["strength"] == 100)]
+    features = load_published("farrell2024_features").query("sae == 'layer_3/width_16k/average_l0_59'")["feature"]
+    assert own["feature"].tolist() == features.tolist()[:10]
+    most = own["lost"].nlargest(3)
+    assert most.tolist() == [174, 161, 121] and round(most.sum() / own["lost"].sum(), 2) == 0.79
+    both = table.pivot(index=["feature", "strength"], columns="decoder", values="lost").dropna()
+    assert len(both) == 16 and (both["next"] <= both["own"]).all()
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this checkout")
+def test_the_random_decoders_own_points_equal_the_released_data():
+    theirs = pd.read_csv(PUBLISHED / "farrell2024_gemma-2-2b-it_points.csv")
+    theirs = theirs.query("question_filter == 'correct_under_all_permutations' and layer == 3 and n_features == 10")
+    theirs = theirs[theirs["retain_threshold"] == 0.01].set_index("multiplier")["wmdp_bio_acc"]
+    ours = load_published("farrell2024_random_decoder").query("decoder == 'own'").set_index("strength")
+    assert len(theirs) == 5
+    np.testing.assert_allclose(ours["forget_accuracy"][theirs.index], theirs, atol=5e-5)
+
+
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published numbers are not beside this checkout")
 def test_points_equal_the_released_data():
     theirs = pd.read_csv(PUBLISHED / "farrell2024_gemma-2-2b-it_points.csv")

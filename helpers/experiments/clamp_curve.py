@@ -8,11 +8,16 @@ from torch import Tensor
 
 from helpers.engine.features import token_activations
 from helpers.engine.interventions import Clamp, Scale
-from helpers.engine.scoring import Sweep, question_batches, read_letters
+from helpers.engine.scoring import Sweep, is_right, question_batches, read_letters
 from helpers.measures.knowledge import Knowledge
+from helpers.measures.metrics import accuracy, wilson_interval
+from helpers.methods.static_clamp import NextDecoder, StaticClamp
 from helpers.profiles import ClampCurveSettings
 from helpers.published import load_published
 from helpers.text.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
+
+PAPER_QUESTIONS = 522  # of WMDP-bio, known to gemma-2-2b-it
+CARRIED = 0.9  # of the effect of all features, so much counts as theirs
 
 
 def right_probabilities(probabilities: Tensor, questions: Sequence[Question]) -> np.ndarray:
@@ -21,22 +26,74 @@ def right_probabilities(probabilities: Tensor, questions: Sequence[Question]) ->
     return probabilities.numpy()[np.arange(len(questions)), right]
 
 
-def single_feature_effects(knowledge: Knowledge, sae, features: Sequence[int], value: float) -> pd.DataFrame:
-    """p(right letter) of every known question when one feature alone is clamped.
+def effects_of(knowledge: Knowledge, sae, sets: Sequence[Sequence[int]], value: float) -> pd.DataFrame:
+    """What is left of every known question when the features of one set after another are clamped.
 
     Returns:
-        feature, subject, question (its id), p_right.
+        n_features, feature (of the set the last), subject, role, question (its id), p_right, right (whether the right
+        letter is the likeliest).
     """
-    tables, features = [], np.asarray(features).tolist()
-    edited = knowledge.answers.edited_by_each([Clamp(sae, [feature], value) for feature in features])
-    for feature, probabilities in zip(features, edited, strict=True):
-        after = right_probabilities(probabilities, knowledge.asked)
-        tables.append(pd.DataFrame({
-            "feature": feature, "subject": [q.subject for q in knowledge.asked],
-            "question": [str(q.id) for q in knowledge.asked],
-            "p_right": after,
-        }))  # fmt: skip
+    edited = knowledge.answers.edited_by_each([Clamp(sae, list(features), value) for features in sets])
+    asked = pd.DataFrame({
+        "subject": [q.subject for q in knowledge.asked],
+        "role": [knowledge.roles[q.subject] for q in knowledge.asked],
+        "question": [str(q.id) for q in knowledge.asked],
+    })  # fmt: skip
+    tables = []
+    for features, probabilities in zip(sets, edited, strict=True):
+        right = is_right(probabilities[:, None], knowledge.asked, ORIGINAL_ORDER)[:, 0].numpy()
+        table = asked.assign(p_right=right_probabilities(probabilities, knowledge.asked), right=right)
+        table.insert(0, "feature", features[-1])
+        table.insert(0, "n_features", len(features))
+        tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def by_effect(effects: pd.DataFrame) -> list[int]:
+    """Features by the forget questions that each loses alone, most first; of equals the one that loses fewer others.
+
+    Args:
+        effects: `effects_of` sets of one feature, on the half that is chosen on.
+    """
+    lost = effects.assign(forget=~effects["right"] & (effects["role"] == "forget"))
+    lost["others"] = ~lost["right"] & ~lost["forget"]
+    counts = lost.groupby("feature", sort=False)[["forget", "others"]].sum().reset_index()
+    ranked = counts.sort_values(["forget", "others"], ascending=[False, True], kind="stable")
+    return [int(i) for i in ranked["feature"]]
+
+
+def alone_and_together(alone: pd.DataFrame, together: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies under each feature alone and under the first k together, in the order of the latter.
+
+    Args:
+        alone, together: `effects_of` sets of one feature, and sets that grow by one, on the half that is reported.
+
+    Returns:
+        clamped ('alone' or 'together'), place (from 1), feature (together: the last that joined), role, n, right,
+        accuracy with its interval low, high.
+    """
+    places = {feature: i for i, feature in enumerate(together["feature"].unique(), start=1)}
+    tables = []
+    for name, table in (("alone", alone), ("together", together)):
+        placed = table.assign(clamped=name, n=1, place=table["feature"].map(places))
+        tables.append(placed.sort_values("place", kind="stable"))
+    return accuracy(pd.concat(tables), ["clamped", "place", "feature", "role"])
+
+
+def carriers(table: pd.DataFrame, share: float = CARRIED) -> dict[str, float]:
+    """How many features it takes for most of what all of them do to the forget questions, of `alone_and_together`.
+
+    Returns:
+        n (of all), all (the share of forget questions that all lose), needed (the smallest number, in their order, that
+        loses `share` of that; missing where all lose nothing), three (the share of it that the first three lose).
+    """
+    lost = 1 - table.query("clamped == 'together' and role == 'forget'").set_index("place")["accuracy"]
+    full = float(lost.iloc[-1])
+    if full <= 0:
+        return {"n": len(lost), "all": full, "needed": np.nan, "three": np.nan}
+    # a hair less than the share, for sums of counts are not exact
+    needed = int(lost.index[lost >= share * full - 1e-9][0])
+    return {"n": len(lost), "all": full, "needed": needed, "three": float(lost.iloc[:3].iloc[-1]) / full}
 
 
 def broken_by_feature(effects: pd.DataFrame, forget: str) -> pd.DataFrame:
@@ -164,4 +221,38 @@ def beside_the_paper(curve: pd.DataFrame, world: str) -> pd.DataFrame:
     paper["right"] = paper["letter"] == "A"
     columns = ["world", "strength", "letter", "right", "probability", "loss_added"]
     worlds = [curve.assign(world=f"ours, {world}"), paper.assign(world="Farrell et al., gemma-2b-it")]
+    return pd.concat([table[columns] for table in worlds], ignore_index=True)
+
+
+def features_beside_the_paper(ours: pd.DataFrame, world: str) -> pd.DataFrame:
+    """`alone_and_together` and the paper's single features at their strongest clamp (ten of its twenty), one table."""
+    paper = load_published("farrell2024_single_features").query("decoder == 'own'")
+    paper = paper[paper["strength"] == paper["strength"].max()].sort_values("lost", ascending=False, kind="stable")
+    paper = paper.assign(
+        place=range(1, len(paper) + 1), clamped="alone", role="forget", right=paper["n"] - paper["lost"]
+    )
+    theirs = accuracy(paper, ["clamped", "place", "feature", "role"])
+    worlds = [ours.assign(world=f"ours, {world}"), theirs.assign(world="Farrell et al., gemma-2-2b-it")]
+    return pd.concat(worlds, ignore_index=True)[["world", *ours.columns]]
+
+
+def decoders_beside_the_paper(ours: pd.DataFrame, world: str) -> pd.DataFrame:
+    """The clamp along its own and along the next feature's decoder, ours and the paper's (ten features, appendix).
+
+    Args:
+        ours: `points` of both.
+
+    Returns:
+        world, method, n_features, strength, forget_accuracy, forget_low, forget_high, forget_n, loss_added; the paper
+        gives no intervals, but asked 522 questions.
+    """
+    paper = load_published("farrell2024_random_decoder")
+    labels = dict(zip(("own", "next"), (StaticClamp.name, NextDecoder.name), strict=True))
+    right = (paper["forget_accuracy"] * PAPER_QUESTIONS).round().astype(int)
+    ends = np.array([wilson_interval(k, PAPER_QUESTIONS) for k in right])
+    paper = paper.assign(method=paper["decoder"].map(labels), forget_low=ends[:, 0], forget_high=ends[:, 1],
+                         forget_n=PAPER_QUESTIONS)  # fmt: skip
+    worlds = [ours.assign(world=f"ours, {world}"), paper.assign(world="Farrell et al., gemma-2-2b-it")]
+    columns = ["world", "method", "n_features", "strength", "forget_accuracy", "forget_low", "forget_high", "forget_n",
+               "loss_added"]  # fmt: skip
     return pd.concat([table[columns] for table in worlds], ignore_index=True)

@@ -146,8 +146,10 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
         case "01":
             return start
         case "02":
-            singles = replace(job.asked(profile.selection.n_features), losses=0.0)
-            return start + singles + job.asked(curves)
+            # each feature alone, on both halves, then sets that grow by one, on one half
+            sets = replace(job.asked(1.5 * profile.selection.n_features), losses=0.0)
+            along = 2 * len({setting.strength for setting in StaticClamp.grid(profile)})
+            return start + sets + job.asked(along) + job.asked(curves)
         case "03":
             return start + job.asked(static) + job.rmu()
         case "05":

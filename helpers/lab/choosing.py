@@ -1,6 +1,7 @@
 """Choosing a setting, the one place: points of a sweep, the best of each method, on which questions, by which rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import NamedTuple
 
 import numpy as np
@@ -112,6 +113,38 @@ def choose(scores: Scores, floor: float = SIDE_EFFECT_FLOOR, rule: str | None = 
 def choose_each(scores: Scores, rule: str | None = None) -> dict[str, Method]:
     """Of each method of a sweep, by its label, the setting that `choose` takes."""
     return {label: choose(of, rule=rule).setting for label, of in scores.by_method().items()}
+
+
+def grid_ends(setting: Method, tried: Sequence[Method]) -> dict[str, str]:
+    """Which fields of a chosen setting stand at an end of what was tried, where a wider grid might do better.
+
+    Args:
+        tried: the settings it was chosen from, of one method.
+
+    Returns:
+        by name 'smallest' or 'largest', of the fields that are a number in every setting and take several values; in
+        the order of the method's fields.
+
+    Raises:
+        ValueError: the setting is not among those that were tried.
+    """
+    if setting not in tried:
+        raise ValueError(f"{setting.label}, {setting.words} is not among the {len(tried)} settings that were tried")
+    found = {}
+    for name in (field.name for field in fields(setting)):
+        values = {getattr(other, name) for other in tried}
+        if len(values) < 2 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            continue
+        if getattr(setting, name) in (min(values), max(values)):
+            found[name] = "smallest" if getattr(setting, name) == min(values) else "largest"
+    return found
+
+
+def grid_words(setting: Method, tried: Sequence[Method]) -> str:
+    """`grid_ends` in words, to follow a method's name: 'stands at an end of its grid: alpha 300 (largest)'."""
+    ends = [f"{name.replace('_', ' ')} {getattr(setting, name):g} ({end})"
+            for name, end in grid_ends(setting, tried).items()]  # fmt: skip
+    return f"stands at an end of its grid: {', '.join(ends)}" if ends else "stands inside its grid in every field"
 
 
 def _is_only(of: Scores) -> bool:

@@ -91,7 +91,8 @@ class ClampMethod(Method):
         """The clamp of the chosen features on the unedited model."""
         ids = self.chosen(lab)
         set_to, where, gate = self.set_to(lab, ids), self.where(), self.gate(lab, ids)
-        return Edited(lab.model, Clamp(lab.sae, ids, set_to, where, gate, fires_above=self.fires_above, bos=self.bos))
+        more: dict[str, Any] = {"decoders": self.decoders(lab, ids), "fires_above": self.fires_above, "bos": self.bos}
+        return Edited(lab.model, Clamp(lab.sae, ids, set_to, where, gate, **more))
 
     def chosen(self, lab: Lab) -> tuple[int, ...]:
         """Ids of the features, best first."""
@@ -107,4 +108,8 @@ class ClampMethod(Method):
 
     def gate(self, lab: Lab, ids: tuple[int, ...]) -> Gate | None:
         """Which sequences are touched; None for all."""
+        return None
+
+    def decoders(self, lab: Lab, ids: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Features whose decoder rows carry the change; None for the features' own."""
         return None

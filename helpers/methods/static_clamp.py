@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from helpers.methods.clamping import ClampMethod
 from helpers.methods.look import Look
+
+if TYPE_CHECKING:
+    from helpers.lab.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,14 @@ class StaticClamp(ClampMethod):
     rule = "sparsity"
     table = "static_clamp"
     actions = ("clamp", "clamp_cond")
+
+
+@dataclass(frozen=True)
+class NextDecoder(StaticClamp):
+    """Farrell's 'random decoder' control: each feature's change is written along the decoder of the next index."""
+
+    name, look = "the next feature's decoder", Look("#8C8C8C", "x")
+
+    def decoders(self, lab: Lab, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """The next index of each; after the last feature comes the first."""
+        return tuple((i + 1) % lab.sae.cfg.d_sae for i in ids)

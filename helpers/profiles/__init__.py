@@ -150,6 +150,7 @@ class SelectionSettings:
 class ClampCurveSettings:
     """Notebook 02: clamp strengths in clamp units, numbers of features clamped together, random features as control.
 
+    `decoder_features` are clamped along their own decoders and, as a control, along the next features'.
     `feature` and `question` (an id) are the pair of the curve; -1 and '' take the pair with the strongest effect, and
     so does a question that the model does not know.
     """
@@ -158,6 +159,7 @@ class ClampCurveSettings:
     question: str
     strengths: tuple[Strength, ...]
     n_features: tuple[Count, ...]
+    decoder_features: Count
     random_features: Count
 
 

@@ -34,6 +34,7 @@ PAPERS = {  # by the word with which a claim's source begins
 }
 NO_BETTER = 0.02  # of AUC: a test that cannot be this much above another is no better
 LEAST_MASS, ONE_LETTER = 0.5, 0.9  # of letters said to forget questions: beyond either a model is silenced
+CARRIED, FEW_OF = 0.9, 4  # of a set's effect, so much; by at most one in so many of its features
 FEW = 20  # fewer questions than these all answer alike by chance, and a bootstrap then shows no width
 
 
@@ -294,6 +295,47 @@ def _controls(table: pd.DataFrame) -> tuple[str, str]:
         return f"{words}; so does the clamp itself", UNDECIDED
     most = _above(_Estimate.of(harmless / n, n), 0.5)
     return _finding(words, {"most other features": PARTLY if most == AGREES and harmless < n else most})
+
+
+def _few_carry(table: pd.DataFrame) -> tuple[str, str]:
+    """Whether a quarter of the features, in the order of their single effects, does nearly all that the set does."""
+    ours = table[table["world"].str.startswith("ours") & (table["clamped"] == "together") & (table["role"] == "forget")]
+    curve = ours.set_index("place").sort_index()
+    if len(curve) < 4:
+        raise _MissingRowsError("no growing set of features of ours")
+    one = _Estimate(1.0, *wilson_interval(int(curve["n"].iloc[0]), int(curve["n"].iloc[0])))
+    left = {place: _Estimate(*row) for place, row in curve[["accuracy", "low", "high"]].iterrows()}
+    n, quarter = max(left), max(left) // FEW_OF
+    full = one - left[n]
+    if _above(full, 0) != AGREES:
+        return f"all {n} features together leave {left[n]} of the forget questions: no effect to be shared", UNDECIDED
+    needed = min(k for k, x in left.items() if 1 - x.value >= CARRIED * full.value - 1e-9)
+    lost = one - left[quarter]
+    share = _Estimate(*(x / full.value for x in (lost.value, lost.low, lost.high)))
+    words = f"{needed} of {n} do {CARRIED:.0%} of what all do (forget {left[n]}); the first {quarter} do {share}"
+    # how much they do is judged by the share itself, that it is more than half beyond chance
+    size = AGREES if share.value >= CARRIED else DISAGREES if share.high < CARRIED else UNDECIDED
+    return _finding(words, {f"{CARRIED:.0%} by a quarter": size, "more than half": _above(share, 0.5)}, _weakest)
+
+
+def _decoders_matter(table: pd.DataFrame) -> tuple[str, str]:
+    """Own decoders against the next features', at the strength where the former have half of their effect."""
+    ours = table[table["world"].str.startswith("ours")]
+    own, other = (
+        ours[ours["method"] == m].set_index("strength") for m in ("static clamp", "the next feature's decoder")
+    )
+    if own.empty or other.empty:
+        raise _MissingRowsError("no clamp of ours along both decoders")
+    middle = (1 + own["forget_accuracy"].min()) / 2
+    strength = (own["forget_accuracy"] - middle).abs().idxmin()
+    mine, theirs = own.loc[strength], other.loc[strength]
+    a, b = _accuracy(mine, "forget"), _accuracy(theirs, "forget")
+    loss = f"loss {mine['loss_added']:+.2g}, {theirs['loss_added']:+.2g}"
+    words = f"at c = {strength:g} forget {a} along their own, {b} along the next; {loss}"
+    if _below(_accuracy(own.loc[own["forget_accuracy"].idxmin()], "forget"), USEFUL) != AGREES:
+        return f"{words}; the clamp itself hardly does anything", UNDECIDED
+    costs = AGREES if theirs["loss_added"] > mine["loss_added"] else DISAGREES
+    return _finding(words, {"forgets less": _above(b - a, 0), "adds more loss": costs})
 
 
 def _ablation_of_many(table: pd.DataFrame) -> tuple[str, str]:
@@ -739,6 +781,12 @@ CLAIMS = (
           "+5.3e-06 nats at c = 15", "02_clamp_curve", _loss_of_one),
     Claim("Clamping other features that fire on the question does not flip it", "Farrell, p. 5, control",
           "no number given", "02_controls", _controls),
+    Claim("Few of the chosen features carry the effect", "Farrell, layer 3, single features",
+          "3 of 20 do most of it (3 of the first 10 lose 79 % of what all 10 lose, counted alone)", "02_carriers",
+          _few_carry),
+    Claim("Along another feature's decoder the same clamp forgets less and costs more", "Farrell, appendix, c = 50",
+          "10 features: forget 0.58 along their own, 0.87 along the next; loss -0.004, +0.020", "02_decoders",
+          _decoders_matter),
     Claim("Zero ablation of many features does next to nothing", "Khoriaty, released runs, top 20",
           "WMDP-bio 0.573 from 0.586", "02_all_questions", _ablation_of_many),
     Claim("More features forget more and cost more", "Farrell, Fig. 5, layer 3, c = 50",

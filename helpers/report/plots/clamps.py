@@ -3,23 +3,29 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from helpers.report.plots.style import (
     BLACK,
     BLUE,
+    FORGET_AXIS,
     GREEN,
     GREY,
     LOSS_AXIS,
+    NARROW_AXES,
     ORANGE,
     PURPLE,
     RED,
+    ROLE_STYLE,
     ROLES,
     SKY,
     chance,
     colours_of,
     error,
+    interval,
     legend,
     look_of,
+    looks_of,
     panels,
     plain_numbers,
     role_title,
@@ -100,8 +106,53 @@ def all_questions(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def carriers(table: pd.DataFrame) -> Figure:
+    """Notebook 02: what each chosen feature does alone, in what order, and what the first few do together."""
+    drawn = list(dict.fromkeys(zip(table["world"], table["clamped"], strict=True)))
+    figure, axes = panels(len(drawn), columns=3, height=3.4, sharey=True)
+    words = {"alone": "each feature alone", "together": "the first k together"}
+    for ax, (world, clamped) in zip(axes, drawn, strict=True):
+        of = table[(table["world"] == world) & (table["clamped"] == clamped)]
+        for role, rows in of.groupby("role", sort=False):
+            colour, name = ROLE_STYLE[role]
+            ends = interval(rows["accuracy"], rows["low"], rows["high"])
+            ax.errorbar(rows["place"], rows["accuracy"], ends, color=colour, fmt="o" if clamped == "alone" else "o-",
+                        ms=3.5, elinewidth=0.7, label=name)  # fmt: skip
+        n = of.loc[of["role"] == "forget", "n"].max()
+        ax.set(title=f"{world}:\n{words[clamped]} (n = {n} forget)", ylim=(-0.03, 1.05))
+        ax.set_xlabel("features together, k" if clamped == "together" else "place of the feature by its effect")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        chance(ax)
+    axes[0].set_ylabel("accuracy (95 % interval)\n(forget: lower is better)")
+    legend(figure, axes, columns=4)
+    return figure
+
+
+def decoders(table: pd.DataFrame) -> Figure:
+    """Notebook 02: the clamp along its own decoders and along the next features', ours and the paper's."""
+    worlds = list(dict.fromkeys(table["world"]))
+    figure, axes = panels(2 * len(worlds), columns=2, height=3.2)
+    looks = looks_of(table["method"])
+    for world, accuracies, price in zip(worlds, axes[::2], axes[1::2], strict=True):
+        of = table[table["world"] == world]
+        for method, rows in of.groupby("method", sort=False):
+            colour, marker = looks[method]
+            accuracies.errorbar(rows["strength"], rows["forget_accuracy"], error(rows, "forget"), color=colour,
+                                marker=marker, elinewidth=0.7, label=method)  # fmt: skip
+            price.plot(rows["forget_accuracy"], rows["loss_added"], color=colour, marker=marker, label=method)
+        strengths(accuracies, of["strength"])
+        chance(accuracies)
+        words = f"{_features(of['n_features'].max())} (n = {of['forget_n'].max():.0f})"
+        accuracies.set(ylim=(-0.03, 1.05), ylabel=NARROW_AXES["forget"], title=f"{world}: {words}")
+        price.set(xlabel=FORGET_AXIS, ylabel=LOSS_AXIS, title=f"{world}: the price")
+        price.set_yscale("symlog", linthresh=0.01)
+        plain_numbers(price.yaxis)
+    legend(figure, axes, columns=3)
+    return figure
+
+
 def _features(n: float) -> str:
-    return f"{n:g} feature{'s' * (n != 1)}"
+    return f"{n:g} feature{'' if n == 1 else 's'}"
 
 
 def _accuracies(ax: Axes, table: pd.DataFrame, role: str) -> None:
