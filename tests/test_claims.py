@@ -45,7 +45,7 @@ def controls(clamp, *others):
     return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right"])
 
 
-def growing(*right, n=1000):
+def carried(*right, n=1000):
     """02_carriers: forget questions right under the first k features, k from 1; other rows must not be read."""
     rows = [("ours, tiny", "together", k, "forget", n, x / n, *wilson_interval(x, n)) for k, x in enumerate(right, 1)]
     rows += [("ours, tiny", "together", k, "side", n, 1.0, 1.0, 1.0) for k, _ in enumerate(right, 1)]
@@ -272,13 +272,13 @@ CASES = {
         "no other feature": (controls(0.01), NOT_RUN),
     },
     claims._few_carry: {
-        "the first two of eight do 95 %": (growing(700, 525, *[520] * 5, 500), AGREES),
-        "all do alike": (growing(*range(950, 550, -50)), DISAGREES),  # the first two do 100 of 400
-        "two do 80 %, of 100 questions": (growing(80, 60, *[55] * 5, 50, n=100), UNDECIDED),
-        "two do 90 %, of 20 questions": (growing(15, 11, *[11] * 5, 10, n=20), UNDECIDED),  # may be less than half
-        "null: nothing is lost": (growing(*[1000] * 8), UNDECIDED),
-        "null: 4 questions": (growing(*[2] * 8, n=4), UNDECIDED),
-        "three features": (growing(900, 800, 700), NOT_RUN),
+        "the first two of eight do 95 %": (carried(700, 525, *[520] * 5, 500), AGREES),
+        "all do alike": (carried(*range(950, 550, -50)), DISAGREES),  # the first two do 100 of 400
+        "two do 80 %, of 100 questions": (carried(80, 60, *[55] * 5, 50, n=100), UNDECIDED),
+        "two do 90 %, of 20 questions": (carried(15, 11, *[11] * 5, 10, n=20), UNDECIDED),  # may be less than half
+        "null: nothing is lost": (carried(*[1000] * 8), UNDECIDED),
+        "null: 4 questions": (carried(*[2] * 8, n=4), UNDECIDED),
+        "three features": (carried(900, 800, 700), NOT_RUN),
     },
     # own decoders have half of their effect at c = 2
     claims._decoders_matter: {
