@@ -181,6 +181,7 @@ def test_facts_of_a_clamp_are_json():
 
 # --- what may be set --------------------------------------------------------------------------------------------------
 
+OF_TRAINING = {"steps", "batch_rows", "learning_rate", "seed"}
 OF_A_CLAMP = {"n_features", "strength", "features", "value", "fires_above", "bos"}
 
 
@@ -191,7 +192,14 @@ def test_every_method_takes_its_own_fields():
         "refusal_clamp": OF_A_CLAMP | {"refusal_feature"},
         "unconditional": OF_A_CLAMP - {"fires_above"},
         "dsg": OF_A_CLAMP | {"threshold"},
-        "rmu": {"layer", "steering", "alpha", "steps", "batch_rows", "learning_rate", "seed"},
+        "rmu": OF_TRAINING | {"layer", "steering", "alpha"},
+        "gradient_ascent": OF_TRAINING,
+        "grad_diff": OF_TRAINING | {"retain_weight"},
+        "npo": OF_TRAINING | {"beta", "retain_weight"},
+        "simnpo": OF_TRAINING | {"beta", "margin", "retain_weight"},
+        "scrub": OF_TRAINING | {"forget_weight", "temperature"},
+        "ssd": {"threshold", "dampening", "embeddings", "rows"},
+        "crisp": OF_TRAINING | {"n_features", "boost", "unlearn_share", "coherence", "rank", "off_by_one"},
         "retrained": set(),
     }
 

@@ -64,7 +64,7 @@ def test_points_keep_the_label_and_the_words_of_every_setting():
     prime = Scored(ClampPrime(5, 2.0, proportional=True), "one of my own", {}, TABLE)
     table = points(Scores([rmu, ONE, prime]))
     assert table["method"].tolist() == ["RMU", "static clamp", "one of my own"]
-    words = ["layer 2, steering 3, alpha 30", "20 features x5", "5 features x2"]
+    words = ["layer 2, steering 3, alpha 30, 1 steps", "20 features x5", "5 features x2"]
     assert table["setting"].tolist() == words
     np.testing.assert_equal(table["n_features"].to_numpy(), [np.nan, 20, 5])
     np.testing.assert_equal(table["strength"].to_numpy(), [np.nan, 5, 2])
@@ -167,18 +167,22 @@ def test_each_method_of_a_sweep_has_its_own_choice():
 # --- at the end of a grid -------------------------------------------------------------------------------------------
 
 
-RMU_GRID = [RMU(layer, 10.0, alpha, 200, 4, 1e-2) for layer in (1, 2, 3) for alpha in (3.0, 30.0, 300.0)]
+HOW: dict = {"steps": 200, "batch_rows": 4, "learning_rate": 1e-2}
+RMU_GRID = [RMU(layer, 10.0, alpha, **HOW) for layer in (1, 2, 3) for alpha in (3.0, 30.0, 300.0)]
 
 
 def test_the_fields_at_an_end_of_the_grid_by_hand():
     # steering, steps, rows and rate are the same in all settings, so that no end of them was ever tried
-    assert grid_ends(RMU(2, 10.0, 300.0, 200, 4, 1e-2), RMU_GRID) == {"alpha": "largest"}
-    assert grid_ends(RMU(1, 10.0, 3.0, 200, 4, 1e-2), RMU_GRID) == {"layer": "smallest", "alpha": "smallest"}
-    assert grid_ends(RMU(2, 10.0, 30.0, 200, 4, 1e-2), RMU_GRID) == {}
-    assert grid_words(RMU(3, 10.0, 300.0, 200, 4, 1e-2), RMU_GRID) == (
+    assert grid_ends(RMU(2, 10.0, 300.0, **HOW), RMU_GRID) == {"alpha": "largest"}
+    assert grid_ends(RMU(1, 10.0, 3.0, **HOW), RMU_GRID) == {
+        "layer": "smallest",
+        "alpha": "smallest",
+    }
+    assert grid_ends(RMU(2, 10.0, 30.0, **HOW), RMU_GRID) == {}
+    assert grid_words(RMU(3, 10.0, 300.0, **HOW), RMU_GRID) == (
         "stands at an end of its grid: layer 3 (largest), alpha 300 (largest)"
     )
-    assert grid_words(RMU(2, 10.0, 30.0, 200, 4, 1e-2), RMU_GRID) == "stands inside its grid in every field"
+    assert grid_words(RMU(2, 10.0, 30.0, **HOW), RMU_GRID) == "stands inside its grid in every field"
 
 
 def test_what_is_no_number_in_every_setting_has_no_end():
@@ -190,8 +194,8 @@ def test_what_is_no_number_in_every_setting_has_no_end():
 
 
 def test_a_setting_that_was_not_tried_has_no_place_in_the_grid():
-    with pytest.raises(ValueError, match="RMU, layer 2, steering 10, alpha 5 is not among the 9 settings"):
-        grid_ends(RMU(2, 10.0, 5.0, 200, 4, 1e-2), RMU_GRID)
+    with pytest.raises(ValueError, match="RMU, layer 2, steering 10, alpha 5, 200 steps is not among the 9 settings"):
+        grid_ends(RMU(2, 10.0, 5.0, **HOW), RMU_GRID)
 
 
 # --- chosen on one half, reported on the other ------------------------------------------------------------------------

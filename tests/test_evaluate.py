@@ -84,7 +84,7 @@ def test_results_are_lm_evals_of_that_intervention_with_what_made_them(command, 
         assert results["results"][f"organism_{subject}"]["acc,none"] == pytest.approx(float(right.double().mean()))
         assert results["n-samples"][f"organism_{subject}"] == {"original": 160, "effective": 9}
     record = results["provenance"]
-    assert record["profile"] == "tiny" and record["settings"]["method"]["rmu"]["steps"] == 2
+    assert record["profile"] == "tiny" and record["settings"]["method"]["rmu"]["steps"] == [2]
     assert record["facts"]["evaluated"]["features"] == BY_HAND["features"] and record["facts"]["lm_eval"] == "0.4.13"
     assert {"model", "sae", "questions"} <= set(record["facts"]) and record["facts"]["limit"] == 9
     assert not [place for place in (str(ROOT), str(Path.home()), str(tmp_path)) if place in path.read_text()]

@@ -32,7 +32,7 @@ def lab():
 
 
 def test_ways_follow_from_what_a_method_is():
-    assert ways_of(RMU(LAYER, 2.0, 1.0, 2, 4, 1e-2)) == (TRAINED_ON,)
+    assert ways_of(RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)) == (TRAINED_ON,)
     assert ways_of(DSG(2, 5.0)) == ways_of(StaticClamp(2, 5.0)) == (TEXT_SO_FAR, FEATURES_SO_FAR)
 
 

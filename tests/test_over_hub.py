@@ -35,6 +35,7 @@ SMALL = {
     "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [1, 5], "clamp_curve.decoder_features": 2,
     "clamp_curve.random_features": 1,
     "method.static_clamp.n_features": [5], "method.static_clamp.strengths": [0.0, 100.0],
+    "little_text.shares": [1.0, 0.5], "little_text.trained_shares": [1.0],
     "method.rmu.layers": [3], "method.rmu.steering": [10.0], "method.rmu.alphas": [100.0], "method.rmu.steps": [2],
     "method.gradient_ascent.learning_rates": [1e-5], "method.gradient_ascent.steps": [1],
     "method.grad_diff.retain_weights": [1.0], "method.grad_diff.steps": [1], "method.npo.betas": [0.1],
@@ -262,7 +263,7 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
     done = [*online.done.values(), *failed.values()]
     texts = {str(path): path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()}
     texts |= {f"log {number}": run.log.encode() for number, run in enumerate(done)}
-    assert len([name for name in texts if name.endswith(".ipynb")]) == 11 + len(MESSAGES)
+    assert len([name for name in texts if name.endswith(".ipynb")]) == sum(map(len, SERVED.values())) + len(MESSAGES)
     # the invented words of questions and texts; the tokenizer splits them in two, so the second half is enough
     secrets = [TOKEN, READER, STRANGER, *(ending for subject in load_words().subjects for ending in subject.endings)]
     found = [(name, secret) for name, text in texts.items() for secret in secrets if secret.encode() in text]

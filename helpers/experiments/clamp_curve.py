@@ -110,7 +110,7 @@ def chosen_pair(effects: pd.DataFrame, forget: str, settings: ClampCurveSettings
 
     Else the pair whose right letter loses most: an illustration picked out of many, as Farrell's was.
     """
-    of_forget = effects[effects["subject"] == forget]
+    of_forget = effects[effects["subject"] == forget].reset_index(drop=True)
     if settings.question in set(of_forget["question"]):
         return settings.feature, settings.question, "the profile's"
     worst = of_forget.loc[of_forget["p_right"].idxmin()]

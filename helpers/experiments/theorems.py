@@ -44,14 +44,15 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 def fisher_scores(model, sae, rows: Rows, batch_tokens: int, scales: Sequence[float]) -> pd.DataFrame:
     """Squared gradients of the reconstruction loss by decoder row, per token and averaged, and what is to stand for it.
 
-    The loss of a token is |x - dec(enc(x))|^2, the sum over d_model. Its gradient by decoder row j is -2 f_j e with e
-    the error, so the squared norm is 4 f_j^2 |e|^2: no backward pass is needed (a test compares with autograd).
+    The loss of a token is the squared norm of x - dec(enc(x)), the sum over d_model. Its gradient by decoder row j is
+    -2 f_j e with e the error, so its squared norm is 4 f_j^2 e.e: no backward pass is needed (a test compares with
+    autograd).
 
     Args:
         scales: the decoder rows are multiplied by each of these; 1 is the SAE as it is.
 
     Returns:
-        a row a scale and feature: scale, feature, fisher (E[4 f^2 |e|^2]), mean_square (E[f^2]), error (E[|e|^2]),
+        a row a scale and feature: scale, feature, fisher (E[4 f^2 e.e]), mean_square (E[f^2]), error (E[e.e]),
         lost (the share of the variance in the error), over tokens that are not special.
     """
     special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
@@ -76,7 +77,7 @@ def fisher_scores(model, sae, rows: Rows, batch_tokens: int, scales: Sequence[fl
 
 
 def errors(sae, x: Tensor, scales: Sequence[float]) -> Tensor:
-    """|x - dec(enc(x))|^2 of residuals x [tokens, d_model] with the decoder rows scaled, [tokens, scales]."""
+    """Squared norm of x - dec(enc(x)), x [tokens, d_model], with the decoder rows scaled: [tokens, scales]."""
     written = sae.encode(x) @ sae.W_dec
     return torch.stack([(x - sae.b_dec - scale * written).square().sum(dim=1) for scale in scales], dim=1)
 
@@ -114,7 +115,7 @@ def fisher_fits(scores: pd.DataFrame, resamples: int) -> pd.DataFrame:
     Returns:
         layer, text, scale, lost, n (features that ever fire); slope and r (least squares and Pearson's, of logarithms)
         and spearman with 95 % bootstrap intervals over features; missed (of the variance of the log gradient, the share
-        not in the product 4 E[f^2] E[|e|^2], slope 1).
+        not in the product 4 E[f^2] E[e.e], slope 1).
     """
     rows = []
     for (layer, text, scale), of in scores.groupby(["layer", "text", "scale"], sort=False):

@@ -44,9 +44,10 @@ class CRISP(TrainedMethod):
     """Minimises (1-b) U + b R + b g C, where U is the mean activation of the chosen features on forget text.
 
     R holds the residual at the SAE's layer to the frozen model's on retain text, C the state before the unembedding.
-    In U what a feature reads is raised by |boost times the mean of all features' pre-activations at the token| where
-    it fires in the frozen model, so that the gradient does not die as soon as the feature does. Paper: several SAEs at
-    once and sentences of the forget domain written by hand for C; here the profile's one SAE, and retain text.
+    In U what a feature reads is raised by the size of boost times the mean of all features' pre-activations at the
+    token where it fires in the frozen model, so that the gradient does not die as soon as the feature does. Paper:
+    several SAEs at once and sentences of the forget domain written by hand for C; here the profile's one SAE, and
+    retain text.
 
     Attributes:
         n_features: how many features are put to sleep, by the rule 'crisp' of `methods.selection`.

@@ -38,7 +38,7 @@ class SCRUB(TrainedMethod):
     forget_weight: Positive
     temperature: Positive
 
-    name, look = "SCRUB", Look("#8C564B", "X")
+    name, look = "SCRUB", Look("#8C564B", "8")
     source = "Kurmanji et al. 2023; Muhamed et al. 2025, Tables 1 and 5"
     table = "scrub"
 

@@ -42,8 +42,9 @@ def cost_table() -> pd.DataFrame:
     shares, columns = measured_shares(pd.read_csv(RESULTS / "full_width.csv")), {}
     for dtype, rate in ASSUMED.items():
         found = projections("gemma-2-2b-it", "cuda", shares, rate * 1e12, {"model.dtype": dtype})
+        found = {notebook: cost for notebook, cost in found.items() if cost is not None}
         columns["notebook"] = list(found)
-        columns[f"{dtype}, {rate}e12 operations/s"] = [_cost(*found[number]) for number in found]
+        columns[f"{dtype}, {rate}e12 operations/s"] = [_cost(*cost) for cost in found.values()]
     return pd.DataFrame(columns)
 
 

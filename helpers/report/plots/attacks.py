@@ -84,11 +84,11 @@ def residual_drift(table: pd.DataFrame) -> Figure:
         ax.axvline(table["sae_layer"].iloc[0], color=GREY, ls=":", lw=1)
         ax.axhline(1, color=GREY, lw=0.8)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set(xlabel="after layer (dotted: the SAE's)", title=label)
+        ax.set(xlabel="after layer (dotted: the SAE's)", ylabel=measure, title=label)
     for arm, rows in table[table["measure"] == "loss"].groupby("arm", sort=False):
         colour, line, _ = _arm(arm)
         axes[2].plot(rows["x"], rows["value"], color=colour, ls=line, label=_trained(arm))
-    axes[2].set(xlabel="step", title="training loss\n(nats per token)")
+    axes[2].set(xlabel="step", ylabel="nats per token", title="training loss")
     legend(figure, axes, columns=3, extra=[sample(text, linestyle=line, color=BLACK)
                                            for text, line in TEXT_LINES.items()])  # fmt: skip
     return figure
@@ -123,6 +123,7 @@ def other_half(table: pd.DataFrame) -> Figure:
         _accuracies(ax, of["accuracy"])
         last = int(of["epoch"].max()) if len(of) else 0
         ax.set_xticks(sorted({0, last}), ["before", f"after {last} epochs"][: 1 + bool(last)])
+        ax.set_xlabel("fine-tuning on text about half of the things")
         ax.set(title=f"{words}\n(n = {of['n'].max() if len(of) else 0:g})", xlim=(-0.2 * last - 0.1, 1.2 * last + 0.1))
     axes[0].set_ylabel("forget accuracy (95 % interval)\n(lower is better)")
     legend(figure, axes, columns=5)

@@ -17,6 +17,7 @@ from helpers.report.plots.style import (
     legend,
     looks_of,
     panels,
+    plain_numbers,
     sample,
     say_if_empty,
     wrapped,
@@ -30,7 +31,7 @@ MEASURED = {
     "side_accuracy": f"side-effect accuracy\n({BETTER['side']})",
     "forget_mass": "probability of any letter\non forget questions\n(near 0: silenced)",
     "agreement": "agrees with retrained\non forget questions\n(higher is better)",
-    "loss_added": "loss added on neutral text\n(nats; filled packed, open framed)",
+    "loss_added": "loss added on neutral text\n(nats; filled packed,\nopen framed)",
 }
 
 
@@ -42,18 +43,19 @@ def side_by_side(table: pd.DataFrame) -> Figure:
     figure, axes = panels(len(MEASURED), columns=3, height=1.3 + 0.4 * len(table), sharey=True)
     for ax, (column, words) in zip(axes, MEASURED.items(), strict=True):
         _dots(ax, table, column)
-        say_if_empty(ax, table[column], "no reference")
+        say_if_empty(ax, table[column], "no reference" if column == "agreement" else "no value")
         ax.set_xlabel(words)
         if column != "loss_added":
             ax.set_xlim(-0.03, 1.04)
         if column.endswith("_accuracy"):
             chance(ax, "vertical")
     axes[-1].set_xscale("symlog", linthresh=0.01)
+    plain_numbers(axes[-1].xaxis)
     _dots(axes[-1], table, "loss_framed", filled=False)
     floor(axes[2])
     for ax in axes[::3]:
         ax.set_yticks(range(len(names)), names, fontsize=8)
-        ax.set(ylim=(len(names) - 0.5, -0.5))
+        ax.set(ylabel="method, setting", ylim=(len(names) - 0.5, -0.5))
     n = table[["forget_n", "side_n"]].max()
     words = f"n = {n['forget_n']:.0f} forget, {n['side_n']:.0f} side; bars: 95 % intervals"
     legend(figure, axes, columns=3, extra=[sample(words)])

@@ -37,10 +37,6 @@ RED, PURPLE, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
 # methods that stand in the papers' tables only
 PUBLISHED_LOOKS: dict[str, Look] = {
     "target": (GREY, "*"),
-    "GA": (GREEN, "h"),
-    "NPO": (PURPLE, "<"),
-    "SSD": (RED, ">"),
-    "SCRUB": (SKY, "p"),
 }
 # for methods that nobody gave a look: Tol's muted colours beside the palette; neighbours differ in colour and in shape
 _SPARE_COLOURS, _SPARE_MARKERS = ("#882255", "#44AA99", "#999933", "#332288", "#AA4499"), ("d", "h", "<", "p", ">", "8")
