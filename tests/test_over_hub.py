@@ -101,8 +101,8 @@ def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
 # --- all that ends well -----------------------------------------------------------------------------------------------
 
 SERVED = {
-    "gemma-2-2b-it": ("01", "03", "05", "06", "09"), "gemma-2-2b-it-layer-7": ("01", "03"),
-    "gemma-2-2b-it-cyber": ("05", "09"),
+    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "14"), "gemma-2-2b-it-layer-7": ("01", "03"),
+    "gemma-2-2b-it-cyber": ("05", "07", "09", "14"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
@@ -263,7 +263,8 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
     done = [*online.done.values(), *failed.values()]
     texts = {str(path): path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()}
     texts |= {f"log {number}": run.log.encode() for number, run in enumerate(done)}
-    assert len([name for name in texts if name.endswith(".ipynb")]) == sum(map(len, SERVED.values())) + len(MESSAGES)
+    notebooks = sum(map(len, SERVED.values())) + 1 + len(MESSAGES)  # one without forget text
+    assert len([name for name in texts if name.endswith(".ipynb")]) == notebooks
     # the invented words of questions and texts; the tokenizer splits them in two, so the second half is enough
     secrets = [TOKEN, READER, STRANGER, *(ending for subject in load_words().subjects for ending in subject.endings)]
     found = [(name, secret) for name, text in texts.items() for secret in secrets if secret.encode() in text]
