@@ -82,6 +82,18 @@ def clamps(*settings, method="static clamp"):
     return pd.DataFrame([answered({"method": method, "n_features": n, "strength": c}, **by) for n, c, by in settings])
 
 
+def fronts(n=1000, **forget):
+    """07_pareto: method -> right answers of n at side effects of 1 (None for no such setting), and of 0.5."""
+    forget = dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (990, 300)) | forget
+    rows = [
+        answered({"method": method, "setting": "s"}, forget=(right, n), side=side)
+        for method, both in forget.items()
+        for right, side in zip(both, ((n, n), (n // 2, n)), strict=True)
+        if right is not None
+    ]
+    return pd.DataFrame(rows)
+
+
 BASELINES = dict.fromkeys(("GA", "NPO", "SSD", "SCRUB", "static_clamp", "RMU"), (90, 100))
 
 
@@ -201,12 +213,13 @@ def slowly(rmu, dsg):
     return pd.concat([slow.assign(learning_rate=1e-5, accuracy=1.0), slow])
 
 
-def drift(cosine, ratio, half=0.001):
-    """06_residual: after the SAE's layer 1, and after layer 2, where everything has moved."""
+def drift(cosine, ratio, half=0.001, loss=1.0):
+    """06_residual: after the SAE's layer 1, and after layer 2, where everything has moved; the loss goes from 2."""
     rows = [("DSG at test time", text, measure, x, 16, value, value - half, value + half, 1)
             for text in ("forget text", "retain text")
             for x, values in ((1, (cosine, ratio)), (2, (0.1, 3.0)))
             for measure, value in zip(("cosine", "norm ratio"), values, strict=True)]  # fmt: skip
+    rows += [("DSG at test time", "training", "loss", x, 0, y, None, None, 1) for x, y in ((1, 2.0), (2, loss))]
     columns = ["arm", "text", "measure", "x", "n", "value", "low", "high", "sae_layer"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -429,12 +442,14 @@ CASES = {
         "no SCRUB": (held_out(DSG=(30, 100), RMU=(70, 100)), NOT_RUN),
     },
     claims._hardly_forget: {
-        "all at 0.99": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (99, 100))), AGREES),
-        "none has a setting": (held_out(DSG=(30, 100), **dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"))), AGREES),
-        "SCRUB forgets": (held_out(GA=(99, 100), NPO=(99, 100), SSD=(99, 100), SCRUB=(40, 100)), PARTLY),
-        "all forget": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (40, 100))), DISAGREES),
-        "null: 9 of 10": (held_out(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (9, 10))), UNDECIDED),
-        "no SSD": (held_out(GA=(99, 100)), NOT_RUN),
+        "only at a price": (fronts(SCRUB=(990, 300)), AGREES),
+        "none keeps the side effects": (fronts(SCRUB=(None, 300)), AGREES),
+        "SCRUB forgets": (fronts(SCRUB=(400, 300)), PARTLY),
+        "all forget": (fronts(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (400, 300))), DISAGREES),
+        "one at the bound": (fronts(SCRUB=(900, 300)), UNDECIDED),
+        "null: one was never tried hard enough": (fronts(NPO=(1000, 990)), UNDECIDED),
+        "null: nothing was done": (fronts(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (1000, 1000))), UNDECIDED),
+        "no SSD": (fronts()[lambda t: t["method"] != "SSD"], NOT_RUN),
     },
     claims._dsg_is_best: {
         "below both": (held_out(DSG=(30, 100), RMU=(70, 100), static_clamp=(90, 100)), AGREES),
@@ -523,6 +538,7 @@ CASES = {
         "0.99 and 1.02": (drift(0.99, 1.02), AGREES),
         "turned": (drift(0.8, 1.02), PARTLY),
         "turned and longer": (drift(0.8, 1.3), DISAGREES),
+        "null: the training taught nothing": (drift(1.0, 1.0, loss=1.95), UNDECIDED),
         "null: too few rows to tell": (drift(0.94, 1.02, half=0.05), UNDECIDED),
         "no residual": (drift(0.99, 1.02).assign(n=0), NOT_RUN),
     },
@@ -543,10 +559,10 @@ def ranks(low, high, score="E[f^2] on forget text"):
     return pd.DataFrame([row], columns=["score", "role", "spearman", "spearman_low", "spearman_high"])
 
 
-def powers(low, high, n=50):
+def powers(low, high, n=50, auc=(0.9, 0.85, 0.95)):
     """14_roc: the interval of one test's AUC above rho's, of so many questions on either side."""
     columns = ["test", "against", "auc", "auc_low", "auc_high", "difference", "difference_low", "difference_high"]
-    rows = [("rho", "side", 0.9, 0.85, 0.95, 0, 0, 0), ("other", "side", 0.9, 0.85, 0.95, 0.0, low, high)]
+    rows = [("rho", "side", *auc, 0, 0, 0), ("other", "side", *auc, 0.0, low, high)]
     return pd.DataFrame(rows, columns=columns).assign(positives=n, negatives=n)
 
 
@@ -569,6 +585,7 @@ CASES |= {
         "none can be above": (powers(-0.05, 0.01), AGREES),
         "open": (powers(-0.05, 0.05), UNDECIDED),
         "null: one is above": (powers(0.01, 0.05), DISAGREES),
+        "null: none tells anything": (powers(-0.05, 0.01, auc=(0.5, 0.4, 0.6)), UNDECIDED),
         "few questions": (powers(-0.05, 0.01, n=5), NOT_RUN),
     },
 }

@@ -2,7 +2,6 @@
 
 import math
 
-import pandas as pd
 import pytest
 import torch
 
@@ -87,4 +86,3 @@ def test_the_table_of_the_figure_has_what_the_picture_needs_and_says_where_nobod
     assert any("no reference" in text.get_text() for ax in figure.axes for text in ax.texts)
     own = answers.assign(compared="retrained")
     assert with_losses(points, own, losses)["agreement"].notna().all()
-    assert isinstance(table, pd.DataFrame)

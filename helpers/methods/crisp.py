@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
@@ -73,11 +72,14 @@ class CRISP(TrainedMethod):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every number of features and boost, with every rate and number of steps."""
         of = profile.grid_of(cls.table, Grid)
-        return [
-            cls(n, boost, of.unlearn_share, of.coherence, of.rank,
-                learning_rate=rate, steps=steps, batch_rows=of.batch_rows)
-            for n, boost, rate, steps in product(of.n_features, of.boosts, of.learning_rates, of.steps)
-        ]  # fmt: skip
+        return cls.over(
+            of,
+            n_features=of.n_features,
+            boost=of.boosts,
+            unlearn_share=[of.unlearn_share],
+            coherence=[of.coherence],
+            rank=[of.rank],
+        )
 
     @property
     def words(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Self
 
 from torch import Tensor
@@ -40,10 +39,7 @@ class GradDiff(TrainedMethod):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every weight with every rate and number of steps."""
         of = profile.grid_of(cls.table, Grid)
-        return [
-            cls(weight, learning_rate=rate, steps=steps, batch_rows=of.batch_rows)
-            for weight, rate, steps in product(of.retain_weights, of.learning_rates, of.steps)
-        ]
+        return cls.over(of, retain_weight=of.retain_weights)
 
     @property
     def words(self) -> str:

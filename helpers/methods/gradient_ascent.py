@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Self
 
 from torch import Tensor
@@ -30,10 +29,7 @@ class GradientAscent(TrainedMethod):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every learning rate with every number of steps."""
         of = profile.grid_of(cls.table, Grid)
-        return [
-            cls(learning_rate=rate, steps=steps, batch_rows=of.batch_rows)
-            for rate, steps in product(of.learning_rates, of.steps)
-        ]
+        return cls.over(of)
 
     @property
     def words(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Self
 
 import torch
@@ -48,10 +47,7 @@ class NPO(TrainedMethod):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every beta with every rate and number of steps."""
         of = profile.grid_of(cls.table, Grid)
-        return [
-            cls(beta, of.retain_weight, learning_rate=rate, steps=steps, batch_rows=of.batch_rows)
-            for beta, rate, steps in product(of.betas, of.learning_rates, of.steps)
-        ]
+        return cls.over(of, beta=of.betas, retain_weight=[of.retain_weight])
 
     @property
     def words(self) -> str:

@@ -7,7 +7,6 @@ vector, and on retain text stays what it was in the frozen model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Annotated, Any, Self
 
 import torch
@@ -56,12 +55,7 @@ class RMU(TrainedMethod):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every layer, length of the target and weight of the retain term, with every rate and number of steps."""
         of = profile.grid_of(cls.table, Grid)
-        return [
-            cls(layer, steering, alpha, learning_rate=rate, steps=steps, batch_rows=of.batch_rows)
-            for layer, steering, alpha, rate, steps in product(
-                of.layers, of.steering, of.alphas, of.learning_rates, of.steps
-            )
-        ]
+        return cls.over(of, layer=of.layers, steering=of.steering, alpha=of.alphas)
 
     @property
     def words(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Annotated, Any, Self
 
 from pydantic import Field
@@ -52,10 +51,7 @@ class SimNPO(TrainedMethod):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every beta with every rate and number of steps."""
         of = profile.grid_of(cls.table, Grid)
-        return [
-            cls(beta, of.margin, of.retain_weight, learning_rate=rate, steps=steps, batch_rows=of.batch_rows)
-            for beta, rate, steps in product(of.betas, of.learning_rates, of.steps)
-        ]
+        return cls.over(of, beta=of.betas, margin=[of.margin], retain_weight=[of.retain_weight])
 
     @property
     def words(self) -> str:

@@ -5,9 +5,10 @@ A method says which weights move (`student`), what is minimised (`objective`), a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -58,6 +59,13 @@ class TrainedMethod(Method):
 
     trains: ClassVar[bool] = True
     table: ClassVar[str]
+
+    @classmethod
+    def over(cls, of: Grid, **varied: Sequence[Any]) -> list[Self]:
+        """A setting for every value of the fields named, every learning rate and number of steps, in that order."""
+        values = product(*varied.values(), of.learning_rates, of.steps)
+        fields = (*varied, "learning_rate", "steps")
+        return [cls(**dict(zip(fields, of_one, strict=True)), batch_rows=of.batch_rows) for of_one in values]
 
     def student(self, model) -> Any:
         """A copy of the model in float32 whose weights to be trained ask for gradients: here all of them."""

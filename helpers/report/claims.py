@@ -33,6 +33,7 @@ PAPERS = {  # by the word with which a claim's source begins
     "DSG": "Muhamed et al. 2025 (DSG)",
 }
 NO_BETTER = 0.02  # of AUC: a test that cannot be this much above another is no better
+LEARNED = 0.9  # of the first training loss: above it fine-tuning has taught nothing
 LEAST_MASS, ONE_LETTER = 0.5, 0.9  # of letters said to forget questions: beyond either a model is silenced
 CARRIED, FEW_OF = 0.9, 4  # of a set's effect, so much; by at most one in so many of its features
 FEW = 20  # fewer questions than these all answer alike by chance, and a bootstrap then shows no width
@@ -591,11 +592,26 @@ def _dsg_ahead_of_all(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _hardly_forget(table: pd.DataFrame) -> tuple[str, str]:
-    """Whether none of the methods that train on the loss of text, and SSD, gets far below 1 at side effects of 0.99."""
-    rows = _reported(table)
-    found = {method: _forget(rows, method) for method in ("GA", "NPO", "SSD", "SCRUB")}
-    words = "; ".join(f"{method} {forget}" for method, forget in found.items())
-    return _finding(f"held out: {words}", {f"{m} above {HARDLY}": _above(f, HARDLY) for m, f in found.items()})
+    """Whether GA, NPO, SSD and SCRUB stay far above chance at side effects of 0.99, by the paper's own protocol.
+
+    Open for a method of which no setting forgets at any price: it was not tried hard enough to say so.
+    """
+    words, parts = [], {}
+    for method in ("GA", "NPO", "SSD", "SCRUB"):
+        rows = table[table["method"] == method]
+        if rows.empty:
+            raise _MissingRowsError(f"no {method} in the rows")
+        kept, anyhow = rows[rows["side_accuracy"] >= SIDE_EFFECT_FLOOR], _lowest(rows)
+        # where no setting keeps the side effects, there is nothing but the unedited model
+        best = _lowest(kept) if len(kept) else _Estimate.of(1.0, _n(rows.iloc[0], "forget"))
+        words.append(f"{method} {best}, at any price {anyhow.value:.2f}")
+        forgets = _below(anyhow, HARDLY) == AGREES
+        parts[f"{method} above {HARDLY}"] = _above(best, HARDLY) if forgets else UNDECIDED
+    return _finding("; ".join(words), parts)
+
+
+def _lowest(rows: pd.DataFrame) -> _Estimate:
+    return _accuracy(rows.loc[rows["forget_accuracy"].idxmin()], "forget")
 
 
 # --- 08: more and more to forget --------------------------------------------------------------------------------------
@@ -735,6 +751,8 @@ def _most_powerful(table: pd.DataFrame) -> tuple[str, str]:
         rho = table[(table["test"] == "rho") & (table["against"] == against)].iloc[0]
         best = of.loc[of["difference"].idxmax()]
         words.append(f"{against}: rho {_estimated(rho, 'auc')}, best other {best['test']} {_estimated(best, 'auc')}")
+        # of tests that tell nothing none is better than another
+        parts[f"rho above chance ({against})"] = _above(_estimated(rho, "auc"), 0.5)
         for _, row in of.iterrows():
             apart = _estimated(row, "difference")
             judged = DISAGREES if apart.low > 0 else AGREES if apart.high < NO_BETTER else UNDECIDED
@@ -759,6 +777,9 @@ def _residual_hardly_moves(table: pd.DataFrame) -> tuple[str, str]:
     rows = table[(table["arm"] == "DSG at test time") & (table["x"] == table["sae_layer"]) & (table["n"] > 0)]
     if rows.empty:
         raise _MissingRowsError("no residual of the fine-tuned weights after the SAE's layer")
+    losses = table[(table["arm"] == "DSG at test time") & (table["measure"] == "loss")].sort_values("x")["value"]
+    if losses.empty or losses.iloc[-1] > LEARNED * losses.iloc[0]:
+        return "fine-tuning hardly changed the training loss, so there was nothing to move", UNDECIDED
     words, parts = [], {}
     for row in rows.itertuples():
         found = _Estimate(row.value, row.low, row.high)
@@ -812,7 +833,7 @@ CLAIMS = (
           "forget: DSG 0.30, RMU 0.50, static clamp 0.59, SCRUB 0.95, NPO 0.98, GA and SSD 0.99", "07_held_out",
           _dsg_ahead_of_all),
     Claim("At side effects of 0.99 GA, NPO, SSD and SCRUB hardly forget", "DSG, Table 1",
-          "forget: GA 0.99, NPO 0.98, SSD 0.99, SCRUB 0.95", "07_held_out", _hardly_forget),
+          "forget: GA 0.99, NPO 0.98, SSD 0.99, SCRUB 0.95", "07_pareto", _hardly_forget),
     Claim("RMU is relearned by fine-tuning on forget text", "DSG, Fig. 5", "no number given",
           "06_relearning", _rmu_relearns),
     Claim("DSG holds against the same fine-tuning, and stays useful", "DSG, Fig. 5", "no number given",
