@@ -138,15 +138,15 @@ def moved(lab: Lab, found: Relearned) -> pd.DataFrame:
     return both[columns].assign(sae_layer=lab.profile.sae.layer)
 
 
-def along_the_way(curves: pd.DataFrame) -> pd.DataFrame:
-    """Forget accuracy before the attack, after one epoch and after all: arm, when ('0', '1', 'last'), mean accuracy.
+def along_the_way(curves: pd.DataFrame, role: str = "forget") -> pd.DataFrame:
+    """Accuracy of a role before the attack, after one epoch and after all: arm, when ('0', '1', 'last'), mean accuracy.
 
     The mean is over seeds.
     """
-    forget = curves[curves["role"] == "forget"]
+    asked = curves[curves["role"] == role]
     found = [
-        forget[forget["epoch"] == epoch].groupby("arm", sort=False)["accuracy"].mean().reset_index().assign(when=when)
-        for when, epoch in (("0", 0), ("1", 1), ("last", forget["epoch"].max()))
+        asked[asked["epoch"] == epoch].groupby("arm", sort=False)["accuracy"].mean().reset_index().assign(when=when)
+        for when, epoch in (("0", 0), ("1", 1), ("last", asked["epoch"].max()))
     ]
     return pd.concat(found, ignore_index=True)[["arm", "when", "accuracy"]]
 

@@ -1,4 +1,4 @@
-"""The three papers' rules for choosing features, applied to the same statistics."""
+"""The papers' rules for choosing features, the three that are remade and CRISP's, on the same statistics."""
 
 import numpy as np
 import pandas as pd
