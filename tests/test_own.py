@@ -10,7 +10,8 @@ from helpers.engine.interventions import Scale
 from helpers.lab.choosing import held_out, points
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Piece
-from helpers.methods import looks
+from helpers.methods import Method, looks
+from helpers.methods.dsg import DSG
 from helpers.methods.own import load_own
 from helpers.records.provenance import ROOT
 from helpers.report import plots
@@ -99,6 +100,15 @@ def test_a_file_that_is_no_method_is_refused(tmp_path: Path, name: str, text: st
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         load_own([str(tmp_path / name)])
+
+
+def test_a_namesake_that_was_refused_does_not_take_the_look(tmp_path: Path) -> None:
+    (tmp_path / "refused_method.py").write_text(LINES.replace('"inverted"', '"DSG"'))
+    with pytest.raises(ValueError, match="the name 'DSG' is taken") as kept:
+        load_own([str(tmp_path / "refused_method.py")])
+    assert kept.value.__traceback__  # which holds the class, so that it is among the methods that Python knows of
+    assert any(heir.__module__ == "refused_method" for heir in Method.__subclasses__())
+    assert looks()["DSG"] == DSG.look
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

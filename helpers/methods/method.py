@@ -83,9 +83,12 @@ class Method(ABC):
 
 
 def looks() -> dict[str, Look]:
-    """How the settings of every method look that Python knows of, ours and one's own, by label."""
-    heirs = _heirs(Method)  # type: ignore[type-abstract]  # it is asked for its heirs, not made
-    return {label: look for method in heirs for label, look in method.looks().items()}
+    """How the settings of every method look that Python knows of, ours and one's own, by label.
+
+    A label belongs to the method that was there first: one that `own.load_own` refused as a namesake is still a class.
+    """
+    heirs = [*_heirs(Method)]  # type: ignore[type-abstract]  # it is asked for its heirs, not made
+    return {label: look for method in reversed(heirs) for label, look in method.looks().items()}
 
 
 def _heirs(method: type[Method]) -> Iterator[type[Method]]:
