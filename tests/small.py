@@ -10,7 +10,7 @@ from helpers.profiles import Profile, load_profile
 
 SMALL: dict[str, Any] = {
     "texts.forget_rows": 8, "texts.retain_rows": 16, "texts.neutral_rows": 4, "texts.framed_documents": 16,
-    "questions.limit": 3, "selection.n_features": 4, "compute.jobs": 1,
+    "questions.limit": 3, "selection.n_features": 4, "selection.attribution_candidates": 12, "compute.jobs": 1,
     "method.static_clamp.n_features": [2, 4], "method.static_clamp.strengths": [2.0, 8.0],
     "method.clamp_prime.n_features": [2, 4], "method.clamp_prime.strengths": [2.0, 8.0],
     "method.refusal_clamp.n_features": [2, 4], "method.refusal_clamp.strengths": [2.0, 8.0],

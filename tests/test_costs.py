@@ -12,6 +12,8 @@ from helpers.engine.residuals import MEGABYTE
 from helpers.engine.scoring import NOTHING_KEPT, Sweep, read_loss, row_batches
 from helpers.experiments.costs import (
     KINDS,
+    KNOWN_SHARE,
+    PROMPT_TOKENS,
     SHAPES,
     Shape,
     Work,
@@ -101,11 +103,19 @@ def test_work_adds_up_and_takes_its_time():
 def test_notebooks_cost_what_they_are_made_of():
     profile = load_profile("gemma-2-2b-it")
     found = {number: notebook_work(profile, GEMMA, 2142, number) for number in ("01", "03", "05", "06")}
-    assert found["01"].trees == found["01"].answers == 0 < found["01"].statistics == found["03"].statistics
-    assert found["03"].trees == GEMMA.blocks(26, 2142 * 1050, 1050)
-    assert found["03"].training == found["05"].training < found["06"].training
+    assert found["01"].statistics == found["03"].statistics > 0
+    assert found["01"].trees == found["03"].trees == GEMMA.blocks(26, 2142 * 1050, 1050)
+    # attribution is one pass forward and back over half of the known questions, in 01 and in 03
+    attribution = found["01"].training
+    assert found["03"].training - attribution == found["05"].training < found["06"].training
     twice = notebook_work(load_profile("gemma-2-2b-it", {"method.rmu.steps": [600]}), GEMMA, 2142, "03")
-    assert twice.training == 2 * found["03"].training
+    assert twice.training - attribution == 2 * found["05"].training
+    half = 2142 * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    assert attribution == pytest.approx(GEMMA.blocks(4 + 3 * 22, half, PROMPT_TOKENS))
+    fewer = {"selection.attribution_candidates": 100}
+    saved = found["01"].answers - notebook_work(load_profile("gemma-2-2b-it", fewer), GEMMA, 2142, "01").answers
+    asked = 2142 * KNOWN_SHARE / 2
+    assert saved == pytest.approx(100 * (GEMMA.blocks(22, half, PROMPT_TOKENS) + GEMMA.head(asked)))
     with pytest.raises(ValueError, match="'04' has not been counted"):
         notebook_work(profile, GEMMA, 2142, "04")
 

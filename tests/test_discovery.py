@@ -7,15 +7,20 @@ import torch
 
 from helpers.engine.features import token_activations
 from helpers.engine.forward import residual_after
+from helpers.engine.interventions import Clamp
+from helpers.engine.scoring import answer_probabilities
 from helpers.experiments.discovery import (
     activation_histogram,
+    attribution_table,
     firing_table,
     highlighted_question,
     histogram_sources,
     overlap_table,
-    strongest_examples,
+    strongest_passages,
     token_text,
 )
+from helpers.lab.scores import Scored, Scores
+from helpers.methods.selection import DEAR, KEPT, USELESS
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.test_features import one
 from tests.toy import LAYER, NEUTRAL, ToyLab
@@ -111,22 +116,74 @@ def test_special_tokens_are_shown_whatever_the_profile_says(lab):
     assert token_text(tokenizer, tokenizer.bos_token_id, False) == "<bos>"
 
 
-def test_strongest_examples_point_at_the_peak(lab):
-    found = torch.stack([activations(lab, row) for row in ROWS])
-    table = strongest_examples(lab.model, lab.sae, [3, 8], ROWS, 2, 3, 1000, True)
-    assert table["feature"].tolist() == [3, 3, 8, 8] and table["rank"].tolist() == [1, 2, 1, 2]
-    decode = lab.model.tokenizer.decode
-    for feature, of in table.groupby("feature"):
-        peaks = found[:, 1:, feature].amax(dim=1)  # BOS left out
-        np.testing.assert_allclose(of["activation"], peaks.sort(descending=True).values[:2], atol=1e-5)
-        for place in of.itertuples():
-            row, at = ROWS[place.row], place.position
-            assert found[place.row, at, feature].item() == pytest.approx(place.activation, abs=1e-5)
-            assert place.token == decode([row[at]])
-            assert place.before == "".join(decode([i]) for i in row[max(0, at - 3) : at])
-            assert place.after == "".join(decode([i]) for i in row[at + 1 : at + 4])
-    hidden = strongest_examples(lab.model, lab.sae, [3, 8], ROWS, 2, 3, 1000, False)
-    assert set("".join(hidden["before"] + hidden["token"] + hidden["after"]).replace("<bos>", "")) == {"#"}
+def test_a_passage_is_cut_around_the_strongest_place_of_each_text(lab):
+    others = [[2, *range(90, 101)], [2, *range(110, 130)]]
+    table = strongest_passages(lab.model, lab.sae, [8, 3], {"text": ROWS, "others": others}, 3, 1000, True)
+    blocks = [*table.groupby(["feature", "text"], sort=False)]
+    assert [name for name, _ in blocks] == [(8, "text"), (8, "others"), (3, "text"), (3, "others")]
+    for (feature, text), of in blocks:
+        rows = ROWS if text == "text" else others
+        found = [activations(lab, row)[:, feature].clone() for row in rows]
+        for row in found:
+            row[0] = 0  # BOS
+        strongest = max(row.max() for row in found)
+        assert of["activation"].max() == pytest.approx(float(strongest), abs=1e-5) and strongest > 0
+        (row,) = of["row"].unique()
+        at = of.loc[of["activation"].idxmax(), "position"]
+        first, last = max(0, at - 3), min(len(rows[row]) - 1, at + 3)
+        assert of["position"].tolist() == list(range(first, last + 1))
+        np.testing.assert_allclose(of["activation"], found[row][first : last + 1], atol=1e-5)
+        assert of["token"].tolist() == [lab.model.tokenizer.decode([i]) for i in rows[row][first : last + 1]]
+    hidden = strongest_passages(lab.model, lab.sae, [8, 3], {"text": ROWS, "others": others}, 3, 1000, False)
+    assert set(hidden["token"]) <= {"#", "<bos>"} and hidden.drop(columns="token").equals(table.drop(columns="token"))
+
+
+def test_of_a_text_in_which_a_feature_is_silent_the_beginning_is_shown(lab):
+    silent = int((activations(lab, ROWS[0]) > 0).any(dim=0).logical_not().nonzero()[0])
+    table = strongest_passages(lab.model, lab.sae, [silent], {"text": ROWS[:1]}, 2, 1000, True)
+    assert table["position"].tolist() == [0, 1, 2] and table["activation"].eq(0).all()
+
+
+class Attributed(ToyLab):
+    """A lab whose feature 3 loses no forget question, whose 8 costs too much, and whose 5 and 13 are kept."""
+
+    alone = pd.DataFrame({
+        "feature": [3, 5, 8, 13], "attribution": [4.0, 3.0, 2.0, 1.0], "forget_lost": [0, 2, 1, 1],
+        "side_lost": [np.nan, 1, 3, 0], "loss_added": [np.nan, 0.2, np.nan, 0.1],
+    })  # fmt: skip
+    attributed = np.array([13, 5])
+
+    def knowledge_on(self, half):
+        return self.knowledge.only(half)
+
+    def sweep(self, settings, half):
+        edits = [setting.apply(self) for setting in settings]
+        tables = self.knowledge_on(half).under(edits)
+        return Scores(Scored(s, s.label, e.facts(), t) for s, e, t in zip(settings, edits, tables, strict=True))
+
+
+def test_what_is_kept_is_measured_alone_on_the_other_half():
+    lab = Attributed({"selection.attribution_side_lost": 2, "selection.attribution_strength": 5.0})
+    table = attribution_table(lab)
+    assert table["fate"].tolist() == [USELESS, KEPT, DEAR, KEPT] and table["feature"].tolist() == [3, 5, 8, 13]
+    assert table["asked"].eq(len(lab.knowledge.only(0).questions["toxins"])).all()
+    assert table["forget_accuracy"].isna().tolist() == [True, False, True, False]
+    asked = lab.judged.questions
+    for row in table[table["fate"] == KEPT].itertuples():
+        clamp = Clamp(lab.sae, [row.feature], -10.0)  # a strength of 5 in units of 2
+        for role, subjects in (("forget", ["toxins"]), ("side", ["history", "aging"])):
+            questions = [q for subject in subjects for q in asked[subject]]
+            said = answer_probabilities(lab.model, questions, clamp, ORIGINAL_ORDER)[:, 0].argmax(dim=-1)
+            right = np.mean([int(letter) == q.answer for letter, q in zip(said, questions, strict=True)])
+            assert getattr(row, f"{role}_accuracy") == right and getattr(row, f"{role}_n") == len(questions)
+
+
+def test_where_nothing_is_kept_the_table_says_so():
+    lab = Attributed()
+    lab.alone, lab.attributed = lab.alone[:1], np.array([], dtype=int)
+    lab.sweep = lambda settings, half: Scores(settings)
+    table = attribution_table(lab)
+    assert table["fate"].tolist() == [USELESS] and table["forget_n"].isna().all()
 
 
 def test_a_feature_is_compared_on_questions_and_on_both_kinds_of_text(lab):

@@ -1,15 +1,18 @@
 """A profile opened for a notebook: what it loads and warns of, what it knows, sweeps that compute what is missing."""
 
 import json
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited
 from helpers.engine.features import feature_statistics
 from helpers.engine.forward import huggingface, with_weights
@@ -21,8 +24,10 @@ from helpers.lab.pieces import PieceError
 from helpers.lab.run import Run
 from helpers.lab.scores import Scores
 from helpers.loading.data import Requests
+from helpers.measures.alone import lost_alone
 from helpers.measures.knowledge import Knowledge, known_ids
 from helpers.methods import METHODS
+from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.dsg import DSG
 from helpers.methods.rmu import RMU, rmu_loss
 from helpers.methods.static_clamp import StaticClamp
@@ -214,6 +219,28 @@ def test_features_are_the_best_by_each_rule_and_no_more_than_the_rule_finds(lab)
     assert lab.ranked("importance", 3) == tuple(lab.selections(3)["importance"].tolist())
     with pytest.raises(ValueError, match="2048 features are asked for, the selection rule found"):
         lab.ranked("sparsity", 2048)
+
+
+def test_features_by_attribution_are_found_on_half_0_alone(lab):
+    questions, form = lab.knowledge_on(0).questions, lab.profile.model.prompt_format
+    found = attributions(lab.model, lab.sae, questions["toxins"], form, 999)["attribution"].nlargest(12)
+    assert sorted(lab.alone["feature"]) == sorted(found.index) and (found > 0).all()
+    np.testing.assert_allclose(lab.alone["attribution"], found, rtol=1e-4)
+    value = -lab.profile.selection.attribution_strength * lab.clamp_unit
+    by_hand = lost_alone(lab.knowledge_on(0), lab.sae, lab.alone["feature"].tolist(), value, 9)
+    pd.testing.assert_frame_equal(lab.alone.drop(columns="attribution"), by_hand)
+    kept = by_hand[by_hand["forget_lost"] > 0].sort_values("loss_added")["feature"].tolist()
+    assert lab.attributed.tolist() == kept and lab.ranked("attribution", 1) == (kept[0],)
+    with pytest.raises(ValueError, match=f"13 features are asked for, the selection rule found {len(kept)}; ask"):
+        lab.ranked("attribution", 13)
+
+
+def test_features_of_questions_are_never_called_published(lab):
+    view = copy(lab)
+    view.forget_rows = lab.forget_rows[:0]
+    found = [view.labelled(kind(1, 1.0)) for kind in (StaticClamp, AttributionClamp)]
+    assert found == ["static clamp, published features", "attribution clamp"]
+    assert lab.labelled(StaticClamp(1, 1.0)) == "static clamp"
 
 
 def test_a_clamp_unit_is_what_the_profile_says(lab):

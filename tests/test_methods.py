@@ -11,7 +11,7 @@ import torch
 from helpers.engine.edited import Edited
 from helpers.engine.forward import residual_after
 from helpers.engine.interventions import Add
-from helpers.methods import DSG, METHODS, RMU, ClampPrime, RefusalClamp, StaticClamp, Unconditional
+from helpers.methods import DSG, METHODS, RMU, AttributionClamp, ClampPrime, RefusalClamp, StaticClamp, Unconditional
 from helpers.methods.clamp_prime import rate_weights
 from helpers.methods.dsg import DSGAblation, gate_threshold
 from helpers.methods.look import Look
@@ -34,7 +34,7 @@ from tests.test_features import one
 from tests.toy import D_MODEL, D_SAE, LAYER, ToyLab, toy_sae
 
 TINY = load_profile("tiny")
-CLAMPS = (StaticClamp, ClampPrime, RefusalClamp, Unconditional, DSG)
+CLAMPS = (StaticClamp, AttributionClamp, ClampPrime, RefusalClamp, Unconditional, DSG)
 # What a clamp is if its method does not say otherwise; `put` checks all that it could be.
 PLAIN = {"layer": LAYER, "where": "own", "gate": None, "decoders": None, "triggers": None, "fires_above": 0.0,
          "bos": False, "keep_error": True}  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_next_decoder_changes_nothing_but_the_decoders(lab):
 def test_every_method_stands_under_its_name_with_a_source_and_a_rule():
     khoriatys = dict.fromkeys(("clamp_prime", "refusal_clamp", "unconditional"), HIGHEST_ALIGNMENT)
     of_weights = ["rmu", "gradient_ascent", "grad_diff", "npo", "simnpo", "ssd", "scrub", "crisp"]
-    lowest = dict.fromkeys(("static_clamp", "dsg", *of_weights), LOWEST_FORGET)
+    lowest = dict.fromkeys(("static_clamp", "attribution_clamp", "dsg", *of_weights), LOWEST_FORGET)
     assert {n: m.chosen_by for n, m in METHODS.items()} == khoriatys | lowest | {"retrained": ONLY_SETTING}
     assert [name for name, method in METHODS.items() if method.trains] == of_weights
     assert all(method.source for method in METHODS.values())
@@ -87,10 +87,11 @@ def test_every_label_of_every_grid_has_a_look_of_its_own():
     drawn = looks()
     labels = {setting.label for method in METHODS.values() for setting in method.grid(TINY)}
     assert labels == {
-        "static clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp", "unconditional add", "DSG", "RMU",
-        "retrained", "GA", "GradDiff", "NPO", "SimNPO", "SSD", "SCRUB", "CRISP",
+        "static clamp", "attribution clamp", "Clamp Prime", "Clamp Prime, proportional", "Refusal Clamp",
+        "unconditional add", "DSG", "RMU", "retrained", "GA", "GradDiff", "NPO", "SimNPO", "SSD", "SCRUB", "CRISP",
     }  # fmt: skip
-    assert len({drawn[label] for label in labels}) == len(labels)
+    assert len({drawn[label].marker for label in labels}) == len(labels)
+    assert len({drawn[label].colour for label in labels}) == len(labels)
     assert drawn["Clamp Prime, proportional"] == Look("#009E73", "P") and drawn["DSG"] == DSG.look
 
 
@@ -123,6 +124,7 @@ def test_a_method_of_ones_own_needs_a_grid_and_an_application_and_nothing_else()
     ("method", "sizes", "strengths", "rest"),
     [
         (StaticClamp, (10, 20, 50), (0.0, 1.0, 2.0, 5.0, 10.0, 20.0), {}),
+        (AttributionClamp, (2, 4, 6), (2.0, 5.0, 10.0, 20.0), {}),
         (RefusalClamp, (5, 10, 20, 40), (5.0, 10.0, 20.0, 40.0), {"fires_above": 0.05}),
         (Unconditional, (5, 10, 20, 40), (1.0, 2.0), {}),
         (DSG, (10, 20, 30, 50), (1.0, 2.0, 5.0, 10.0, 20.0), {}),
@@ -223,6 +225,7 @@ def test_what_other_methods_let_be_set_by_hand(lab):
         (StaticClamp(2, 0.0, value=-7.0), [3, 5], -7.0),
         (StaticClamp(2, 3.0, features=(9, 4)), [9, 4], -6.0),
         (StaticClamp(2, 0.0, features=(9, 4), value=(-1.0, 2.0)), [9, 4], [-1.0, 2.0]),
+        (AttributionClamp(2, 3.0), [5, 13], -6.0),
         (ClampPrime(2, 0.0, value=-7.0), [13, 3], -7.0),
         (ClampPrime(2, 0.0, value=-7.0, proportional=True), [13, 3], -7.0),
         (Unconditional(2, 0.0, value=5.0), [13, 3], {"add": 5.0}),
@@ -249,6 +252,12 @@ def test_bos_and_firing_are_as_set(lab, method):
 def test_the_static_clamp_sets_each_feature_where_it_fires_itself(lab):
     assert put(StaticClamp(3, 5.0), lab) == PLAIN | {"features": [3, 5, 8], "value": -10.0}
     assert put(StaticClamp(1, 0.0), lab) == PLAIN | {"features": [3], "value": 0.0}
+
+
+def test_features_by_attribution_are_set_as_the_static_clamp_sets_its_own(lab):
+    setting = AttributionClamp(3, 5.0)
+    assert put(setting, lab) == put(StaticClamp(3, 5.0, features=(5, 13, 3)), lab)
+    assert not AttributionClamp.from_text and all(m.from_text for m in METHODS.values() if m is not AttributionClamp)
 
 
 @pytest.mark.parametrize("method", CLAMPS)

@@ -134,7 +134,7 @@ def test_every_axis_with_numbers_has_words(name: str) -> None:
     figure = drawn(name)
     seen = {text for text in words(figure)}
     panels = [ax for ax in figure.axes if ax.axison]
-    assert panels or name == "01_highlighted_question"
+    assert panels or name in ("01_highlighted_question", "01_passages")
     for ax in panels:
         for axis in (ax.xaxis, ax.yaxis):
             if seen & set(axis.get_ticklabels()):  # a panel may share its neighbour's axis
@@ -398,11 +398,52 @@ def test_relearning_shows_the_mean_over_seeds() -> None:
 def test_a_long_question_is_broken_into_lines_that_fit() -> None:
     rows = pd.DataFrame({"token": [" word"] * 60 + ["\n", "end"], "activation": [0.0] * 61 + [2.0]})
     figure = rendered(plots.highlighted_question(rows))
-    *tokens, note = figure.axes[0].texts
+    note, *tokens = figure.axes[0].texts
     # 131 characters in a line: 26 words of five
-    assert [t.get_position()[1] for t in tokens] == [0] * 26 + [1] * 26 + [2] * 9 + [3]
+    assert [t.get_position()[1] for t in tokens] == [1] * 26 + [2] * 26 + [3] * 9 + [4]
     assert cut_off(figure) == []
     assert note.get_text() == "shade: activation, up to 2"
+
+
+def test_passages_of_a_feature_share_a_scale_of_shades_and_stand_under_their_words() -> None:
+    tokens = [("forget text", ["a", "b\n", "c"], [0.0, 4.0, 2.0]), ("retain text", ["d", "e"], [1.0, 0.0])]
+    seven = pd.concat(pd.DataFrame({"text": x, "token": t, "activation": a}) for x, t, a in tokens).assign(feature=7)
+    silent = seven["activation"].where(seven["text"] == "forget text", 0.0)
+    rows = pd.concat([seven, seven.assign(feature=8, activation=silent)], ignore_index=True)
+    figure = rendered(plots.strongest_passages(rows))
+    shown = [text.get_text() for text in figure.axes[0].texts]
+    assert shown[:7] == [
+        "feature 7 on forget text: up to 4",
+        "a",
+        "b\u21b5",
+        "c",
+        "feature 7 on retain text: up to 1",
+        "d",
+        "e",
+    ]
+    assert shown[11] == "feature 8 on retain text: silent in all of it"
+    assert [box.get_alpha() for box in figure.axes[0].patches][:5] == [0, 0.75, 0.375, 0.1875, 0]
+    heights = [text.get_position()[1] for text in figure.axes[0].texts]
+    assert heights[:5] == [0, 1, 1, 1, 2.6]  # a line of text is not broken where it has a new line
+    assert cut_off(figure) == []
+
+
+def test_candidates_are_told_apart_by_what_became_of_them() -> None:
+    draw, rows = table_of("01_attribution")
+    figure = draw(rows)
+    counts = rows["fate"].value_counts()
+    expected = {f"{fate} ({n})": n for fate, n in counts.items()}
+    for panel, column in enumerate(("attribution", "side_lost")):
+        found = dots(figure, panel)
+        assert {label: len(points) for label, points in found.items()} == expected
+        kept = rows[rows["fate"] == "kept"]
+        assert found[f"kept ({len(kept)})"] == kept[[column, "forget_lost"]].to_numpy().tolist()
+    cheapest_first = kept.sort_values("loss_added")["feature"]
+    assert [t.get_text() for t in figure.axes[2].get_yticklabels()] == [f"feature {i}" for i in cheapest_first]
+    rendered(draw(rows[rows["fate"] != "kept"]))
+    assert [t.get_text() for t in plots.attribution(rows[rows["fate"] != "kept"]).axes[2].texts] == [
+        "no feature is kept"
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(Path(plots.__file__).parent.glob("*.py")), ids=lambda path: path.stem)

@@ -101,6 +101,7 @@ class ToyLab:
         "importance_released": (5, 8, 3, 13),
         "crisp": (3, 13, 5, 8),
     }
+    attributed = np.array([5, 13, 3, 8])
     clamp_unit = 2.0
     ranked, once, latest, trained, edited = Lab.ranked, Lab.once, Lab.latest, Lab.trained, Lab.edited
     fingerprint = staticmethod(fingerprint)

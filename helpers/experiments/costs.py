@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from helpers.loading.sources import question_source
+from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
 from helpers.methods.rmu import RMU
@@ -25,6 +26,8 @@ TREE_TOKENS = 1050
 # gemma-2-2b-it knows 533 of 1,273 WMDP-bio questions and 383 of 725 of the MMLU subjects under all 24 orders.
 KNOWN_SHARE = 916 / 1998
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+# Of the features that Farrell et al. clamped alone, 104, so many passed the filters and went on to the loss.
+KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
 # Models held at once beside the loaded one. 03 and 05: the one that RMU trains. 06: RMU's, the one attacked, its
@@ -141,17 +144,18 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
     """
     job, curve = _Job(profile, shape, questions), profile.clamp_curve
     static, dsg, curves = job.settings(StaticClamp), job.settings(DSG), len(curve.n_features) * len(curve.strengths)
-    start = job.statistics() + (Work() if notebook == "01" else job.trees())
+    start = job.statistics() + job.trees()
     match notebook:
         case "01":
-            return start
+            return start + job.attribution()
         case "02":
             # each feature alone, on both halves, then sets that grow by one, on one half
             sets = replace(job.asked(1.5 * profile.selection.n_features), losses=0.0)
             along = 2 * len({setting.strength for setting in StaticClamp.grid(profile)})
             return start + sets + job.asked(along) + job.asked(curves)
         case "03":
-            return start + job.asked(static) + job.rmu()
+            attributed = job.attribution() + job.asked(job.settings(AttributionClamp))
+            return start + job.asked(static) + job.rmu() + attributed
         case "05":
             ablation = job.asked(4 * len({setting.strength for setting in DSG.grid(profile)}), share=0.5)
             return start + job.thresholds() + job.asked(dsg + 2 * static) + job.rmu() + ablation
@@ -193,6 +197,15 @@ class _Job:
             answers=sweep_work(self.shape, layer, settings, n * PROMPT_TOKENS, PROMPT_TOKENS, n),
             losses=sweep_work(self.shape, layer, settings, neutral, text.row_length, neutral),
         )
+
+    def attribution(self) -> Work:
+        """Known questions forward and back once, then half of them under the clamp of every candidate alone."""
+        shape, layer, candidates = self.shape, self.profile.sae.layer, self.profile.selection.attribution_candidates
+        tokens = self.questions * KNOWN_SHARE * 0.5 * PROMPT_TOKENS
+        above = shape.blocks(shape.layers - layer - 1, tokens, PROMPT_TOKENS)
+        alone = self.asked(candidates, share=0.5)
+        losses = self.asked(candidates * KEPT_SHARE).losses
+        return Work(training=shape.blocks(layer + 1, tokens, PROMPT_TOKENS) + 3 * above) + replace(alone, losses=losses)
 
     def rmu(self) -> Work:
         grid, length = RMU.grid(self.profile), self.profile.texts.row_length

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,9 @@ import pandas as pd
 import torch
 
 from helpers.engine.features import token_activations
+from helpers.lab.choosing import points
+from helpers.methods.attribution_clamp import AttributionClamp
+from helpers.methods.selection import fates
 from helpers.text.batches import Rows
 from helpers.text.questions import HIDDEN, ORIGINAL_ORDER, Question, prompt_tokens
 
@@ -79,24 +82,48 @@ def token_text(tokenizer, token: int, show_text: bool) -> str:
     return tokenizer.decode([token]) if show_text or token in tokenizer.all_special_ids else HIDDEN
 
 
-def strongest_examples(
-    model, sae, features: Sequence[int], rows: Rows, n: int, width: int, batch_tokens: int, show_text: bool
+def strongest_passages(
+    model, sae, features: Sequence[int], texts: Mapping[str, Rows], width: int, batch_tokens: int, show_text: bool
 ) -> pd.DataFrame:
-    """Where in some text each feature fires most strongly, one place a row of text at most.
+    """Where in each text every feature fires most strongly, token by token (Muhamed et al., Fig. 13).
+
+    Args:
+        texts: token rows by the text's name.
+        width: tokens on either side of the strongest place; less where the row ends. BOS is never that place.
 
     Returns:
-        feature, rank (1 is strongest), activation, row, position, before, token, after (`width` tokens on either side).
+        feature, text, row, position, token (or '#' where the profile hides text), activation (0 at BOS); of a text in
+        which a feature never fires, the beginning of its first row.
     """
-    found, examples = token_activations(model, sae, features, rows, batch_tokens), []
-    for j, feature in enumerate(features):
-        peaks = [(float(row[1:, j].max()), i, int(row[1:, j].argmax()) + 1) for i, row in enumerate(found)]
-        for rank, (activation, i, place) in enumerate(sorted(peaks, reverse=True)[:n], start=1):
-            words = [token_text(model.tokenizer, int(t), show_text) for t in rows[i]]
-            parts = words[max(0, place - width) : place], words[place : place + 1], words[place + 1 : place + 1 + width]
-            examples.append((int(feature), rank, activation, i, place, *("".join(p) for p in parts)))
-    return pd.DataFrame(
-        examples, columns=["feature", "rank", "activation", "row", "position", "before", "token", "after"]
-    )
+    found = {text: token_activations(model, sae, features, rows, batch_tokens) for text, rows in texts.items()}
+    passages = []
+    for (j, feature), (text, rows) in product(enumerate(features), texts.items()):
+        fires = [torch.cat([torch.zeros(1), row[1:, j]]) for row in found[text]]
+        row = int(torch.stack([of.max() for of in fires]).argmax())
+        place = int(fires[row].argmax())
+        seen = slice(max(0, place - width), place + width + 1)
+        ids = list(rows[row])[seen]
+        passages.append(pd.DataFrame({
+            "feature": int(feature), "text": text, "row": row, "position": range(seen.start, seen.start + len(ids)),
+            "token": [token_text(model.tokenizer, int(i), show_text) for i in ids], "activation": fires[row][seen],
+        }))  # fmt: skip
+    return pd.concat(passages, ignore_index=True)
+
+
+def attribution_table(lab: Lab) -> pd.DataFrame:
+    """What became of every candidate of attribution, and what the kept ones do, each alone, to half 1 of the questions.
+
+    Returns:
+        the columns of `Lab.alone` (half 0), asked (how many forget questions half 0 has), fate
+        (`methods.selection.fates`); and of the kept ones accuracy, low, high and n of forget and of side-effect
+        questions as in `points`, on half 1.
+    """
+    settings, forget = lab.profile.selection, lab.profile.questions.forget
+    singles = [AttributionClamp(1, settings.attribution_strength, features=(int(i),)) for i in lab.attributed]
+    columns = [f"{role}_{what}" for role in ("forget", "side") for what in ("accuracy", "low", "high", "n")]
+    judged = points(lab.sweep(singles, half=1))[columns].assign(feature=lab.attributed)
+    asked, fate = len(lab.knowledge_on(0).questions[forget]), fates(lab.alone, settings.attribution_side_lost)
+    return lab.alone.assign(asked=asked, fate=fate).merge(judged, on="feature", how="left")
 
 
 def histogram_sources(lab: Lab, questions: Sequence[Question]) -> dict[str, Rows]:

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
 from helpers.engine.features import feature_statistics, mean_activation
 from helpers.engine.forward import check_pair, device_after
@@ -34,11 +35,12 @@ from helpers.loading.data import FORGET_FILE, Requests, load_questions, load_req
 from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
 from helpers.loading.saes import load_sae
+from helpers.measures.alone import lost_alone
 from helpers.measures.knowledge import Knowledge, knowledge_under, known_ids
 from helpers.methods import METHODS, PUBLISHED_FEATURES
 from helpers.methods.method import Method
 from helpers.methods.own import load_own
-from helpers.methods.selection import selections
+from helpers.methods.selection import ATTRIBUTION, candidates_by_attribution, select_by_attribution, selections
 from helpers.profiles import Profile
 from helpers.records.progress import show_progress
 from helpers.text.batches import batches
@@ -48,7 +50,7 @@ from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
 # Interventions of a sweep that are computed, and stored, together: they share a pass over the kept residuals.
 GROUP = 12
 # What a view with other forget text or another model computes anew; all else that a lab keeps is the same in each.
-OF_FORGET_TEXT = ("_statistics", "clamp_unit")
+OF_FORGET_TEXT = ("_statistics", "clamp_unit", "alone")
 # The explained variance measured on a few rows of text may fall short of the profile's figure by so much.
 TOLERANCE = 0.05
 
@@ -323,10 +325,32 @@ class Lab(Run):
         Raises:
             ValueError: the rule finds fewer: two settings would silently be one.
         """
-        found = self.selections(n)[rule]
+        found = self.attributed[:n] if rule == ATTRIBUTION else self.selections(n)[rule]
         if len(found) < n:
             raise ValueError(f"{n} features are asked for, the selection rule found {len(found)}; ask for fewer")
         return tuple(int(i) for i in found)
+
+    @cached_property
+    def alone(self) -> pd.DataFrame:
+        """The features of largest attribution, each clamped alone on half 0 of the questions (`lost_alone`).
+
+        Both are of the unedited model, whatever a view starts from. Largest attribution first; `attribution` is the
+        second column.
+        """
+        settings, model, asked = self.profile.selection, self.profile.model, self.knowledge_on(0)
+        questions = asked.questions[self.profile.questions.forget]
+        how = (questions, model.prompt_format, model.batch_tokens)
+        found = self.stage("attribution", attributions, asked.model, self.sae, *how)["attribution"].to_numpy()
+        best = candidates_by_attribution(found, settings.attribution_candidates)
+        value, allowed = -settings.attribution_strength * self.clamp_unit, settings.attribution_side_lost
+        lost = self.stage("attribution-alone", lost_alone, asked, self.sae, best.tolist(), value, allowed)
+        lost.insert(1, "attribution", found[best])
+        return lost
+
+    @property
+    def attributed(self) -> np.ndarray:
+        """Ids of all features that attribution finds and its filters leave, best first (`select_by_attribution`)."""
+        return select_by_attribution(self.alone, self.profile.selection.attribution_side_lost)
 
     @cached_property
     def clamp_unit(self) -> float:
@@ -387,7 +411,8 @@ class Lab(Run):
 
     def labelled(self, setting: Method) -> str:
         """What figures call a setting's method; it says so where its features are the published ones."""
-        return setting.label if len(self.forget_rows) else setting.label + PUBLISHED_FEATURES
+        published = setting.from_text and not len(self.forget_rows)
+        return setting.label + PUBLISHED_FEATURES if published else setting.label
 
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.clamp_prime import ClampPrime
 from helpers.methods.crisp import CRISP
 from helpers.methods.dsg import DSG
@@ -24,6 +25,7 @@ __all__ = ["METHODS", "PUBLISHED_FEATURES", "Method", "looks"]
 # By the name that commands, notebooks and the tables of a profile use. A new method is a file and a line here.
 METHODS: Mapping[str, type[Method]] = MappingProxyType({
     "static_clamp": StaticClamp,
+    "attribution_clamp": AttributionClamp,
     "clamp_prime": ClampPrime,
     "refusal_clamp": RefusalClamp,
     "unconditional": Unconditional,

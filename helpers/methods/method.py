@@ -28,6 +28,7 @@ class Method(ABC):
         name: what figures call the method.
         look: its colour and marker in every figure.
         source: paper and section.
+        from_text: whether its features are chosen on forget text, so that published ones stand in where there is none.
         trains: whether its settings are weights, each of which takes minutes, so that it is a piece of work of its own.
         chosen_by: the rule by which a setting is chosen where one is wanted (`lab.choosing.choose`).
         actions: what the method is called in steering files of Khoriaty et al., where it is in any.
@@ -38,6 +39,7 @@ class Method(ABC):
     name: ClassVar[str]
     look: ClassVar[Look]
     source: ClassVar[str]
+    from_text: ClassVar[bool] = True
     trains: ClassVar[bool] = False
     chosen_by: ClassVar[str] = LOWEST_FORGET
     actions: ClassVar[tuple[str, ...]] = ()

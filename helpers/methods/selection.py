@@ -6,6 +6,11 @@ import pandas as pd
 from helpers.engine.features import importance, select_by_difference, select_by_importance, select_by_sparsity
 from helpers.profiles import SelectionSettings
 
+# The rule whose features are found on known questions and not on text (`select_by_attribution`).
+ATTRIBUTION = "attribution"
+# What becomes of its candidates.
+USELESS, DEAR, KEPT = "no forget question lost", "side effects too large", "kept"
+
 
 def selections(
     forget: pd.DataFrame, retain: pd.DataFrame, settings: SelectionSettings, n: int
@@ -30,3 +35,25 @@ def selections(
     means = forget["mean"].to_numpy(), retain["mean"].to_numpy()
     chosen["crisp"] = select_by_difference(*rates, *means, n)
     return chosen
+
+
+def candidates_by_attribution(attribution: np.ndarray, n: int) -> np.ndarray:
+    """Ids of the n features of largest attribution, largest first; those that speak against the answer are none."""
+    ranked = np.argsort(-attribution, kind="stable")
+    return ranked[attribution[ranked] > 0][:n]
+
+
+def fates(lost: pd.DataFrame, side_lost: int) -> np.ndarray:
+    """What Farrell's filters make of features that were clamped alone, in words: `USELESS`, `DEAR` or `KEPT`.
+
+    Args:
+        lost: `measures.alone.lost_alone`.
+        side_lost: how many questions of any one side-effect subject a kept feature may lose.
+    """
+    return np.select([lost["forget_lost"] == 0, lost["side_lost"] > side_lost], [USELESS, DEAR], KEPT)
+
+
+def select_by_attribution(lost: pd.DataFrame, side_lost: int) -> np.ndarray:
+    """Ids of the features that the filters keep, the least loss added first. Arguments are those of `fates`."""
+    kept = lost[fates(lost, side_lost) == KEPT]
+    return kept.sort_values("loss_added", kind="stable")["feature"].to_numpy()

@@ -137,13 +137,20 @@ class TextSettings:
 
 @settings_table
 class SelectionSettings:
-    """The three papers' rules for choosing features (thresholds on retain firing rates, percentiles of importance)."""
+    """The three papers' rules for choosing features (thresholds on retain firing rates, percentiles of importance).
+
+    Attribution (Farrell): so many candidates are clamped alone, at that strength in clamp units; those are kept that
+    lose a forget question, and no more than `attribution_side_lost` questions of any side-effect subject.
+    """
 
     n_features: Count
     sparsity_retain_threshold: Fraction
     clamp_prime_retain_threshold: Fraction
     ratio_percentile: Percentile
     forget_percentile: Percentile
+    attribution_candidates: Count
+    attribution_strength: Strength
+    attribution_side_lost: Annotated[int, Field(ge=0)]
 
 
 @settings_table

@@ -209,6 +209,21 @@ def _fires_tenfold(row: pd.Series) -> str:
     return _weakest(_above(forget, 0.01), _above(ratio, 10))
 
 
+def _one_forgets(table: pd.DataFrame) -> tuple[str, str]:
+    """The kept feature that loses most on half 0, by what it does to half 1."""
+    kept = table[table["forget_n"].notna()]
+    if kept.empty:
+        words = f"of {len(table)} candidates none loses a forget question and spares the side effects"
+        return words, DISAGREES if table["asked"].max() >= FEW else UNDECIDED
+    row = kept.loc[kept["forget_lost"].idxmax()]
+    forget, side, n = _accuracy(row, "forget"), _accuracy(row, "side"), _n(row, "forget")
+    words = (
+        f"{len(kept)} of {len(table)} candidates are kept; the strongest leaves forget {forget} at side {side}, half 1"
+    )
+    lost = _Estimate.of(1.0, n) - forget
+    return _finding(words, {"forgets": _above(lost, 0), "spares the rest": _above(side, USEFUL)}, _weakest)
+
+
 # --- 02: one question and one feature, so no interval; then all questions ---------------------------------------------
 
 
@@ -445,6 +460,10 @@ def _forgets_more(table: pd.DataFrame, better: str, others: tuple[str, ...]) -> 
 
 def _rmu_beats_clamps(table: pd.DataFrame) -> tuple[str, str]:
     return _forgets_more(table, "RMU", ("static clamp",))
+
+
+def _rmu_beats_attribution(table: pd.DataFrame) -> tuple[str, str]:
+    return _forgets_more(table, "RMU", ("attribution clamp",))
 
 
 def _dsg_is_best(table: pd.DataFrame) -> tuple[str, str]:
@@ -792,6 +811,9 @@ def _residual_hardly_moves(table: pd.DataFrame) -> tuple[str, str]:
 CLAIMS = (
     Claim("Some features fire on the hazard and hardly ever on retain text", "Farrell, layer 3",
           "20 chosen at retain rate < 1 %; forget rates 27 % to 6 %", "01_firing_rates", _specific),
+    Claim("A single feature unlearns some questions with hardly any side effect", "Farrell, abstract; gemma-2b-it data",
+          "best of 26 features, c = 20: forget 0.87; alone none costs a side-effect question (c = 30)",
+          "01_attribution", _one_forgets),
     Claim("Zero ablation of one feature leaves the answer", "Farrell, Fig. 4",
           "p(right) 0.995 ablated; before it the question was known", "02_clamp_curve", _ablation_of_one),
     Claim("A negative clamp of one feature flips the answer to another letter", "Farrell, Fig. 4",
@@ -816,6 +838,8 @@ CLAIMS = (
           "near 0.30, side 0.65 at forget 0.32", "03_pareto", _near_falls),
     Claim("At side effects of 0.99 RMU forgets more than static clamps", "Farrell, Fig. 5 data, layer 3",
           "forget: clamps 0.82, RMU 0.44", "03_held_out", _rmu_beats_clamps),
+    Claim("At side effects of 0.99 RMU forgets more than features by attribution", "Farrell, gemma-2b-it data",
+          "forget: 26 features 0.62 (test half), RMU 0.38 (all questions)", "03_held_out", _rmu_beats_attribution),
     Claim("Clamp Prime forgets and keeps most of the rest", "Khoriaty, released runs, top 10, c = 100, proportional",
           "R_bad 0.13, R_good 0.91", "04_alignment", _clamp_prime_forgets),
     Claim("The refusal clamp has the highest alignment", "Khoriaty, second hand, and released runs",

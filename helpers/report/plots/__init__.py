@@ -17,7 +17,14 @@ from helpers.report.plots.clamps import (
     controls,
     decoders,
 )
-from helpers.report.plots.features import activation_distribution, firing_rates, highlighted_question, selection_rules
+from helpers.report.plots.features import (
+    activation_distribution,
+    attribution,
+    firing_rates,
+    highlighted_question,
+    selection_rules,
+    strongest_passages,
+)
 from helpers.report.plots.forget_sets import at_once, features_by_name, forget_requests, little_text
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
@@ -35,9 +42,9 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "at_once", "carriers", "causal", "clamp_curve", "conditional_sweeps", "controls", "decoders", "features_by_name",
-    "few_documents", "firing_rates", "fisher", "forget_requests", "gate_cost", "held_out", "highlighted_question",
-    "letters", "little_text", "long_prompts", "other_half", "pareto", "protocols", "published_dsg", "published_pareto",
-    "quality", "relearning", "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "roc",
-    "selection_rules", "side_by_side", "training",
+    "at_once", "attribution", "carriers", "causal", "clamp_curve", "conditional_sweeps", "controls", "decoders",
+    "features_by_name", "few_documents", "firing_rates", "fisher", "forget_requests", "gate_cost", "held_out",
+    "highlighted_question", "letters", "little_text", "long_prompts", "other_half", "pareto", "protocols",
+    "published_dsg", "published_pareto", "quality", "relearning", "relearning_rates", "residual_drift",
+    "retention_tradeoff", "rho", "roc", "selection_rules", "side_by_side", "strongest_passages", "training",
 ]  # fmt: skip
