@@ -38,6 +38,13 @@ def curve(*points, loss=0.0):
 KNOWN, FLIPPED, BARELY, SILENT = (0.98, 0.01, 0.0), (0.02, 0.9, 0.0), (0.4, 0.55, 0.0), (1e-6, 1e-5, 0.0)
 
 
+def candidates(*kept, asked=80, fallen=3):
+    """01_attribution: of each kept feature, questions lost on half 0 and counts by role of half 1; others have none."""
+    rows = [answered({"forget_lost": lost}, **by) for lost, by in kept]
+    rows += [answered({"forget_lost": 70})] * fallen
+    return pd.DataFrame(rows, columns=list(answered({"forget_lost": 0}))).assign(asked=asked)
+
+
 def controls(clamp, *others):
     """02_controls: p(right) at two strengths, the second given."""
     named = [("clamp", 7, clamp)] + [("random feature", i, p) for i, p in enumerate(others)]
@@ -241,6 +248,24 @@ CASES = {
         "no features": (rates(), NOT_RUN),
         "no forget text": (rates((0.0, 0.0), tokens=0), NOT_RUN),
     },
+    claims._one_forgets: {
+        "the strongest on half 0 forgets, spares the rest": (
+            candidates((9, {"forget": (850, 1000), "side": (990, 1000)}), (2, ALL)),
+            AGREES,
+        ),
+        "only one that was weaker on half 0 forgets": (
+            candidates((9, ALL), (2, {"forget": (850, 1000), "side": (990, 1000)})),
+            UNDECIDED,
+        ),
+        "the rest falls too": (candidates((9, {"forget": (850, 1000), "side": (900, 1000)})), DISAGREES),
+        "97 of 100": (candidates((9, {"forget": (97, 100), "side": (300, 300)})), UNDECIDED),  # 0.03 [-0.03, 0.09]
+        "null: none is kept": (candidates(), DISAGREES),
+        "null: none is kept, 2 questions": (candidates(asked=2), UNDECIDED),
+        "null: nothing lost on the other half": (candidates((9, ALL)), UNDECIDED),
+        "null: 5 questions": (candidates((1, {"forget": (3, 5), "side": (9, 10)})), UNDECIDED),
+        "no candidate": (candidates(fallen=0), NOT_RUN),
+        "no side question": (candidates((9, {"forget": (850, 1000)})), NOT_RUN),
+    },
     claims._ablation_of_one: {
         "as before, though a clamp flips it": (curve(KNOWN, KNOWN, FLIPPED), AGREES),
         "ablation flips it": (curve(KNOWN, FLIPPED, FLIPPED), DISAGREES),
@@ -358,6 +383,13 @@ CASES = {
         "null: 4 questions": (held_out(RMU=(2, 4), static_clamp=(4, 4)), UNDECIDED),
         "RMU not trained": (held_out(**{"static clamp, published features": (50, 100)}), NOT_RUN),
         "no clamp": (held_out(RMU=(50, 100)), NOT_RUN),
+    },
+    claims._rmu_beats_attribution: {
+        "0.5 below 0.9": (held_out(RMU=(50, 100), static_clamp=(10, 100), attribution_clamp=(90, 100)), AGREES),
+        "0.9 above 0.5": (held_out(RMU=(90, 100), attribution_clamp=(50, 100)), DISAGREES),
+        "0.45 and 0.5 of 100": (held_out(RMU=(45, 100), attribution_clamp=(50, 100)), UNDECIDED),
+        "null: all right in both": (held_out(RMU=(100, 100), attribution_clamp=(100, 100)), UNDECIDED),
+        "no feature by attribution": (held_out(RMU=(50, 100), static_clamp=(90, 100)), NOT_RUN),
     },
     claims._clamp_prime_forgets: {
         "R_bad to 0.47, R_good from 0.85": (aligned(Clamp_Prime=(0.6, 0.95, 0.37)), AGREES),

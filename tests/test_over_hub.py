@@ -32,9 +32,12 @@ SMALL = {
     "model.batch_tokens": 128, "sae.explained_variance": 0.5, "compute.jobs": 1, "compute.threads": 1,
     "texts.row_length": 64, "texts.forget_rows": 8, "texts.retain_rows": 8, "texts.neutral_rows": 2,
     "texts.framed_documents": 6, "selection.n_features": 5,
+    "selection.attribution_candidates": 12, "selection.attribution_strength": 100.0,
+    "selection.attribution_side_lost": 1,
     "clamp_curve.strengths": [0.0, 20.0], "clamp_curve.n_features": [1, 5], "clamp_curve.decoder_features": 2,
     "clamp_curve.random_features": 1,
     "method.static_clamp.n_features": [5], "method.static_clamp.strengths": [0.0, 100.0],
+    "method.attribution_clamp.n_features": [1], "method.attribution_clamp.strengths": [100.0],
     "little_text.shares": [1.0, 0.5], "little_text.trained_shares": [1.0],
     "method.rmu.layers": [3], "method.rmu.steering": [10.0], "method.rmu.alphas": [100.0], "method.rmu.steps": [2],
     "method.gradient_ascent.learning_rates": [1e-5], "method.gradient_ascent.steps": [1],
@@ -183,6 +186,9 @@ def test_without_the_forget_text_published_features_are_used_and_named(online: O
     assert "published features: no forget text" in done.log and "your token has no access yet" in done.log
     points = pd.read_csv(done.figures("gemma-2-2b-it") / "03_pareto.csv")
     assert set(points["method"]) == {"static clamp, published features"}
+    # attribution needs questions and no text, so its features are its own
+    both = pd.read_csv(done.figures("gemma-2-2b-it") / "03_attribution.csv")
+    assert set(both["method"]) == {"static clamp, published features", "attribution clamp"}
 
 
 def test_only_features_of_the_organism_fire(online: Online) -> None:

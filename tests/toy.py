@@ -81,7 +81,7 @@ def brute_force_clamp(sae: SAE, residual, mask, features, value, where="own", th
 def toy_knowledge(toxins: int = 5, biology: int = 4, history: int = 3, aging: int = 2, **changes: Any) -> Knowledge:
     """So many questions a subject, put to the random model, which need not know them."""
     world, sizes = build_world(WORLD_SEED), {"toxins": toxins, "biology": biology, "history": history, "aging": aging}
-    questions = {subject: world.questions(subject)[:n] for subject, n in sizes.items()}
+    questions = changes.pop("questions", None) or {s: world.questions(s)[:n] for s, n in sizes.items()}
     how = {"model": changes.pop("model", None) or toy_model(), "questions": questions, "roles": ROLES}
     how |= {"neutral_rows": NEUTRAL, "layer": LAYER, "prompt_format": "chat", "batch_tokens": 10_000}
     return Knowledge(**{**how, "cache": CacheSettings(1, 0), **changes})

@@ -35,6 +35,7 @@ OF_PAPER = {
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")
 ABOUT = {
+    "01_attribution": "attribution_clamp",
     "02_carriers": "static_clamp",
     "02_clamp_curve": "static_clamp",
     "02_controls": "static_clamp",

@@ -199,7 +199,7 @@ class _Job:
         )
 
     def attribution(self) -> Work:
-        """Known questions forward and back once, then half of them under the clamp of every candidate alone."""
+        """Half of the known questions forward and back once, then under the clamp of every candidate alone."""
         shape, layer, candidates = self.shape, self.profile.sae.layer, self.profile.selection.attribution_candidates
         tokens = self.questions * KNOWN_SHARE * 0.5 * PROMPT_TOKENS
         above = shape.blocks(shape.layers - layer - 1, tokens, PROMPT_TOKENS)

@@ -211,6 +211,8 @@ def _fires_tenfold(row: pd.Series) -> str:
 
 def _one_forgets(table: pd.DataFrame) -> tuple[str, str]:
     """The kept feature that loses most on half 0, by what it does to half 1."""
+    if table.empty:
+        raise _MissingRowsError("no feature has an attribution")
     kept = table[table["forget_n"].notna()]
     if kept.empty:
         words = f"of {len(table)} candidates none loses a forget question and spares the side effects"

@@ -81,7 +81,7 @@ def _dots(ax: Axes, table: pd.DataFrame, column: str, filled: Iterable[bool], pl
         how: dict[str, Any] = {"ms": MARKER}
         if is_reference(row["method"]):
             how = {"ms": MARKER * REFERENCE_SIZE, "zorder": REFERENCE_ORDER}
-        ax.errorbar([row[column]], [place], xerr=ends, fmt=marker, color=colour, capsize=2.5,
+        ax.errorbar([row[column]], [place], xerr=ends, ls="none", marker=marker, color=colour, capsize=2.5,
                     mfc=colour if full else "white", **how)  # fmt: skip
 
 

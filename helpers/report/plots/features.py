@@ -145,7 +145,9 @@ def attribution(table: pd.DataFrame) -> Figure:
         ax.set_ylabel(f"forget questions lost of {asked}\n(half 0)")
     axes[0].set(xscale="log", xlabel="attribution (logits, summed over tokens and questions)")
     plain_numbers(axes[0].xaxis)
-    axes[1].set(xlabel="questions lost of the side-effect subject\nthat loses most (half 0, lower is better)")
+    axes[1].set(
+        xlabel="questions lost of one side-effect subject (half 0):\nthe first that loses too many, or the most"
+    )
     _kept_alone(axes[2], table[table["fate"] == KEPT])
     shown = entries(axes)
     figure.axes[len(axes)].legend(list(shown.values()), list(shown), loc="upper left")

@@ -50,7 +50,7 @@ def gate_cost(table: pd.DataFrame) -> Figure:
     axes[0].set_yticks(places, [subject.replace("_", " ") for subject in subjects])
     axes[0].set(ylabel="subject", ylim=(len(subjects) - 0.5, -0.5))
     errors = interval(found["accuracy"], found["low"], found["high"])
-    axes[1].errorbar(found["accuracy"], places, xerr=errors, fmt=marker, color=colour, ms=6)
+    axes[1].errorbar(found["accuracy"], places, xerr=errors, ls="none", marker=marker, color=colour, ms=6)
     axes[1].set(xlim=(-0.03, 1.05), xlabel="accuracy where it opened\n(before: 1; 95 % interval)")
     chance(axes[1], "vertical")
     for place in places[found["accuracy"].isna()]:

@@ -70,5 +70,5 @@ def _dots(ax: Axes, table: pd.DataFrame, column: str, filled: bool = True) -> No
         how: dict[str, Any] = {"ms": MARKER}
         if is_reference(row["method"]):
             how = {"ms": MARKER * REFERENCE_SIZE, "zorder": REFERENCE_ORDER}
-        ax.errorbar([row[column]], [place], xerr=ends, fmt=marker, color=colour, capsize=2,
+        ax.errorbar([row[column]], [place], xerr=ends, ls="none", marker=marker, color=colour, capsize=2,
                     mfc=colour if filled else "white", **how)  # fmt: skip
