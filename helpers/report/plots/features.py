@@ -165,6 +165,7 @@ def _kept_alone(ax: Axes, kept: pd.DataFrame) -> None:
         ax.errorbar(kept[f"{role}_accuracy"], np.arange(len(kept)) + shift, xerr=ends, fmt="o", ms=5,
                     color=colour, capsize=2.5, label=label)  # fmt: skip
     ax.set_yticks(range(len(kept)), [f"feature {i}" for i in kept["feature"]])
+    ax.set_ylabel("kept, the least loss added first")
     ax.set(ylim=(len(kept) - 0.4, -0.6), xlabel="accuracy when the kept feature alone is clamped\n(half 1)")
     say_if_empty(ax, kept["forget_accuracy"], "no feature is kept")
 
