@@ -188,6 +188,7 @@ OF_A_CLAMP = {"n_features", "strength", "features", "value", "fires_above", "bos
 def test_every_method_takes_its_own_fields():
     assert {name: set(settable(method)) for name, method in METHODS.items()} == {
         "static_clamp": OF_A_CLAMP,
+        "attribution_clamp": OF_A_CLAMP,
         "clamp_prime": OF_A_CLAMP | {"proportional"},
         "refusal_clamp": OF_A_CLAMP | {"refusal_feature"},
         "unconditional": OF_A_CLAMP - {"fires_above"},

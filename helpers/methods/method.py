@@ -87,10 +87,12 @@ class Method(ABC):
 def looks() -> dict[str, Look]:
     """How the settings of every method look that Python knows of, ours and one's own, by label.
 
-    A label belongs to the method that was there first: one that `own.load_own` refused as a namesake is still a class.
+    Of one's own with the same label the latest counts, as where a cell is run again; those of this folder keep theirs,
+    even from a namesake that `own.load_own` has refused, which is still a class.
     """
     heirs = [*_heirs(Method)]  # type: ignore[type-abstract]  # it is asked for its heirs, not made
-    return {label: look for method in reversed(heirs) for label, look in method.looks().items()}
+    heirs.sort(key=lambda method: method.__module__.startswith(f"{__package__}."))
+    return {label: look for method in heirs for label, look in method.looks().items()}
 
 
 def _heirs(method: type[Method]) -> Iterator[type[Method]]:
