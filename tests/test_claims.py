@@ -214,10 +214,10 @@ def named(by_name, by_text, side=(1000, 1000), n=1000):
     )
 
 
-def slowly(rmu, dsg):
-    """06_rates: RMU and both arms of DSG at a rate that relearns all, and at a tenth of it, each (before, after)."""
-    slow = pd.concat([attack("RMU", rmu), guarded(dsg, dsg)]).assign(learning_rate=1e-6)
-    return pd.concat([slow.assign(learning_rate=1e-5, accuracy=1.0), slow])
+def slowly(rmu, dsg, fast=None):
+    """06_rates: RMU and both arms of DSG, each (before, after): RMU relearns all at a rate, or `fast`, and slower."""
+    fast, slow = (pd.concat([attack("RMU", r), guarded(d, d)]) for r, d in ((fast or (rmu[0], 1.0), dsg), (rmu, dsg)))
+    return pd.concat([fast.assign(learning_rate=1e-5), slow.assign(learning_rate=1e-6)])
 
 
 def drift(cosine, ratio, half=0.001, loss=1.0):
@@ -564,6 +564,7 @@ CASES = {
         "all relearn": (slowly((0.3, 0.8), (0.3, 0.8)), DISAGREES),
         "RMU relearns": (slowly((0.3, 0.8), (0.3, 0.3)), PARTLY),
         "null: nothing had been forgotten": (slowly((1.0, 1.0), (1.0, 1.0)), UNDECIDED),
+        "null: the faster attack does nothing either": (slowly((0.3, 0.3), (0.3, 0.3), fast=(0.3, 0.3)), UNDECIDED),
         "one rate": (slowly((0.3, 0.3), (0.3, 0.3)).query("learning_rate < 1e-5"), NOT_RUN),
     },
     claims._residual_hardly_moves: {

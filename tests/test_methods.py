@@ -117,6 +117,12 @@ def test_a_method_of_ones_own_needs_a_grid_and_an_application_and_nothing_else()
         Method()
 
 
+def test_of_ones_own_methods_of_a_name_the_latest_has_the_look():
+    """As where a cell that defines a method is run again with another colour."""
+    kept = [type("Again", (Method,), {"name": "run again", "look": Look(colour, "*")}) for colour in ("red", "blue")]
+    assert looks()["run again"] == kept[1].look
+
+
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 

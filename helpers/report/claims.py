@@ -785,8 +785,14 @@ def _slow_rate_is_flat(table: pd.DataFrame) -> tuple[str, str]:
     rates = table["learning_rate"].unique()
     if len(rates) < 2:
         raise _MissingRowsError("one learning rate only")
-    slow, words, parts = table[table["learning_rate"] == rates.min()], [], {}
-    for arm in ("RMU", "DSG at test time", "DSG also in training"):
+    fast, slow = (table[table["learning_rate"] == rate] for rate in (rates.max(), rates.min()))
+    words, parts, arms = [], {}, ("RMU", "DSG at test time", "DSG also in training")
+    # an attack that does nothing at any rate does not tell a slow rate from a method that holds
+    gains = {arm: after - before for arm in arms for _, before, after in [_attacked(fast, arm)]}
+    if not any(_above(gain, 0) == AGREES for gain in gains.values()):
+        gained = ", ".join(f"{arm} {gain}" for arm, gain in gains.items())
+        return f"nor does the attack at rate {rates.max():g} bring anything back beyond chance: {gained}", UNDECIDED
+    for arm in arms:
         unedited, before, after = _attacked(slow, arm)
         back = _recovered(unedited, before, after)
         words.append(f"{arm} {before.value:.2f} to {after.value:.2f}")
