@@ -22,6 +22,7 @@ from sphinx.cmd.build import build_main  # noqa: E402
 from generate import claims, gallery, methods, moving, notebooks, reference  # noqa: E402
 from generate.figures import SUFFIXES, shown  # noqa: E402
 from generate.place import ROOT, Place, repository  # noqa: E402
+from helpers.report.figures import in_few_colours  # noqa: E402
 
 LIMIT_MB = 25
 # stands in a page of docs/ for what is made here
@@ -99,8 +100,11 @@ def render(place: Place) -> int:
     options = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(DOCS), "-d", str(work / "doctrees")]
     # not at once to where they go, for myst-nb leaves a folder beside them
     code = build_main([*options, str(place.source), str(work / "html")])
-    # a template of the theme's, which is no page
-    shutil.copytree(work / "html", place.out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("webpack-macros.html"))
+    # a template of the theme's, which is no page, and maps for who mends its scripts
+    left_out = shutil.ignore_patterns("webpack-macros.html", "*.map")
+    shutil.copytree(work / "html", place.out, dirs_exist_ok=True, ignore=left_out)
+    for path in (place.out / "_images").glob("*.png"):  # a notebook holds its pictures in as many colours as it likes
+        path.write_bytes(in_few_colours(path.read_bytes()))
     return code
 
 

@@ -1,5 +1,6 @@
 """Figures on disk: drawn from their CSV alone, to the bit the same again, with the record of what made them."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from helpers.records.provenance import FIGURE_FILES, ROOT
-from helpers.report.figures import redraw, save_figure
+from helpers.report.figures import in_few_colours, redraw, save_figure
 from helpers.report.plots import SHEET
 
 RECORD = {"notebook": "03_pareto", "facts": {"model": "organism", "seeds": [0]}}
@@ -147,3 +150,31 @@ def test_pictures_are_redrawn_without_loading_a_model() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "0"]
+
+
+# --- colours ----------------------------------------------------------------------------------------------------------
+
+
+def png(pixels: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def test_a_picture_keeps_its_look_in_few_colours() -> None:
+    shades = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)  # 256 of them, and each of two colours
+    pixels = np.stack([shades, np.where(shades > 99, 0, 200).astype(np.uint8), shades[::-1]], axis=2)
+    found = in_few_colours(png(pixels, dpi=(150, 150)))
+    with Image.open(io.BytesIO(found)) as picture:
+        assert picture.mode == "P" and len(picture.convert("RGB").getcolors()) <= 256
+        assert round(picture.info["dpi"][0]) == 150
+        after = np.asarray(picture.convert("RGB"), dtype=float)
+    assert np.abs(after - pixels).mean() < 8 < np.abs(pixels - pixels.mean()).mean()
+    plain = np.full((4, 4, 3), (230, 159, 0), dtype=np.uint8)
+    with Image.open(io.BytesIO(in_few_colours(png(plain)))) as picture:
+        assert (np.asarray(picture.convert("RGB")) == plain).all()
+
+
+def test_a_transparent_picture_stays_as_it_is() -> None:
+    clear = png(np.full((2, 2, 4), 100, dtype=np.uint8))
+    assert in_few_colours(clear) == clear

@@ -23,6 +23,7 @@ import pytest
 
 from helpers.methods import METHODS
 from helpers.records.provenance import ROOT
+from helpers.report.figures import in_few_colours
 
 NEEDED = ("altair", "myst_nb", "pydata_sphinx_theme", "sphinx", "sphinx_design", "vl_convert")
 for name in NEEDED:
@@ -114,6 +115,13 @@ def test_it_is_small_and_quick_and_sphinx_warns_of_nothing(site: Built) -> None:
     assert sum(path.stat().st_size for path in files) < MAX_MB * 1e6
     assert site.seconds < MAX_SECONDS
     assert "WARNING" not in site.said
+
+
+def test_pictures_of_pages_are_in_few_colours_and_nobody_gets_maps_of_scripts(site: Built) -> None:
+    pictures = sorted((site.folder / "_images").glob("*.png"))
+    assert pictures and not list(site.folder.rglob("*.map"))
+    for path in pictures:
+        assert in_few_colours(path.read_bytes()) == path.read_bytes()
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(site: Built) -> None:
