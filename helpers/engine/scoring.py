@@ -107,9 +107,7 @@ def read_min_k(share: float) -> Readout:
         counted = (batch.mask[:, 1:].sum(dim=1) * share).long()
         if not counted.all():
             n = int(batch.mask.sum(dim=1).min())
-            raise ValueError(
-                f"a text of {n} tokens with BOS is too short for Min-{share:.0%}: none of them would count"
-            )
+            raise ValueError(f"a text of {n} tokens with BOS leaves none for Min-{share:.0%}: leave it out")
         losses = _token_losses(model, state, batch).sort(dim=1, descending=True).values
         among = torch.arange(losses.shape[1], device=losses.device) < counted[:, None]
         return -(losses * among).sum(dim=1) / counted
