@@ -54,9 +54,16 @@ def reference(lab: Lab) -> Method:
 
 
 def tables_of(
-    lab: Lab, settings: Sequence[Method | None], half: int, measured: Sequence[str] = CRITERIA, new: New = "held"
+    lab: Lab, settings: Sequence[Method | None], half: int, new: New | None = None, measured: Sequence[str] = CRITERIA
 ) -> list[pd.DataFrame]:
-    """`muse_under` of each setting on one half of the benchmark; None is the target itself."""
+    """`muse_under` of each setting, of which one half of the benchmark is given; None is the target itself.
+
+    Both halves are measured at once, because training a setting again costs more.
+
+    Args:
+        new: how a gate decides at new tokens; None takes the profile's first way.
+    """
+    new = lab.profile.muse.gates[0] if new is None else new
     view = lab.once(view_of)
     courses: dict[Any, list[int]] = {}
     for i, setting in enumerate(settings):
@@ -65,33 +72,31 @@ def tables_of(
     for of in courses.values():
         first = settings[of[0]]
         words = TARGET if first is None else f"{first.label}, {first.words}"
-        keys = tuple(_key(lab, _applied(view, settings[i]), half, measured, new) for i in of)
-        args = (half, tuple(measured), new, *(settings[i] for i in of))
+        keys = tuple(_key(lab, _applied(view, settings[i]), measured, new) for i in of)
+        args = (tuple(measured), new, *(settings[i] for i in of))
         pieces.append(Piece(words, "muse", keys, _measured_in, args))
     found: list[pd.DataFrame] = [pd.DataFrame()] * len(settings)
     for of, results in zip(courses.values(), lab.computed(pieces, dear=True), strict=True):
         for i, table in zip(of, results, strict=True):
-            found[i] = table
+            found[i] = table[table["half"] == half]
     return found
 
 
-def _measured_in(
-    lab: Lab, half: int, measured: Sequence[str], new: New, *settings: Method | None
-) -> list[pd.DataFrame]:
+def _measured_in(lab: Lab, measured: Sequence[str], new: New, *settings: Method | None) -> list[pd.DataFrame]:
     view = lab.once(view_of)
-    return [_measured(lab, _applied(view, setting), half, measured, new) for setting in settings]
+    return [_measured(lab, _applied(view, setting), measured, new) for setting in settings]
 
 
 def _applied(view: Lab, setting: Method | None) -> Edited:
     return view.unedited if setting is None else setting.apply(view)
 
 
-def _key(lab: Lab, edited: Edited, half: int, measured: Sequence[str], new: New) -> dict[str, str]:
-    return lab.key(muse_under, lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, half, measured)
+def _key(lab: Lab, edited: Edited, measured: Sequence[str], new: New) -> dict[str, str]:
+    return lab.key(muse_under, lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, measured)
 
 
-def _measured(lab: Lab, edited: Edited, half: int, measured: Sequence[str], new: New = "held") -> pd.DataFrame:
-    return muse_under(lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, half, measured)
+def _measured(lab: Lab, edited: Edited, measured: Sequence[str], new: New) -> pd.DataFrame:
+    return muse_under(lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, measured)
 
 
 def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
@@ -105,9 +110,9 @@ def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     Returns:
         a row a setting, in their order: method, setting, course (its training in words), epochs (of the text to forget;
         missing of clamps), VerbMem, KnowMem forget, KnowMem retain (times 100), memory, utility (shares of the
-        target's), chosen, stopped.
+        target's), chosen, stopped, floor (`utility_floor`).
     """
-    target, *tables = tables_of(lab, [None, *settings], 0, CHOSEN_BY, lab.profile.muse.gates[0])
+    target, *tables = tables_of(lab, [None, *settings], half=0)
     means = pd.DataFrame([{c: 100 * values_of(table, c).mean() for c in CHOSEN_BY} for table in (target, *tables)])
     shares = means.iloc[1:].reset_index(drop=True) / means.iloc[0]
     table = means.iloc[1:].reset_index(drop=True).assign(
@@ -119,7 +124,8 @@ def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         "course": [s.course.words.rpartition(",")[0] for s in settings],
         "epochs": [s.steps * s.batch_rows / rows if s.trains else np.nan for s in settings],
     })  # fmt: skip
-    return marked(pd.concat([labels, table], axis=1), lab.profile.muse.utility_floor)
+    floor = lab.profile.muse.utility_floor
+    return marked(pd.concat([labels, table], axis=1), floor).assign(floor=floor)
 
 
 def marked(table: pd.DataFrame, floor: float) -> pd.DataFrame:
@@ -151,7 +157,7 @@ def compared(lab: Lab, settings: Sequence[Method], sweep: pd.DataFrame) -> pd.Da
         wanted += [(setting.label, rule, setting) for rule, column in ((KEPT, "chosen"), (STOPPED, "stopped"))
                    if row[column]]  # fmt: skip
     different = list(dict.fromkeys(setting for _, _, setting in wanted))
-    tables = dict(zip(different, tables_of(lab, different, 1, CRITERIA, lab.profile.muse.gates[0]), strict=True))
+    tables = dict(zip(different, tables_of(lab, different, half=1), strict=True))
     rows = [
         criteria(tables[setting], lab.profile.muse.resamples, tables[retrained]).assign(
             method=method, rule=rule, setting="" if setting is None else setting.words
@@ -190,7 +196,7 @@ def gates(lab: Lab, setting: Method) -> pd.DataFrame:
     """
     found = []
     for new in lab.profile.muse.gates:
-        (table,) = tables_of(lab, [setting], 1, CHOSEN_BY, new)
+        (table,) = tables_of(lab, [setting], 1, new, CHOSEN_BY)
         found.append(criteria(table, lab.profile.muse.resamples).assign(gate=new, method=setting.label))
     return pd.concat(found, ignore_index=True)
 
@@ -216,27 +222,27 @@ def gate_opens(lab: Lab, setting: Method) -> dict[str, float]:
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def requested(lab: Lab, settings: Sequence[Method], in_turn: bool) -> pd.DataFrame:
-    """What is left on half 1 when more and more of the text is to be forgotten.
+def requests(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
+    """What is left on half 1 when more and more of the text is to be forgotten, at once and one request after another.
+
+    In turn, a clamp is refitted on all text so far, and weights are trained on with the new text.
 
     Args:
         settings: one a method.
-        in_turn: one request after another, of which a clamp is refitted on all text so far and weights are trained on
-            with the new text; else so much at once, from the target.
 
     Returns:
         method, how, requests, criterion (`ASKED_FOR`, `NOT_YET`: VerbMem of the passages that were to be forgotten by
         then, and of the others; 'KnowMem retain'), value (times 100), low, high, n.
     """
-    folds = lab.muse.in_turn if in_turn else lab.muse.at_once
     pieces, labels = [], []
     for setting in settings:
-        how = AT_ONCE if not in_turn else TRAINED_ON if setting.trains else TEXT_SO_FAR
-        for of in [range(1, len(folds) + 1)] if how == TRAINED_ON else [[n] for n in range(1, len(folds) + 1)]:
-            keys = tuple(lab.key(_served_in, _fixed(lab), setting, how, n) for n in of)
-            words = f"{setting.label}, {how}, {', '.join(map(str, of))}"
-            pieces.append(Piece(words, "muse-requests", keys, _served_in, (setting, how, *of)))
-            labels += [(setting.label, how, n) for n in of]
+        for how in (AT_ONCE, TRAINED_ON if setting.trains else TEXT_SO_FAR):
+            numbers = range(1, 1 + len(lab.muse.at_once if how == AT_ONCE else lab.muse.in_turn))
+            for of in [numbers] if how == TRAINED_ON else [[n] for n in numbers]:
+                keys = tuple(lab.key(_served_in, _fixed(lab), setting, how, n) for n in of)
+                words = f"{setting.label}, {how}, {', '.join(map(str, of))}"
+                pieces.append(Piece(words, "muse-requests", keys, _served_in, (setting, how, *of)))
+                labels += [(setting.label, how, n) for n in of]
     tables = [table for results in lab.computed(pieces, dear=True) for table in results]
     rows = [
         _by_request(lab, table, _told(lab, how, n)).assign(method=method, how=how, requests=n)
@@ -264,7 +270,8 @@ def _served_in(lab: Lab, setting: Method, how: str, *numbers: int) -> list[pd.Da
 
 
 def _served(lab: Lab, edited: Edited) -> pd.DataFrame:
-    return _measured(lab, edited, 1, (VERBMEM, KNOWMEM_RETAIN), lab.profile.muse.gates[0])
+    table = _measured(lab, edited, (VERBMEM, KNOWMEM_RETAIN), lab.profile.muse.gates[0])
+    return table[table["half"] == 1].reset_index(drop=True)
 
 
 def trained_on(lab: Lab, setting: Method) -> Iterator[Edited]:

@@ -219,8 +219,7 @@ class Lab(Run):
         view = copy(self)
         for name in OF_FORGET_TEXT:
             vars(view).pop(name, None)
-        # of the unedited model, whatever the view starts from
-        view.knowledge, view._once, view._fingerprints = self.knowledge, {}, dict(self._fingerprints)
+        view._once, view._fingerprints = {}, dict(self._fingerprints)
         view._view_of = self  # which holds what its fingerprints are of
         if model is not None:
             view.model = model
@@ -295,6 +294,8 @@ class Lab(Run):
     @cached_property
     def knowledge(self) -> Knowledge:
         """What is asked under every edit: the known questions, and neutral text for the loss."""
+        if self._view_of:  # of the unedited model, whatever the view starts from
+            return self._view_of.knowledge
         settings, asked = self.profile.model, self.profile.questions
         roles = {asked.forget: "forget", asked.near: "near"} | dict.fromkeys(asked.side_effect, "side")
         how = (self.profile.sae.layer, settings.prompt_format, settings.batch_tokens, self.profile.cache)

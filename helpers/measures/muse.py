@@ -3,7 +3,8 @@
 Everything is kept text by text and question by question, so that halves, folds and intervals are made from one table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,6 @@ def muse_under(
     settings: MuseSettings,
     batch_tokens: int,
     new: New = "held",
-    half: int | None = None,
     measured: Sequence[str] = CRITERIA,
 ) -> pd.DataFrame:
     """Every passage, question and text of a benchmark under an edit.
@@ -52,42 +52,28 @@ def muse_under(
     Args:
         batch_tokens: tokens in one batch.
         new: how a gate decides at tokens that the model says (`DuringGeneration`).
-        half: 0 or 1 asks one half of everything only.
         measured: criteria, for where some are not needed.
 
     Returns:
         criterion, item (number in the benchmark), half, value: ROUGE-L F1 from 0 to 1 of `VERBMEM`, `KNOWMEM_FORGET`
         and `KNOWMEM_RETAIN`, nats of `MIN_K_FORGET` and `MIN_K_HOLDOUT`.
     """
-    exams = {KNOWMEM_FORGET: muse.known_forget, KNOWMEM_RETAIN: muse.known_retain}
-    texts = {MIN_K_FORGET: muse.private_forget, MIN_K_HOLDOUT: muse.private_holdout}
-    tables = []
-    for criterion in measured:
-        if criterion == VERBMEM:
-            items = _half_of(muse.passages, half)
-            found = verbatim(edited, list(items.values()), settings, batch_tokens, new)
-            tables.append(_table(criterion, items, len(muse.passages), found))
-        elif criterion in exams:
-            exam = exams[criterion]
-            items = _half_of(exam.asked, half)
-            found = known(edited, Exam(exam.head, tuple(items.values())), settings, batch_tokens, new)
-            tables.append(_table(criterion, items, len(exam.asked), found))
-        else:
-            for kind, of in texts.items():
-                items = _half_of(of, half)
-                found = min_k(edited, list(items.values()), settings.min_k, batch_tokens)
-                tables.append(_table(kind, items, len(of), found))
+    how = (settings, batch_tokens)
+    measures: dict[str, dict[str, Callable[[], list[float]]]] = {
+        VERBMEM: {VERBMEM: partial(verbatim, edited, muse.passages, *how, new)},
+        KNOWMEM_FORGET: {KNOWMEM_FORGET: partial(known, edited, muse.known_forget, *how, new)},
+        KNOWMEM_RETAIN: {KNOWMEM_RETAIN: partial(known, edited, muse.known_retain, *how, new)},
+        PRIVLEAK: {
+            MIN_K_FORGET: partial(min_k, edited, muse.private_forget, settings.min_k, batch_tokens),
+            MIN_K_HOLDOUT: partial(min_k, edited, muse.private_holdout, settings.min_k, batch_tokens),
+        },
+    }
+    found = {name: values() for criterion in measured for name, values in measures[criterion].items()}
+    tables = [
+        pd.DataFrame({"criterion": name, "item": range(len(of)), "half": halves(len(of), HALF_SEED), "value": of})
+        for name, of in found.items()
+    ]
     return pd.concat(tables, ignore_index=True)
-
-
-def _half_of(items: Sequence, half: int | None) -> dict[int, object]:
-    of_half = halves(len(items), HALF_SEED)
-    return {i: item for i, item in enumerate(items) if half in (None, of_half[i])}
-
-
-def _table(criterion: str, items: Mapping[int, object], n: int, values: Sequence[float]) -> pd.DataFrame:
-    of_half = halves(n, HALF_SEED)[list(items)]
-    return pd.DataFrame({"criterion": criterion, "item": list(items), "half": of_half, "value": values})
 
 
 def verbatim(
