@@ -31,7 +31,6 @@ from helpers.measures.muse import (
 )
 from helpers.profiles import load_profile
 from helpers.published import load_published
-from helpers.report import claims
 from helpers.text.muse import (
     CRITERIA,
     KNOWMEM_FORGET,
@@ -311,50 +310,3 @@ def test_the_papers_table_is_quoted_as_published():
         columns = ["verbmem", "knowmem_forget", "knowmem_retain"]
         dsg, target = (wide.loc[(name, method), columns].astype(float) for method in ("DSG", "target"))
         assert (100 * (dsg / target - 1)).round(1).tolist() == list(changes)
-
-
-# --- claims -----------------------------------------------------------------------------------------------------------
-
-
-def rows(dsg: dict[str, tuple], ga: tuple = (2, 1, 4)) -> pd.DataFrame:
-    target = {VERBMEM: (98, 96, 99), KNOWMEM_FORGET: (82, 77, 87), KNOWMEM_RETAIN: (80, 74, 86)}
-    found = [("target", "its only setting", name, *ends) for name, ends in target.items()]
-    found += [("DSG", "utility kept", name, *ends) for name, ends in dsg.items()]
-    found.append(("GA", "stopped as in the paper", KNOWMEM_RETAIN, *ga))
-    return pd.DataFrame(found, columns=["method", "rule", "criterion", "value", "low", "high"]).assign(world="ours")
-
-
-BOTH = {VERBMEM: (40, 35, 45), KNOWMEM_FORGET: (20, 15, 25), KNOWMEM_RETAIN: (85, 82, 90), PRIVLEAK: (12, 8, 16)}
-
-
-@pytest.mark.parametrize(
-    ("changed", "verdict"),
-    [
-        ({}, "agrees"),
-        ({KNOWMEM_FORGET: (82, 77, 87)}, "undecided"),
-        ({KNOWMEM_FORGET: (95, 92, 98)}, "partly"),
-        ({KNOWMEM_RETAIN: (40, 35, 45)}, "disagrees"),
-    ],
-)
-def test_dsg_lowers_both_memories_only_where_utility_stays(changed, verdict):
-    assert claims._lowers_memories(rows(BOTH | changed))[1] == verdict
-
-
-@pytest.mark.parametrize(
-    ("leak", "verdict"),
-    [((12, 8, 16), "agrees"), ((-80, -90, -70), "agrees"), ((0, -3, 3), "disagrees"), ((4, -1, 9), "undecided")],
-)
-def test_the_band_is_missed_by_an_interval_outside_of_it(leak, verdict):
-    assert claims._misses_band(rows(BOTH | {PRIVLEAK: leak}))[1] == verdict
-
-
-@pytest.mark.parametrize(
-    ("ga", "verdict"), [((2, 1, 4), "agrees"), ((70, 65, 75), "disagrees"), ((38, 33, 43), "undecided")]
-)
-def test_ga_destroys_utility_where_less_than_half_is_left(ga, verdict):
-    assert claims._destroys_utility(rows(BOTH, ga))[1] == verdict
-
-
-def test_rows_that_are_missing_are_said():
-    with pytest.raises(LookupError, match="no PrivLeak of DSG"):
-        claims._misses_band(rows({VERBMEM: (1, 0, 2)}))
