@@ -624,14 +624,16 @@ CASES |= {
 }
 
 
-def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(12, 8, 16), ga=(2, 1, 4)):
-    """10_criteria: (value, low, high) of DSG, and of GA's utility where it was stopped, beside one target."""
+def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(12, 8, 16), ga=((2, 1, 4),)):
+    """10_criteria: (value, low, high) of DSG, and of GA's utility where trainings stopped, beside one target."""
     target = {"VerbMem": (98, 96, 99), "KnowMem forget": (82, 77, 87), "KnowMem retain": (80, 74, 86)}
     dsg = {"VerbMem": verbmem, "KnowMem forget": known, "KnowMem retain": utility, "PrivLeak": leak}
     rows = [("target", "its only setting", name, *ends) for name, ends in target.items()]
     rows += [("DSG", "utility kept", name, *ends) for name, ends in dsg.items()]
-    rows.append(("GA", "stopped as in the paper", "KnowMem retain", *ga))
-    return pd.DataFrame(rows, columns=["method", "rule", "criterion", "value", "low", "high"]).assign(world="ours")
+    rows = [("", *row) for row in rows]
+    rows += [(f"rate {i}", "GA", "stopped as in the paper", "KnowMem retain", *ends) for i, ends in enumerate(ga)]
+    columns = ["setting", "method", "rule", "criterion", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(world="ours")
 
 
 PAPER_ONLY = muse().assign(world="MUSE-News")
@@ -654,9 +656,10 @@ CASES |= {
     },
     claims._destroys_utility: {
         "hardly any": (muse(), AGREES),
-        "some": (muse(ga=(70, 65, 75)), DISAGREES),
-        "about half": (muse(ga=(38, 33, 43)), UNDECIDED),
-        "null: nothing happens": (muse(ga=(80, 74, 86)), DISAGREES),
+        "some": (muse(ga=((70, 65, 75),)), DISAGREES),
+        "at one rate of two": (muse(ga=((70, 65, 75), (2, 1, 4))), PARTLY),
+        "about half": (muse(ga=((38, 33, 43),)), UNDECIDED),
+        "null: nothing happens": (muse(ga=((80, 74, 86),)), DISAGREES),
         "the paper's rows only": (PAPER_ONLY, NOT_RUN),
     },
 }

@@ -104,16 +104,24 @@ def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
 
     Chosen is the setting that leaves the least memory (mean of VerbMem and KnowMem of the forget set, as shares of the
     target's) while KnowMem of the retain set is at least `utility_floor` of the target's; where none keeps that, the
-    largest difference of the two shares. The paper stops a training at the first whole epoch that falls below that
-    floor, or at its last: of each method that is the stop of the training that was chosen.
+    largest difference of the two shares. Stopped, as the paper does, is every training at its first whole epoch that
+    falls below that floor, or at its last.
 
     Returns:
         a row a setting, in their order: method, setting, course (its training in words), epochs (of the text to forget;
         missing of clamps), VerbMem, KnowMem forget, KnowMem retain (times 100), memory, utility (shares of the
         target's), chosen, stopped, floor (`utility_floor`).
+
+    Raises:
+        ValueError: the target has nothing to lose by one of these.
     """
     target, *tables = tables_of(lab, [None, *settings], half=0)
     means = pd.DataFrame([{c: 100 * values_of(table, c).mean() for c in CHOSEN_BY} for table in (target, *tables)])
+    if nothing := [criterion for criterion in CHOSEN_BY if not means.loc[0, criterion]]:
+        raise ValueError(
+            f"{', '.join(nothing)} of the target are 0: it has not learned the texts of {lab.muse.name}; set "
+            "model.source to a model that was trained on them"
+        )
     shares = means.iloc[1:].reset_index(drop=True) / means.iloc[0]
     table = means.iloc[1:].reset_index(drop=True).assign(
         memory=shares[[VERBMEM, KNOWMEM_FORGET]].mean(axis=1), utility=shares[KNOWMEM_RETAIN]
@@ -134,8 +142,7 @@ def marked(table: pd.DataFrame, floor: float) -> pd.DataFrame:
     for _, of in table.groupby("method", sort=False):
         kept = of[of["utility"] >= floor]
         chosen.append(kept["memory"].idxmin() if len(kept) else (of["utility"] - of["memory"]).idxmax())
-        stops = of[(of["course"] == of.loc[chosen[-1], "course"]) & (of["epochs"] >= 1)].sort_values("epochs")
-        if len(stops):
+        for _, stops in of[of["epochs"] >= 1].sort_values("epochs").groupby("course", sort=False):
             below = stops[stops["utility"] < floor]
             stopped.append(below.index[0] if len(below) else stops.index[-1])
     return table.assign(chosen=table.index.isin(chosen), stopped=table.index.isin(stopped))
@@ -291,5 +298,5 @@ def _by_request(lab: Lab, table: pd.DataFrame, told: Sequence[str]) -> pd.DataFr
         NOT_YET: table[memory & ~table["item"].isin(wanted)],
         KNOWMEM_RETAIN: table[~memory],
     }
-    rows = [criteria(of, lab.profile.muse.resamples).assign(criterion=name) for name, of in parts.items()]
+    rows = [criteria(of, lab.profile.muse.resamples).assign(criterion=name) for name, of in parts.items() if len(of)]
     return pd.concat(rows, ignore_index=True)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import DefaultTokenizer
 from sklearn.metrics import roc_auc_score
 
 from helpers.engine.edited import Edited
@@ -116,7 +117,8 @@ def rouge_l(true: Sequence[str], said: Sequence[str], stemming: bool) -> list[fl
     Raises:
         ValueError: a true text has no word to be found.
     """
-    scorer = RougeScorer(["rougeL"], use_stemmer=stemming)
+    # given its own default tokenizer, or it would set up logging for the whole process
+    scorer = RougeScorer(["rougeL"], tokenizer=DefaultTokenizer(use_stemmer=stemming))
     for number, text in enumerate(true):
         if not any(character.isalnum() for character in text):
             raise ValueError(f"text {number} to compare with has no word: {text!r}; leave it out of the benchmark")

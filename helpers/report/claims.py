@@ -759,11 +759,17 @@ def _misses_band(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _destroys_utility(table: pd.DataFrame) -> tuple[str, str]:
-    """KnowMem of the retain set below half of the target's, where the paper's rule would have stopped the training."""
-    after = _muse(table, "GA", "KnowMem retain", "stopped as in the paper")
+    """KnowMem of the retain set below half of the target's, where the paper's rule would have stopped each training."""
+    words, parts = [], {}
+    stopped = table[(table["method"] == "GA") & (table["rule"] == "stopped as in the paper")]
+    _muse(stopped, "GA", "KnowMem retain", "stopped as in the paper")  # or it says that there is none
+    for setting in stopped["setting"].unique():
+        after = _muse(stopped[stopped["setting"] == setting], "GA", "KnowMem retain", "stopped as in the paper")
+        gap = after - _share_of_target(table, "KnowMem retain", DESTROYED)
+        words.append(f"{setting}: {after:.0f}")
+        parts[f"below {DESTROYED:g} of it at {setting}"] = _below(gap, 0)
     before = _share_of_target(table, "KnowMem retain", 1)
-    gap = after - _share_of_target(table, "KnowMem retain", DESTROYED)
-    return _finding(f"utility {after:.0f} from {before:.0f}", {f"below {DESTROYED:g} of it": _below(gap, 0)})
+    return _finding(f"utility from {before:.0f}, {', '.join(words)}", parts)
 
 
 # --- 14: the statements behind DSG's rule -----------------------------------------------------------------------------
