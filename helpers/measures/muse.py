@@ -125,7 +125,7 @@ def rouge_l(true: Sequence[str], said: Sequence[str], stemming: bool) -> list[fl
     return [scorer.score(a, b)["rougeL"].fmeasure for a, b in zip(true, said, strict=True)]
 
 
-def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
+def auc(forget: Sequence[float] | np.ndarray, holdout: Sequence[float] | np.ndarray) -> float:
     """ROC-AUC with the holdout as the positive class, of Min-K%: 0 where every text to forget looks better known.
 
     Raises:
