@@ -740,10 +740,10 @@ def _share_of_target(table: pd.DataFrame, criterion: str, share: float) -> _Esti
 def _lowers_memories(table: pd.DataFrame) -> tuple[str, str]:
     """Each memory below the target's, which counts only where utility stays above 0.9 of it, the paper's floor."""
     words, parts = [], {}
-    utility = _muse(table, "DSG", "KnowMem retain", "utility kept")
+    utility = _muse(table, "DSG", "KnowMem retain", "chosen on half 0")
     kept = _above(utility - _share_of_target(table, "KnowMem retain", 0.9), 0)
     for criterion in ("VerbMem", "KnowMem forget"):
-        before, after = _share_of_target(table, criterion, 1), _muse(table, "DSG", criterion, "utility kept")
+        before, after = _share_of_target(table, criterion, 1), _muse(table, "DSG", criterion, "chosen on half 0")
         words.append(f"{criterion} {after:.0f} from {before:.0f}")
         parts[f"{criterion} falls and utility stays"] = _weakest(_below(after - before, 0), kept)
     before = _share_of_target(table, "KnowMem retain", 1)
@@ -751,7 +751,7 @@ def _lowers_memories(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _misses_band(table: pd.DataFrame) -> tuple[str, str]:
-    leak = _muse(table, "DSG", "PrivLeak", "utility kept")
+    leak = _muse(table, "DSG", "PrivLeak", "chosen on half 0")
     outside = AGREES if leak.high < -BAND or leak.low > BAND else DISAGREES
     within = leak.low > -BAND and leak.high < BAND
     judged = outside if outside == AGREES or within else UNDECIDED
