@@ -6,7 +6,14 @@ a line, intervals where there are counts; at most 9 inches wide, words of 8 poin
 """
 
 from helpers.report.plots.answers import letters
-from helpers.report.plots.attacks import few_documents, other_half, relearning, relearning_rates, residual_drift
+from helpers.report.plots.attacks import (
+    few_documents,
+    other_half,
+    relearned_once,
+    relearning,
+    relearning_rates,
+    residual_drift,
+)
 from helpers.report.plots.chosen import alignments, held_out, protocols
 from helpers.report.plots.clamps import (
     ablation,
@@ -28,7 +35,7 @@ from helpers.report.plots.features import (
 from helpers.report.plots.forget_sets import at_once, features_by_name, forget_requests, little_text
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
-from helpers.report.plots.side_by_side import side_by_side
+from helpers.report.plots.side_by_side import beside_published, side_by_side
 from helpers.report.plots.style import SHEET
 from helpers.report.plots.theorems import causal, fisher, roc
 from helpers.report.plots.tradeoffs import (
@@ -41,10 +48,11 @@ from helpers.report.plots.tradeoffs import (
 )
 
 __all__ = [
-    "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "at_once", "attribution", "carriers", "causal", "clamp_curve", "conditional_sweeps", "controls", "decoders",
-    "features_by_name", "few_documents", "firing_rates", "fisher", "forget_requests", "gate_cost", "held_out",
-    "highlighted_question", "letters", "little_text", "long_prompts", "other_half", "pareto", "protocols",
-    "published_dsg", "published_pareto", "quality", "relearning", "relearning_rates", "residual_drift",
-    "retention_tradeoff", "rho", "roc", "selection_rules", "side_by_side", "strongest_passages", "training",
+    "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments",
+    "all_questions", "at_once", "attribution", "beside_published", "carriers", "causal", "clamp_curve",
+    "conditional_sweeps", "controls", "decoders", "features_by_name", "few_documents", "firing_rates", "fisher",
+    "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters", "little_text",
+    "long_prompts", "other_half", "pareto", "protocols", "published_dsg", "published_pareto", "quality",
+    "relearned_once", "relearning", "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "roc",
+    "selection_rules", "side_by_side", "strongest_passages", "training",
 ]  # fmt: skip
