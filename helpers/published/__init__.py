@@ -17,6 +17,10 @@ OPTIONAL = (
     "alignment",
     "share",
     "threshold",
+    "n_features",
+    "ratio_percentile",
+    "gate_percentile",
+    "side_accuracy",
 )
 
 
