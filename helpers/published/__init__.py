@@ -17,7 +17,6 @@ OPTIONAL = (
     "alignment",
     "share",
     "threshold",
-    "n_features",
     "ratio_percentile",
     "gate_percentile",
     "side_accuracy",
