@@ -31,6 +31,7 @@ OF_PAPER = {
     "08": ("dsg",),
     "09": ("dsg",),
     "14": ("dsg",),
+    "15": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")
@@ -39,13 +40,14 @@ ABOUT = {
     "02_carriers": "static_clamp",
     "02_clamp_curve": "static_clamp",
     "02_controls": "static_clamp",
-    "05_ablation": "dsg",
     "05_gate_cost": "dsg",
     "05_rho": "dsg",
     "09_no_text": "dsg",
     "14_causal": "dsg",
     "14_fisher": "dsg",
     "14_roc": "dsg",
+    "15_rho": "dsg",
+    "15_static_dynamic": "dsg",
 }
 
 

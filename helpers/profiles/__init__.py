@@ -288,6 +288,23 @@ class TheoremsSettings:
 
 
 @settings_table
+class AblationSettings:
+    """Notebook 15: what DSG's settings are varied over, one by one.
+
+    Attributes:
+        ratio_percentiles: p_ratio, the percentile of the ratio above which a feature may be chosen.
+        gate_percentiles: p_dyn, the percentile of rho on retain text that is the gate's threshold.
+        bins: of the histograms whose distance says how far a statistic sets forget questions apart.
+        resamples: of the bootstrap over questions and texts.
+    """
+
+    ratio_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    gate_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    bins: Count
+    resamples: Count
+
+
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
@@ -316,6 +333,7 @@ class Profile:
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
+    ablations: AblationSettings
     method: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:

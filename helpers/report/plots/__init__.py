@@ -5,6 +5,13 @@ share is in `style`. One colour and one marker a method throughout, axes in word
 a line, intervals where there are counts; at most 9 inches wide, words of 8 points or more.
 """
 
+from helpers.report.plots.ablations import (
+    gate_percentiles,
+    ratio_percentiles,
+    rho_or_counts,
+    static_or_dynamic,
+    strength_grid,
+)
 from helpers.report.plots.answers import letters
 from helpers.report.plots.attacks import (
     few_documents,
@@ -15,15 +22,7 @@ from helpers.report.plots.attacks import (
     residual_drift,
 )
 from helpers.report.plots.chosen import alignments, held_out, protocols
-from helpers.report.plots.clamps import (
-    ablation,
-    all_questions,
-    carriers,
-    clamp_curve,
-    conditional_sweeps,
-    controls,
-    decoders,
-)
+from helpers.report.plots.clamps import all_questions, carriers, clamp_curve, conditional_sweeps, controls, decoders
 from helpers.report.plots.features import (
     activation_distribution,
     attribution,
@@ -48,11 +47,12 @@ from helpers.report.plots.tradeoffs import (
 )
 
 __all__ = [
-    "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments",
-    "all_questions", "at_once", "attribution", "beside_published", "carriers", "causal", "clamp_curve",
-    "conditional_sweeps", "controls", "decoders", "features_by_name", "few_documents", "firing_rates", "fisher",
-    "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters", "little_text",
+    "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "activation_distribution", "alignments", "all_questions",
+    "at_once", "attribution", "beside_published", "carriers", "causal", "clamp_curve", "conditional_sweeps",
+    "controls", "decoders", "features_by_name", "few_documents", "firing_rates", "fisher", "forget_requests",
+    "gate_cost", "gate_percentiles", "held_out", "highlighted_question", "letters", "little_text",
     "long_prompts", "other_half", "pareto", "protocols", "published_dsg", "published_pareto", "quality",
-    "relearned_once", "relearning", "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "roc",
-    "selection_rules", "side_by_side", "strongest_passages", "training",
+    "ratio_percentiles", "relearned_once", "relearning", "relearning_rates", "residual_drift",
+    "retention_tradeoff", "rho", "rho_or_counts", "roc", "selection_rules", "side_by_side", "static_or_dynamic",
+    "strength_grid", "strongest_passages", "training",
 ]  # fmt: skip
