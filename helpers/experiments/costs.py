@@ -5,19 +5,34 @@ kind of work) turns them into seconds: a projection, and always to be called one
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 import torch
 
-from helpers.loading.sources import question_source
+from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
+from helpers.experiments.little_text import parts
+from helpers.loading.sources import question_source, request_sources
+from helpers.methods import METHODS
 from helpers.methods.attribution_clamp import AttributionClamp
+from helpers.methods.clamp_prime import ClampPrime
+from helpers.methods.crisp import CRISP
 from helpers.methods.dsg import DSG
+from helpers.methods.grad_diff import GradDiff
+from helpers.methods.gradient_ascent import GradientAscent
 from helpers.methods.method import Method
+from helpers.methods.npo import NPO
+from helpers.methods.refusal_clamp import Grid as RefusalGrid
+from helpers.methods.refusal_clamp import RefusalClamp
 from helpers.methods.rmu import RMU
+from helpers.methods.scrub import SCRUB
+from helpers.methods.simnpo import SimNPO
+from helpers.methods.ssd import SSD
 from helpers.methods.static_clamp import StaticClamp
+from helpers.methods.training import TrainedMethod
+from helpers.methods.unconditional import Unconditional
 from helpers.profiles import Profile, load_profile
 
 # Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
@@ -30,9 +45,17 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
-# Models held at once beside the loaded one. 03 and 05: the one that RMU trains. 06: RMU's, the one attacked, its
-# gradients and AdamW's two moments.
-EXTRA_MODELS = {"03": 1, "05": 1, "06": 5}
+# Models held at once beside the loaded one: the one that RMU trains; or RMU's, the one attacked, its gradients and
+# AdamW's two moments.
+EXTRA_MODELS = {"03": 1, "04": 1, "05": 1, "06": 5, "08": 1, "09": 1}
+# The same in float32, whatever the model's dtype: one that is trained as a whole, its gradients, two moments.
+EXTRA_FLOAT32 = {"07": 4}
+# Of a training step, passes of the whole model over as many rows as a batch has: with gradients, and without.
+PASSES: dict[type[Method], tuple[int, int]] = {
+    GradientAscent: (1, 0), GradDiff: (2, 0), NPO: (2, 1), SimNPO: (2, 0), SCRUB: (3, 2),
+}  # fmt: skip
+# The methods of notebook 07 that are trained, in its order.
+WEIGHTS_METHODS = (GradientAscent, GradDiff, NPO, SimNPO, SCRUB, SSD, RMU, CRISP)
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,6 @@ class Work:
         return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
 
 
-COUNTED = ("01", "02", "03", "05", "06")
 KINDS = tuple(field.name for field in fields(Work))
 
 
@@ -132,36 +154,14 @@ def finetuning_work(shape: Shape, tokens: float, length: float) -> float:
     return 3 * (shape.blocks(shape.layers, tokens, length) + shape.head(tokens))
 
 
-def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
-    """Operations of one notebook as if it ran alone and every setting changed every prompt.
+def crisp_work(shape: Shape, layer: int, width: int, tokens: float, length: float) -> float:
+    """One CRISP step on so many forget and as many retain tokens; backward counts once, for only adapters are trained.
 
-    Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
-
-    Args:
-        profile: in its version for this notebook.
-        questions: how many there are in all subjects.
-        notebook: its number, one of `COUNTED`.
+    The frozen model reads both texts up to `layer` and retain text to the end, and so does the student, once more back.
+    On forget text the whole SAE reads the residual of both.
     """
-    job, curve = _Job(profile, shape, questions), profile.clamp_curve
-    static, dsg, curves = job.settings(StaticClamp), job.settings(DSG), len(curve.n_features) * len(curve.strengths)
-    start = job.statistics() + job.trees()
-    match notebook:
-        case "01":
-            return start + job.attribution()
-        case "02":
-            # each feature alone, on both halves, then sets that grow by one, on one half
-            sets = replace(job.asked(1.5 * profile.selection.n_features), losses=0.0)
-            along = 2 * len({setting.strength for setting in StaticClamp.grid(profile)})
-            return start + sets + job.asked(along) + job.asked(curves)
-        case "03":
-            attributed = job.attribution() + job.asked(job.settings(AttributionClamp))
-            return start + job.asked(static) + job.rmu() + attributed
-        case "05":
-            ablation = job.asked(4 * len({setting.strength for setting in DSG.grid(profile)}), share=0.5)
-            return start + job.thresholds() + job.asked(dsg + 2 * static) + job.rmu() + ablation
-        case "06":
-            return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.attacks()
-    raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
+    passes = 2 * shape.blocks(layer + 1, tokens, length) + shape.blocks(shape.layers, tokens, length)
+    return 3 * (passes + 2.0 * shape.d_model * width * tokens)
 
 
 @dataclass(frozen=True)
@@ -175,16 +175,27 @@ class _Job:
     def settings(self, method: type[Method]) -> int:
         return len(method.grid(self.profile))
 
-    def statistics(self) -> Work:
+    def statistics(self, passes: int = 1) -> Work:
+        """Feature statistics on forget and retain text, with so many products of the whole SAE."""
         sizes, sae = self.profile.texts, self.profile.sae
         packed = (sizes.forget_rows + sizes.retain_rows) * sizes.row_length
         tokens = packed + sizes.framed_documents * PROMPT_TOKENS
+        return Work(statistics=statistics_work(self.shape, sae.layer, passes * sae.width, tokens, sizes.row_length))
+
+    def forget_statistics(self, share: float) -> Work:
+        """Feature statistics on a share of the forget text, where that on retain text is known."""
+        sizes, sae = self.profile.texts, self.profile.sae
+        tokens = share * sizes.forget_rows * sizes.row_length
         return Work(statistics=statistics_work(self.shape, sae.layer, sae.width, tokens, sizes.row_length))
 
-    def thresholds(self) -> Work:
-        sets = len({setting.n_features for setting in DSG.grid(self.profile)})
-        tokens = sets * self.profile.texts.framed_documents * PROMPT_TOKENS
-        return Work(statistics=statistics_work(self.shape, self.profile.sae.layer, 0, tokens, PROMPT_TOKENS))
+    def residuals(self, tokens: float, length: float) -> Work:
+        """Text up to the SAE's layer, and a few of its features."""
+        return Work(statistics=statistics_work(self.shape, self.profile.sae.layer, 0, tokens, length))
+
+    def thresholds(self, sets: int | None = None) -> Work:
+        """Rho on framed retain text for so many sets of features, by default those of DSG's grid."""
+        n = len({setting.n_features for setting in DSG.grid(self.profile)}) if sets is None else sets
+        return self.residuals(n * self.profile.texts.framed_documents * PROMPT_TOKENS, PROMPT_TOKENS)
 
     def trees(self) -> Work:
         return Work(trees=self.shape.blocks(self.shape.layers, self.questions * TREE_TOKENS, TREE_TOKENS))
@@ -207,10 +218,45 @@ class _Job:
         losses = self.asked(candidates * KEPT_SHARE).losses
         return Work(training=shape.blocks(layer + 1, tokens, PROMPT_TOKENS) + 3 * above) + replace(alone, losses=losses)
 
-    def rmu(self) -> Work:
-        grid, length = RMU.grid(self.profile), self.profile.texts.row_length
-        work = [s.steps * rmu_work(self.shape, s.layer, s.batch_rows * length, length) for s in grid]
-        return sum([self.asked(0)] * len(grid), Work(training=sum(work)))
+    @property
+    def known_tokens(self) -> float:
+        """Of all known questions in one order."""
+        return self.questions * KNOWN_SHARE * PROMPT_TOKENS
+
+    def trained(self, *methods: type[Method]) -> Work:
+        """Every setting of some methods trained, and all asked under its weights."""
+        grids = [method.grid(self.profile) for method in methods]
+        asked = [self.asked(0)] * sum(map(len, grids))
+        return sum(asked, Work(training=sum(self.training(grid) for grid in grids)))
+
+    def training(self, settings: Sequence[Method]) -> float:
+        """Operations of training some settings of one method, of which those that differ in steps are one training."""
+        longest: dict[Method, int] = {}
+        for setting in settings:
+            steps = setting.steps if isinstance(setting, TrainedMethod) else 1
+            longest[setting.course] = max(steps, longest.get(setting.course, 0))
+        if settings and isinstance(settings[0], SSD):  # the gradients of single rows, once for all settings
+            length = self.profile.texts.row_length
+            return 2 * finetuning_work(self.shape, settings[0].rows * length, length)
+        return sum(steps * self.step(course) for course, steps in longest.items())
+
+    def step(self, setting: Method) -> float:
+        """Operations of one training step."""
+        length, sae = self.profile.texts.row_length, self.profile.sae
+        if not isinstance(setting, TrainedMethod):
+            raise ValueError(f"{setting.label} takes no training steps")
+        tokens = setting.batch_rows * length
+        if isinstance(setting, RMU):
+            return rmu_work(self.shape, setting.layer, tokens, length)
+        if isinstance(setting, CRISP):
+            return crisp_work(self.shape, sae.layer, sae.width, tokens, length)
+        back, forward = PASSES[type(setting)]
+        return (back + forward / 3) * finetuning_work(self.shape, tokens, length)
+
+    def one_training(self, method: type[Method]) -> float:
+        """Operations of training the dearest setting of a method; nothing for one that is not trained."""
+        grid = method.grid(self.profile) if method.trains else []
+        return max((self.training([setting]) for setting in grid), default=0.0)
 
     def attacks(self) -> Work:
         """Three trainings a run: the attacks of every seed and rate, few documents, and the other half."""
@@ -221,6 +267,152 @@ class _Job:
         asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
         training = finetuning_work(self.shape, rows * length, length)
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
+
+
+# --- what each notebook does beside its start: statistics and known questions -----------------------------------------
+
+
+def _clamp_curve(job: _Job) -> Work:
+    # each feature alone, on both halves, then sets that grow by one, on one half
+    sets = replace(job.asked(1.5 * job.profile.selection.n_features), losses=0.0)
+    along = 2 * len({setting.strength for setting in StaticClamp.grid(job.profile)})
+    curve = job.profile.clamp_curve
+    return sets + job.asked(along) + job.asked(len(curve.n_features) * len(curve.strengths))
+
+
+def _pareto(job: _Job) -> Work:
+    return (
+        job.asked(job.settings(StaticClamp))
+        + job.trained(RMU)
+        + job.attribution()
+        + job.asked(job.settings(AttributionClamp))
+    )
+
+
+def _conditional(job: _Job) -> Work:
+    """Answers to requests, every clamp, RMU, letters and controls, answers in words, and five protocols."""
+    sizes, sources = job.profile.conditional, request_sources(job.profile.texts.requests)
+    words = job.profile.grid_of(RefusalClamp.table, RefusalGrid).answer_tokens
+    requests = sum(source.rows or 0 for source in sources) * (PROMPT_TOKENS + words)
+    clamps = (ClampPrime, RefusalClamp, Unconditional)
+    # under no edit and under the best of each clamp
+    told = (1 + len(clamps)) * sizes.told_questions * (PROMPT_TOKENS + sizes.new_tokens)
+    spoken = job.shape.blocks(job.shape.layers, requests + told, PROMPT_TOKENS) + job.shape.head(requests + told)
+    # the refusal feature in three ways, the one by contrast and random ones; letters under one edit more
+    controls = job.asked(4 + sizes.control_features) + replace(job.asked(len(clamps) + 1), losses=0.0)
+    swept = job.asked(sum(map(job.settings, clamps))) + job.trained(RMU) + controls
+    return swept + _protocols(job, len(clamps)) + Work(answers=spoken)
+
+
+def _protocols(job: _Job, edits: int) -> Work:
+    """All questions in two frames, known ones, and a few of every subject in one order and in all 24."""
+    few = job.profile.conditional.ordered_questions * (1 + len(job.profile.questions.side_effect))
+    layer, known = job.profile.sae.layer, job.questions * KNOWN_SHARE
+    prompts = 2 * job.questions + known + few
+    orders = sweep_work(job.shape, layer, edits, few * TREE_TOKENS, TREE_TOKENS, few)
+    return Work(
+        trees=orders, answers=sweep_work(job.shape, layer, edits, prompts * PROMPT_TOKENS, PROMPT_TOKENS, prompts)
+    )
+
+
+def _guardrail(job: _Job) -> Work:
+    static = job.settings(StaticClamp)
+    return job.thresholds() + job.asked(job.settings(DSG) + 2 * static) + job.trained(RMU)
+
+
+def _attacked(job: _Job) -> Work:
+    return job.thresholds() + job.asked(job.settings(DSG)) + job.trained(RMU) + job.attacks()
+
+
+def _side_by_side(job: _Job) -> Work:
+    """Every method's grid; then the chosen setting of each trained anew, asked on one half, and read on two texts."""
+    clamps, sizes = (StaticClamp, DSG), job.profile.texts
+    swept = job.thresholds() + job.asked(sum(map(job.settings, clamps))) + job.trained(*WEIGHTS_METHODS)
+    chosen = len(clamps) + len(WEIGHTS_METHODS)
+    packed, framed = sizes.neutral_rows * sizes.row_length, sizes.framed_documents * PROMPT_TOKENS
+    read = finetuning_work(job.shape, packed, sizes.row_length) + finetuning_work(job.shape, framed, PROMPT_TOKENS)
+    return swept + Work(
+        training=sum(map(job.one_training, WEIGHTS_METHODS)),
+        answers=chosen * job.asked(1, share=0.5).answers,
+        losses=chosen * 2 * read / 3,  # forward only, with the edit and without
+    )
+
+
+def _forget_requests(job: _Job) -> Work:
+    """The methods' grids; then, of each, 1 to so many folds at once, and the same one after another in every way."""
+    folds, work = job.profile.forget_requests.folds, job.thresholds()
+    for name in job.profile.forget_requests.methods:
+        method = METHODS[name]
+        ways = (AT_ONCE, *ways_of(method.grid(job.profile)[0]))
+        work += job.trained(method) if method.trains else job.asked(job.settings(method))
+        # at each request all folds so far together, or for the features of every request each fold by itself too
+        shares = [(folds + 1) / 2 * (1 + (way == FEATURES_SO_FAR)) for way in ways if not method.trains]
+        work += job.forget_statistics(sum(shares)) + job.thresholds(folds * len(ways) * issubclass(method, DSG))
+        work += Work(training=folds * len(ways) * job.one_training(method))
+        work += Work(answers=folds * len(ways) * job.asked(1, share=0.5).answers)
+    return work
+
+
+def _little_text(job: _Job) -> Work:
+    """The methods' grids; then, of each, every share of the text with every seed; and every tau without any text."""
+    sizes, named, work = job.profile.little_text, job.profile.named_features, job.thresholds()
+    for name in sizes.methods:
+        method = METHODS[name]
+        given = parts(sizes, method.grid(job.profile)[0])
+        work += job.trained(method) if method.trains else job.asked(job.settings(method))
+        work += job.forget_statistics(0 if method.trains else sum(share for share, _ in given))
+        work += job.thresholds(len(given) * issubclass(method, DSG))
+        work += Work(training=len(given) * job.one_training(method))
+        one = job.asked(1, share=0.5)
+        work += Work(answers=len(given) * one.answers, losses=len(given) * one.losses)
+    return work + job.asked(len(named.thresholds) + 1)
+
+
+def _theorems(job: _Job) -> Work:
+    """DSG's grid; the SAE's error on both texts; each feature alone, and attribution; rho of all known questions."""
+    sizes, shape, layer = job.profile.theorems, job.shape, job.profile.sae.layer
+    # the SAE encodes every token for its activations, and once more with the decoder for its error
+    error = job.statistics(passes=3)
+    saes = [error] * (1 + (sizes.other_layer >= 0))
+    tokens = sizes.questions * PROMPT_TOKENS
+    alone = sweep_work(shape, layer, sizes.features, 2 * tokens, PROMPT_TOKENS, 2 * sizes.questions)
+    above = shape.blocks(shape.layers - layer - 1, tokens, PROMPT_TOKENS)
+    gradient = shape.blocks(layer + 1, tokens, PROMPT_TOKENS) + 3 * above
+    swept = job.thresholds() + job.asked(job.settings(DSG)) + job.residuals(job.known_tokens, PROMPT_TOKENS)
+    return sum(saes, swept) + Work(answers=alone, training=gradient)
+
+
+def _ablations(job: _Job) -> Work:
+    """DSG's grid; one half under every p_ratio, p_dyn, and both ideas on and off at every strength; rho of texts."""
+    sizes, text = job.profile.ablations, job.profile.texts
+    ideas = 4 * len({setting.strength for setting in DSG.grid(job.profile)})
+    varied = len(sizes.ratio_percentiles) + len(sizes.gate_percentiles) + ideas
+    rho = job.residuals(job.known_tokens / 2, PROMPT_TOKENS)
+    rho += job.residuals(text.retain_rows * text.row_length, text.row_length)
+    taus = job.thresholds() + job.thresholds(len(sizes.ratio_percentiles) + 1)
+    return taus + job.asked(job.settings(DSG)) + job.asked(varied, share=0.5) + rho
+
+
+NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
+    "01": _Job.attribution, "02": _clamp_curve, "03": _pareto, "04": _conditional, "05": _guardrail, "06": _attacked,
+    "07": _side_by_side, "08": _forget_requests, "09": _little_text, "14": _theorems, "15": _ablations,
+}  # fmt: skip
+
+
+def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
+    """Operations of one notebook as if it ran alone and every setting changed every prompt.
+
+    Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
+
+    Args:
+        profile: in its version for this notebook.
+        questions: how many there are in all subjects.
+        notebook: its number, one of `NOTEBOOKS`.
+    """
+    if notebook not in NOTEBOOKS:
+        raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(NOTEBOOKS)} has")
+    job = _Job(profile, shape, questions)
+    return job.statistics() + job.trees() + NOTEBOOKS[notebook](job)
 
 
 def projections(
@@ -246,7 +438,7 @@ def projections(
     speed = product or matrix_rate(device, profile.model.dtype)
     rates = {kind: share * speed for kind, share in shares.items()}
     questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
-    for number in (n for n in profile.notebooks if n in COUNTED):
+    for number in (n for n in profile.notebooks if n in NOTEBOOKS):
         version = load_profile(name, overrides, number)
         seconds = notebook_work(version, shape, questions, number).seconds(rates)
         found[number] = seconds, notebook_memory(version, shape, number)
@@ -257,6 +449,7 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     """Bytes that a notebook needs at its peak beside the packages: models, SAE, kept residuals and one batch."""
     size, tokens = DTYPE_BYTES[profile.model.dtype], profile.model.batch_tokens
     models = (1 + EXTRA_MODELS.get(notebook, 0)) * shape.weights * size
+    models += EXTRA_FLOAT32.get(notebook, 0) * shape.weights * DTYPE_BYTES["float32"]
     sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
