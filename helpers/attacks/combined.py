@@ -44,6 +44,10 @@ class Combined(PromptAttack):
         """Questions about the hazard open the gate themselves."""
         return self.kind == HAZARD
 
+    def length(self, tokens: int) -> int:
+        """So many questions and the one that is asked."""
+        return tokens * (1 + self.questions)
+
     def prompt(self, tokenizer, question: Question, means: Means) -> str:
         """All in one message, an empty line between them. Raises ValueError where there are too few other questions."""
         asked = [*means.others(self.kind, question, self.questions), question]

@@ -1,4 +1,4 @@
-"""Dilution: harmless text in the same prompt, which lowers the share of tokens at which a feature of the hazard fires."""
+"""Dilution: harmless text in the same prompt, so that the share of tokens at which hazard features fire falls."""
 
 from __future__ import annotations
 
@@ -53,6 +53,10 @@ class Dilution(PromptAttack):
     def control(self) -> bool:
         """Text of the near domain fires the same features."""
         return self.filler == NEAR
+
+    def length(self, tokens: int) -> int:
+        """The question and the filler."""
+        return tokens + self.tokens
 
     def prompt(self, tokenizer, question: Question, means: Means) -> str:
         """The question with the filler in one message. Raises ValueError where there is too little filler."""

@@ -44,6 +44,10 @@ class FewShot(PromptAttack):
         """Examples about the hazard open the gate themselves."""
         return self.kind == HAZARD
 
+    def length(self, tokens: int) -> int:
+        """So many questions and the one that is asked."""
+        return tokens * (1 + self.examples)
+
     def prompt(self, tokenizer, question: Question, means: Means) -> str:
         """Examples, then the question. Raises ValueError where there are too few other questions."""
         form = means.prompt_format

@@ -42,6 +42,10 @@ class Interleaving(PromptAttack):
         """As '2 words between words'."""
         return f"{self.between} word{'s' * (self.between > 1)} between words"
 
+    def length(self, tokens: int) -> int:
+        """As if every token of the prompt were a word of the question: at most so many."""
+        return tokens * (1 + self.between)
+
     def prompt(self, tokenizer, question: Question, means: Means) -> str:
         """The mixed question in one message. Raises ValueError where there is too little filler."""
         above, stem, options = parts_of(question, means.prompt_format)

@@ -50,12 +50,14 @@ class Means:
         return texts
 
     def others(self, kind: str, question: Question, n: int) -> list[Question]:
-        """n questions of a kind drawn for this question, which is not among them.
+        """N questions of a kind drawn for this question, which is not among them.
 
         Raises:
             ValueError: there are too few.
         """
-        found = [other for other in self.questions[kind] if (other.subject, other.id) != (question.subject, question.id)]
+        found = [
+            other for other in self.questions[kind] if (other.subject, other.id) != (question.subject, question.id)
+        ]
         if len(found) < n:
             raise ValueError(f"{n} {kind} questions are wanted beside each, there are {len(found)}: ask for fewer")
         return _random(f"{kind} questions", question).sample(found, n)
@@ -94,6 +96,10 @@ class PromptAttack(ABC):
     def control(self) -> bool:
         """Whether the setting stands beside the others because it ought to fail."""
         return False
+
+    def length(self, tokens: int) -> int:
+        """About how many tokens a question of so many becomes; none are added where an attack does not say so."""
+        return tokens
 
     def can_ask(self, question: Question) -> bool:
         """Whether the question can be asked in this way."""
@@ -148,7 +154,8 @@ def prompts(
         ValueError: not one is left, with the reason.
     """
     asked = [i for i, question in enumerate(questions) if attack.can_ask(question)]
-    rows = encode_texts(tokenizer, [attack.prompt(tokenizer, questions[i], means) for i in asked])
+    texts = [attack.prompt(tokenizer, questions[i], means) for i in asked]
+    rows = encode_texts(tokenizer, texts) if texts else []
     kept = [i for i, row in zip(asked, rows, strict=True) if len(row) <= longest]
     if not kept:
         raise ValueError(

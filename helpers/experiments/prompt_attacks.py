@@ -47,7 +47,9 @@ def attacked_settings(lab: Lab) -> list[Method]:
     settings = [choose(scores).setting for scores in sweeps]
     guard = lab.edited(settings[0]).intervention
     if guard is None or guard.gate is None:
-        raise ValueError(f"{settings[0].label} has no gate to attack: name one that has first in prompt_attacks.methods")
+        raise ValueError(
+            f"{settings[0].label} has no gate to attack: name one that has first in prompt_attacks.methods"
+        )
     return settings
 
 
@@ -56,7 +58,9 @@ def means_of(lab: Lab) -> Means:
     roles = lab.profile.questions
     kinds = {BENIGN: roles.side_effect, HAZARD: (roles.forget,)}
     questions = {kind: [q for s in subjects for q in lab.all_questions[s]] for kind, subjects in kinds.items()}
-    return Means(lab.profile.model.prompt_format, lab.fillers, questions)
+    means = Means(lab.profile.model.prompt_format, lab.fillers, questions)
+    lab.unchanging(means)
+    return means
 
 
 def _knowledge(lab: Lab, half: int, benign: int) -> Knowledge:
@@ -200,7 +204,9 @@ def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
     theirs = load_published("guard_attacks").query("measure == 'success'")
     theirs = theirs.merge(found[SETTING].drop_duplicates(), on=["attack", "setting"])
     middle = theirs[["low", "high"]].mean(axis=1)
-    shown = theirs.assign(world=REPRODUCTION, method=found["method"].iloc[0], accuracy=middle, n=theirs["n"].astype(int))
+    shown = theirs.assign(
+        world=REPRODUCTION, method=found["method"].iloc[0], accuracy=middle, n=theirs["n"].astype(int)
+    )
     both = pd.concat([found, shown[[c for c in found if c in shown]]], ignore_index=True)
     return both.assign(right=both["right"].fillna((both["accuracy"] * both["n"]).round()))
 

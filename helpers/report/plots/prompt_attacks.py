@@ -51,7 +51,7 @@ def dilution(table: pd.DataFrame) -> Figure:
 
 
 def diluted_gate(table: pd.DataFrame) -> Figure:
-    """Notebook 11: rho and the share of open gates on forget questions against the tokens of filler, a column a place."""
+    """Notebook 11: rho and the share of open gates on forget questions against tokens of filler, a column a place."""
     places, measures = (list(dict.fromkeys(table[column])) for column in ("place", "measure"))
     fillers = list(dict.fromkeys(table["filler"]))
     looks = dict(zip(fillers, (FILLER_LOOKS.get(f, SPARE_LOOKS[i % 3]) for i, f in enumerate(fillers)), strict=True))
@@ -118,7 +118,15 @@ def _keys(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _row_points(
-    ax: Axes, rows: pd.DataFrame, places: dict, shift: float, colour: str, marker: str, label: str, size: int, **more: Any
+    ax: Axes,
+    rows: pd.DataFrame,
+    places: dict,
+    shift: float,
+    colour: str,
+    marker: str,
+    label: str,
+    size: int,
+    **more: Any,
 ) -> None:
     at = [places[key] + shift for key in _keys(rows)]
     ends = interval(rows["accuracy"], rows["low"], rows["high"])
@@ -126,7 +134,7 @@ def _row_points(
 
 
 def attacked_benign(table: pd.DataFrame) -> Figure:
-    """Notebook 11: on benign questions, how often the gate opens under each attack and how many are right, by subject."""
+    """Notebook 11: benign questions by subject: how often the gate opens under each attack, and how many are right."""
     subjects = list(dict.fromkeys(table["subject"]))
     ways = list(dict.fromkeys(zip(table["attack"], table["setting"], strict=True)))
     guard = table.loc[table["measure"] == "gate opens", "method"].iloc[0]
@@ -145,7 +153,7 @@ def attacked_benign(table: pd.DataFrame) -> Figure:
         at = [subjects.index(subject) + apart * (i - (len(ways) - 1) / 2) for subject in bare["subject"]]
         axes[1].plot(bare["accuracy"], at, marker="|", ms=7, ls="none", color=BLACK, label="the unguarded model")
     axes[0].set(xlabel="share of benign questions whose gate opens\n(lower is better; 95 % interval)")
-    axes[1].set(xlabel="accuracy, guarded\n(higher is better; 95 % interval)")
+    axes[1].set(xlabel=f"accuracy under {guard}\n(higher is better; 95 % interval)")
     for ax in axes:
         ax.set_xlim(-0.03, 1.05)
     chance(axes[1], "vertical")
