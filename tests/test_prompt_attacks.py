@@ -224,14 +224,14 @@ def test_a_guard_that_blocks_nothing_has_no_success():
     assert (found["n"] == 0).all() and found["accuracy"].isna().all()
 
 
-def test_the_strongest_is_no_control_and_of_equals_the_first():
-    attacks = [FAR_100, FAR_200, NEAR_100, TWO]
+def test_of_equals_the_first_is_the_strongest_and_a_control_differs_in_one_thing():
+    attacks = [FAR_100, FAR_200, TWO]
     table = table_of(far100=(1, 0, 1), far200=(0, 1, 1), near=(1, 1, 1))
     assert prompt_attacks.strongest(table, attacks) == [FAR_100, TWO]
     assert prompt_attacks.strongest(table_of(far200=(1, 1, 1)), attacks) == [FAR_200, TWO]
     assert prompt_attacks.strongest(table_of(none=(1, 1, 1)), attacks) == [FAR_100, TWO]  # nothing to tell them by
-    assert prompt_attacks.controls_of([FAR_100, TWO], attacks) == [NEAR_100]
-    assert prompt_attacks.controls_of([FAR_200, TWO], attacks) == []
+    assert prompt_attacks.controls_of([FAR_100, TWO], [*attacks, NEAR_100]) == [NEAR_100]
+    assert prompt_attacks.controls_of([FAR_200, TWO], [*attacks, NEAR_100]) == []
 
 
 def test_curves_begin_without_filler_in_every_panel():
