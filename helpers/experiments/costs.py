@@ -226,7 +226,7 @@ class _Job:
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
 
     def prompt_attacks(self) -> Work:
-        """Half of the known questions to forget in every attack's way, by the model and by the guard, whose gate is read.
+        """Half of the known questions to forget in every attack's way, by model and guard, whose gate is read.
 
         Those that choose the settings as if by both too; benign ones as if under the longest setting of each attack and
         a control of equal length.

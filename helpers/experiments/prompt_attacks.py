@@ -212,8 +212,7 @@ def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
     shown = theirs.assign(
         world=REPRODUCTION, method=found["method"].iloc[0], accuracy=middle, n=theirs["n"].astype(int)
     )
-    both = pd.concat([found, shown[[c for c in found if c in shown]]], ignore_index=True)
-    return both.assign(right=both["right"].fillna((both["accuracy"] * both["n"]).round()))
+    return pd.concat([found, shown[[c for c in found if c in shown]]], ignore_index=True)
 
 
 def of_settings(found: pd.DataFrame, attacks: Sequence[PromptAttack]) -> pd.DataFrame:
