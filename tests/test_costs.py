@@ -271,6 +271,19 @@ def test_notebook_15_by_hand():
     assert_same(work_of("15", **changed), asked(1) + asked(7, 0.5) + Work(statistics=4 * TAU + rho))
 
 
+def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
+    once = {"prompt_attacks.attacks": ["dilution"], "attack.dilution.tokens": [100], "attack.dilution.fillers": ["far"],
+            "attack.dilution.places": ["before"]}  # fmt: skip
+    one, two = (
+        notebook_work(load_profile("gemma-2-2b-it", once | {"attack.dilution.places": places}), GEMMA, 2142, "11")
+        for places in (["before"], ["before", "after"])
+    )
+    n, length = 1273 * KNOWN_SHARE / 2 + 100, PROMPT_TOKENS + 100
+    expected = GEMMA.blocks(2 * 4 + 2 * 22, n * length, length) + 2 * GEMMA.head(n)
+    assert two.answers - one.answers == pytest.approx(expected)
+    assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
+
+
 def test_memory_counts_the_models_held_at_once():
     profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
     one, two, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from helpers.attacks import PromptAttack, attacks_of
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
 from helpers.experiments.little_text import parts
 from helpers.loading.sources import question_source, request_sources
@@ -393,10 +394,47 @@ def _ablations(job: _Job) -> Work:
     return taus + job.asked(job.settings(DSG)) + job.asked(varied, share=0.5) + rho
 
 
+def _prompt_attacks(job: _Job) -> Work:
+    """DSG's grid; half of the known questions to forget in every attack's way, by model and guard, whose gate is read.
+
+    Those that choose the settings as if by both too; benign ones as if under the longest setting of each attack and a
+    control of equal length.
+    """
+    asked, sizes, every = job.profile.questions, job.profile.prompt_attacks, attacks_of(job.profile)
+    forget = (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2
+    choosing = min(sizes.choosing_questions, forget)
+    benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
+    longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
+    lengths = [(forget + choosing * (not attack.control), _length(attack)) for attack in every]
+    lengths += [(benign, n) for n in longest.values()]
+    swept = job.thresholds() + job.asked(job.settings(DSG))
+    return sum((_asked_long(job, *of) for of in lengths), swept)
+
+
+def _asked_long(job: _Job, n: float, length: int) -> Work:
+    shape, layer = job.shape, job.profile.sae.layer
+    gate = shape.blocks(layer + 1, n * length, length)
+    return Work(answers=gate + sweep_work(shape, layer, 1, n * length, length, n))
+
+
+def _length(attack: PromptAttack) -> int:
+    return attack.length(PROMPT_TOKENS)
+
+
 NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
-    "01": _Job.attribution, "02": _clamp_curve, "03": _pareto, "04": _conditional, "05": _guardrail, "06": _attacked,
-    "07": _side_by_side, "08": _forget_requests, "09": _little_text, "14": _theorems, "15": _ablations,
-}  # fmt: skip
+    "01": _Job.attribution,
+    "02": _clamp_curve,
+    "03": _pareto,
+    "04": _conditional,
+    "05": _guardrail,
+    "06": _attacked,
+    "07": _side_by_side,
+    "08": _forget_requests,
+    "09": _little_text,
+    "11": _prompt_attacks,
+    "14": _theorems,
+    "15": _ablations,
+}
 
 
 def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
