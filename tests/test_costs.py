@@ -10,6 +10,7 @@ from helpers.engine.forward import final_state, huggingface, unembed
 from helpers.engine.interventions import Clamp
 from helpers.engine.residuals import MEGABYTE
 from helpers.engine.scoring import NOTHING_KEPT, Sweep, read_loss, row_batches
+from helpers.engine.steps import Passes
 from helpers.experiments.costs import (
     KINDS,
     KNOWN_SHARE,
@@ -82,7 +83,9 @@ def test_statistics_sweeps_and_training_are_counted(model, shape):
     assert found_within(counted(sweep), expected, 0.1)
     setting = RMU(LAYER, 1.0, 1.0, steps=1, batch_rows=4, learning_rate=1e-3)
     text = torch.tensor(ROWS)
-    trained = counted(lambda: train(model, text, text.flip(1), setting, 10_000)) - shape.blocks(LAYER + 1, 128, 32)
+    trained = counted(lambda: train(model, text, text.flip(1), setting, Passes(10_000))) - shape.blocks(
+        LAYER + 1, 128, 32
+    )
     assert found_within(trained, rmu_work(shape, LAYER, 128, 32), 0.3)
 
 

@@ -19,7 +19,10 @@ FOLDER = Path(__file__).parent
 # Settings of no table that a command may change.
 TOP_LEVEL = ("own_methods",)
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
-HARMLESS_SETTINGS = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
+HARMLESS_SETTINGS = (
+    "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
+    "questions.show_text", "texts.forget_file",
+)  # fmt: skip
 HARMLESS_TABLES = ("cache", "compute")
 
 Count = Annotated[int, Field(gt=0)]
@@ -45,7 +48,8 @@ class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
     `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
-    name of torch's; `device_map` 'auto' spreads a model over several.
+    name of torch's; `device_map` 'auto' spreads a model over several. Where weights are trained, `training_tokens` are
+    gone through at once, forward and backward, and with `gradient_checkpointing` layers keep their input alone.
     """
 
     source: str
@@ -54,6 +58,8 @@ class ModelSettings:
     device_map: Literal["none", "auto"]
     prompt_format: Literal["plain", "chat"]
     batch_tokens: Count
+    training_tokens: Count
+    gradient_checkpointing: bool
 
 
 @settings_table
