@@ -1,17 +1,22 @@
 """Counted work is what a model really computes, and estimates are that work at given rates."""
 
+import copy
+
 import pandas as pd
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
 
+from helpers.attacks.relearning import lm_loss
 from helpers.engine.features import feature_statistics
-from helpers.engine.forward import final_state, huggingface, unembed
+from helpers.engine.forward import clone, final_state, huggingface, unembed, wrap
 from helpers.engine.interventions import Clamp
 from helpers.engine.residuals import MEGABYTE
-from helpers.engine.scoring import NOTHING_KEPT, Sweep, read_loss, row_batches
-from helpers.engine.steps import Passes
+from helpers.engine.scoring import CHUNK_LOGITS, NOTHING_KEPT, Sweep, read_loss, row_batches
+from helpers.engine.steps import Passes, keep_only_what_goes_in
 from helpers.experiments.costs import (
+    DTYPE_BYTES,
     KINDS,
     KNOWN_SHARE,
     PROMPT_TOKENS,
@@ -19,6 +24,7 @@ from helpers.experiments.costs import (
     Shape,
     Work,
     finetuning_work,
+    kept_bytes,
     matrix_rate,
     measured_shares,
     notebook_memory,
@@ -93,8 +99,66 @@ def found_within(found: float, expected: float, share: float) -> bool:
     return abs(found - expected) <= share * expected
 
 
-def test_backward_counts_twice(shape):
+def test_backward_counts_twice_and_checkpointing_once_more(model, shape):
     assert finetuning_work(shape, 128, 32) == 3 * (shape.blocks(4, 128, 32) + shape.head(128))
+    for checkpointing in (False, True):
+        student = clone(model)
+        if checkpointing:
+            keep_only_what_goes_in(student)
+        batch = next(row_batches(student, ROWS, 1000))
+        found = counted(lambda s=student, b=batch: lm_loss(s, b, None).backward())
+        assert found == pytest.approx(finetuning_work(shape, 128, 32, checkpointing), rel=0.02)
+
+
+def kept(layers: int, length: int, dtype: torch.dtype, checkpointing: bool) -> int:
+    """Bytes that a model of some layers really keeps of one row, beside its weights."""
+    model = wide_model(layers)
+    if checkpointing:
+        keep_only_what_goes_in(model)
+    weights, held = {p.untyped_storage().data_ptr() for p in huggingface(model).parameters()}, {}
+
+    def keep(tensor):
+        place = tensor.untyped_storage()
+        if place.data_ptr() not in weights:
+            held[place.data_ptr()] = place.nbytes(), tensor  # held, so that no other takes its place
+        return tensor
+
+    low = dtype != torch.float32
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", dtype=dtype, enabled=low):
+        final_state(model, next(row_batches(model, [[2, *range(5, 4 + length)]], 1000)))
+    return sum(nbytes for nbytes, _ in held.values())
+
+
+def wide_model(layers: int):
+    """Wide enough that what is not counted, as masks and rotary angles, is little beside what is."""
+    small = huggingface(toy_model()).config
+    config = copy.deepcopy(small)
+    config.update({"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32})
+    config.update({"intermediate_size": 128, "num_hidden_layers": layers})
+    config.layer_types = ["full_attention"] * layers
+    return wrap(AutoModelForCausalLM.from_config(config), toy_model().tokenizer)
+
+
+@pytest.mark.parametrize("length", [64, 128])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_layer_keeps_for_going_backward_is_counted(dtype, length):
+    wide, size = Shape(1, 64, 4, 2, 32, 128, 100), DTYPE_BYTES[dtype]
+    deep, flat = (kept(layers, length, getattr(torch, dtype), checkpointing=False) for layers in (4, 2))
+    casts = 2 * wide.block_weights if size < 4 else 0  # training_memory has them with the weights
+    assert (deep - flat) / 2 - casts == pytest.approx(kept_bytes(wide, 1, length, length, size), rel=0.05)
+    deep, flat = (kept(layers, length, getattr(torch, dtype), checkpointing=True) for layers in (4, 2))
+    inputs = kept_bytes(wide, 4, length, length, size, True) - kept_bytes(wide, 2, length, length, size, True)
+    assert deep - flat == inputs == 2 * length * 64 * 4
+
+
+def test_what_checkpointing_saves_is_counted():
+    plain, less = (
+        notebook_memory(load_profile("gemma-2-2b-it", {"model.gradient_checkpointing": on}), GEMMA, "06")
+        for on in (False, True)
+    )
+    assert plain - less == kept_bytes(GEMMA, 26, 2048, 1024, 4) - kept_bytes(GEMMA, 26, 2048, 1024, 4, True)
+    longer = load_profile("gemma-2-2b-it", {"model.training_tokens": 8192})
+    assert notebook_memory(longer, GEMMA, "06") > less
 
 
 def test_work_adds_up_and_takes_its_time():
@@ -123,10 +187,17 @@ def test_notebooks_cost_what_they_are_made_of():
         notebook_work(profile, GEMMA, 2142, "04")
 
 
-def test_memory_counts_the_models_held_at_once():
+def test_memory_counts_what_a_training_holds_beside_the_model():
     profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
-    one, two, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
-    assert two - one == GEMMA.weights * 2 and six - one == 5 * GEMMA.weights * 2
+    one, three, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
+    rest = 2 * GEMMA.weights + 4 * (2 * 2304 + 2) * 16384 + profile.cache.memory_mb * MEGABYTE
+    assert one == rest + 8192 * (4 * 9216 * 2 + 3 * 8 * 1024 * 4)
+    # the model that RMU made, its float32 copy and that in bfloat16, three down-projections' gradients and moments
+    weights = (2 + 4 + 2) * GEMMA.weights + 12 * 3 * 2304 * 9216
+    kept, logits = 2 * kept_bytes(GEMMA, 3, 2048, 1024, 2, checkpointing=True), 16 * CHUNK_LOGITS
+    assert three == pytest.approx(rest + weights + kept + logits)
+    attacked = (2 + 2 + 16 + 2) * GEMMA.weights + kept_bytes(GEMMA, 26, 2048, 1024, 2, checkpointing=True)
+    assert six == pytest.approx(rest + attacked + logits)
     less = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16", "cache.memory_mb": 0})
     assert one - notebook_memory(less, GEMMA, "01") == profile.cache.memory_mb * MEGABYTE
 

@@ -206,7 +206,9 @@ def test_a_training_that_diverges_says_at_which_step(model):
     broken = clone(model)
     with torch.no_grad():
         huggingface(broken).model.norm.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=r"^fine-tuning, rate 0\.01: the loss is nan at step 1; lower learning_rate$"):
+    with pytest.raises(
+        FloatingPointError, match=r"^fine-tuning, rate 0\.01: the loss is nan at step 1; lower learning_rate$"
+    ):
         next(fine_tuned(broken, ROWS, 1e-2, 2, 0, PASSES))
     steps = []
     with pytest.raises(FloatingPointError, match="at step 2;"):

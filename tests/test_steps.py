@@ -127,7 +127,9 @@ def test_a_long_gradient_is_shortened_where_that_is_asked():
         steps = Steps(student, torch.float32, 1e-3, Passes(1000), "a test", longest)
         before = [p.detach().clone() for p in steps.trained.values()]
         steps.step([lambda s=student: lm_loss(s, packed_batch(ROWS), None)])
-        moved.append(max(float((a - b.detach()).abs().max()) for a, b in zip(before, steps.trained.values(), strict=True)))
+        moved.append(
+            max(float((a - b.detach()).abs().max()) for a, b in zip(before, steps.trained.values(), strict=True))
+        )
     assert moved[1] < moved[0] / 2  # of gradients below AdamW's eps little is left
 
 

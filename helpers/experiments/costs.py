@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from helpers.engine.scoring import CHUNK_LOGITS
 from helpers.loading.sources import question_source
 from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.dsg import DSG
@@ -30,9 +31,13 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
-# Models held at once beside the loaded one. 03 and 05: the one that RMU trains. 06: RMU's, the one attacked, its
-# gradients and AdamW's two moments.
-EXTRA_MODELS = {"03": 1, "05": 1, "06": 5}
+# What a layer keeps of a token for going backward, in bytes times its width (counted: tests/test_costs.py): norms and
+# residual, which are float32, and attention weights, which are so too; the rest is in the dtype of the products.
+KEPT_NORMS, KEPT_ATTENTION, KEPT_INPUT = 41, 8, 4
+# Of a chunk of logits what is held at once: before and after the soft-cap, their softmax and its gradient, in float32.
+LIVE_LOGITS = 4
+# AdamW's float32 weight, its gradient and two moments.
+TRAINED_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -120,16 +125,57 @@ def sweep_work(shape: Shape, layer: int, settings: float, tokens: float, length:
     return shape.blocks(layer + 1, tokens, length) + (1 + settings) * above
 
 
-def rmu_work(shape: Shape, layer: int, tokens: float, length: float) -> float:
-    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three."""
+def rmu_work(shape: Shape, layer: int, tokens: float, length: float, checkpointing: bool = False) -> float:
+    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three.
+
+    Args:
+        checkpointing: the layers that are gone back over run once more.
+    """
     trained = min(3, layer + 1)
-    back = shape.blocks(trained, tokens, length) + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
-    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * back
+    forward = shape.blocks(trained, tokens, length)
+    back = forward + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
+    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * (back + checkpointing * forward)
 
 
-def finetuning_work(shape: Shape, tokens: float, length: float) -> float:
-    """Next-token training of all weights on so many tokens: backward counts twice."""
-    return 3 * (shape.blocks(shape.layers, tokens, length) + shape.head(tokens))
+def finetuning_work(shape: Shape, tokens: float, length: float, checkpointing: bool = False) -> float:
+    """Next-token training of all weights on so many tokens: backward counts twice.
+
+    Args:
+        checkpointing: all layers run once more. What chunks of logits cost that are computed again is left out.
+    """
+    return (3 + checkpointing) * shape.blocks(shape.layers, tokens, length) + 3 * shape.head(tokens)
+
+
+def kept_bytes(
+    shape: Shape, layers: int, tokens: float, length: float, size: int, checkpointing: bool = False
+) -> float:
+    """What so many layers keep of one pass for going backward, its rows of a length.
+
+    Args:
+        size: bytes of a number in the dtype of the products.
+        checkpointing: layers keep their input, and one at a time all of it.
+    """
+    wide = 4 * shape.d_mlp + shape.head_dim * (3 * shape.heads + 1.5 * shape.kv_heads)
+    layer = tokens * (KEPT_NORMS * shape.d_model + size * wide + KEPT_ATTENTION * shape.heads * length)
+    return layers * tokens * KEPT_INPUT * shape.d_model + layer if checkpointing else layers * layer
+
+
+def training_memory(profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1) -> float:
+    """Bytes that a training takes at its peak beside the model that it starts from.
+
+    Its float32 copy, gradients and moments of what is trained, its copy in the dtype of the products, what a pass
+    keeps, and a chunk of logits.
+
+    Args:
+        trained: how many weights.
+        layers: how many gradients go back through.
+        passes: kept at once; methods have one of forget and one of retain text.
+    """
+    of, length = profile.model, profile.texts.row_length
+    size, tokens = DTYPE_BYTES[of.dtype], max(of.training_tokens, length)
+    weights = 4 * shape.weights + (TRAINED_BYTES - 4) * trained + (size * shape.weights if size < 4 else 0)
+    kept = passes * kept_bytes(shape, layers, tokens, length, size, of.gradient_checkpointing)
+    return weights + kept + LIVE_LOGITS * 4 * CHUNK_LOGITS
 
 
 def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
@@ -209,7 +255,8 @@ class _Job:
 
     def rmu(self) -> Work:
         grid, length = RMU.grid(self.profile), self.profile.texts.row_length
-        work = [s.steps * rmu_work(self.shape, s.layer, s.batch_rows * length, length) for s in grid]
+        again = self.profile.model.gradient_checkpointing
+        work = [s.steps * rmu_work(self.shape, s.layer, s.batch_rows * length, length, again) for s in grid]
         return sum([self.asked(0)] * len(grid), Work(training=sum(work)))
 
     def attacks(self) -> Work:
@@ -219,7 +266,7 @@ class _Job:
         few, half = 3 * len(attack.few_seeds) * len(attack.few_documents), 3 * len(attack.half_seeds)
         rows = (runs + half) * attack.epochs * attack.rows + few * attack.few_steps * attack.batch_rows
         asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
-        training = finetuning_work(self.shape, rows * length, length)
+        training = finetuning_work(self.shape, rows * length, length, self.profile.model.gradient_checkpointing)
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
 
 
@@ -256,11 +303,16 @@ def projections(
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     """Bytes that a notebook needs at its peak beside the packages: models, SAE, kept residuals and one batch."""
     size, tokens = DTYPE_BYTES[profile.model.dtype], profile.model.batch_tokens
-    models = (1 + EXTRA_MODELS.get(notebook, 0)) * shape.weights * size
+    model, needed = shape.weights * size, 0.0
+    if notebook in ("03", "05", "06"):  # beside what RMU trains, the model that it made is asked
+        layers = min(3, profile.sae.layer + 1)
+        needed = model + training_memory(profile, shape, layers * shape.d_model * shape.d_mlp, layers, passes=2)
+    if notebook == "06":  # the model attacked, and what has become of it as it is asked
+        needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
     sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
-    return models + sae + profile.cache.memory_mb * 2**20 + batch
+    return model + sae + profile.cache.memory_mb * 2**20 + max(batch, needed)
 
 
 def measured_shares(table: pd.DataFrame) -> dict[str, float]:
