@@ -107,7 +107,7 @@ def test_backward_counts_twice_and_checkpointing_once_more(model, shape):
             keep_only_what_goes_in(student)
         batch = next(row_batches(student, ROWS, 1000))
         found = counted(lambda s=student, b=batch: lm_loss(s, b, None).backward())
-        assert found == pytest.approx(finetuning_work(shape, 128, 32, checkpointing), rel=0.02)
+        assert found == pytest.approx(finetuning_work(shape, 128, 32, checkpointing), rel=0.03)
 
 
 def kept(layers: int, length: int, dtype: torch.dtype, checkpointing: bool) -> int:
