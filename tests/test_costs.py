@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from helpers.attacks.relearning import lm_loss
 from helpers.engine.features import feature_statistics
+from helpers.engine.finetuning import lm_loss
 from helpers.engine.forward import clone, final_state, huggingface, unembed, wrap
 from helpers.engine.interventions import Clamp
 from helpers.engine.residuals import MEGABYTE

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.attacks.relearning import Relearning, check_attack_text, fine_tuned, lm_loss, relearned
+from helpers.attacks.relearning import Relearning, check_attack_text, fine_tuned, relearned
 from helpers.engine.edited import Edited
+from helpers.engine.finetuning import lm_loss
 from helpers.engine.forward import clone, final_state, huggingface, with_weights
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import answer_probabilities

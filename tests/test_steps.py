@@ -6,7 +6,8 @@ from itertools import islice
 import pytest
 import torch
 
-from helpers.attacks.relearning import fine_tuned, lm_loss
+from helpers.attacks.relearning import fine_tuned
+from helpers.engine.finetuning import lm_loss
 from helpers.engine.forward import final_state, huggingface
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import read_loss, row_batches

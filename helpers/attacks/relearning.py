@@ -2,24 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from helpers.engine.edited import Edited
-from helpers.engine.forward import final_state, huggingface
+from helpers.engine.finetuning import FineTuning
+from helpers.engine.forward import huggingface
 from helpers.engine.interventions import Clamp
-from helpers.engine.scoring import read_loss, row_batches
-from helpers.engine.steps import Passes, Steps, as_used, master_copy
+from helpers.engine.steps import Passes, as_used
 from helpers.measures.drift import residual_drift
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
-from helpers.text.batches import Batch, Rows
+from helpers.text.batches import Rows
 from helpers.text.corpora import Document
 from helpers.text.questions import Question, question_text
 
@@ -176,31 +174,7 @@ def fine_tuned(
     Raises:
         FloatingPointError: the loss is no number any more, with the step at which.
     """
-    student = master_copy(model)
-    steps = Steps(student, huggingface(model).dtype, learning_rate, passes, f"fine-tuning, rate {learning_rate:g}")
-    for chosen in _drawn(len(rows), batch_rows, seed):
-        taken = rows[chosen].tolist() if isinstance(rows, Tensor) else [rows[i] for i in chosen]
-        predicted = sum(len(row) - 1 for row in taken)
-        shares = [
-            partial(lm_loss, student, batch, intervention, predicted)
-            for batch in row_batches(student, taken, passes.tokens)
-        ]
-        yield student, steps.step(shares)
-
-
-def _drawn(n: int, batch_rows: int, seed: int) -> Iterator[list[int]]:
-    """Which rows each step takes: all in a random order, and then all again in another."""
-    draw = torch.Generator().manual_seed(seed)
+    training = FineTuning(model, rows, learning_rate, batch_rows, seed, passes, intervention)
     while True:
-        for chosen in torch.randperm(n, generator=draw).split(batch_rows):
-            yield chosen.tolist()
-
-
-def lm_loss(model, batch: Batch, intervention: Clamp | None, predicted: int | None = None) -> Tensor:
-    """Next-token loss of a batch in nats per token, differentiable, with the intervention in place if given.
-
-    Args:
-        predicted: the tokens that the mean is over where the batch is a part of something; None for its own.
-    """
-    losses = read_loss(model, final_state(model, batch, intervention), batch).sum(dim=0)
-    return losses[0] / (losses[1] if predicted is None else predicted)
+        loss = training.step()
+        yield training.student, loss

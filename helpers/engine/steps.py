@@ -20,6 +20,9 @@ from helpers.engine.forward import clone, huggingface
 if TYPE_CHECKING:
     from helpers.profiles import ModelSettings
 
+# What AdamW keeps of every weight.
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -102,6 +105,22 @@ class Steps:
         self.optimiser.zero_grad()
         self.done += 1
         return total
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next step depends on beside its losses: weights and AdamW's moments, by name."""
+        found = {f"weight {name}": weight.detach() for name, weight in self.trained.items()}
+        for name, weight in self.trained.items():
+            for moment in MOMENTS:
+                found[f"{moment} {name}"] = self.optimiser.state[weight][moment]
+        return found
+
+    def restore(self, state: dict[str, Tensor], done: int) -> None:
+        """Go on from the `state` of another, after so many steps (one at least)."""
+        for name, weight in self.trained.items():
+            weight.data.copy_(state[f"weight {name}"])
+            moments = {moment: state[f"{moment} {name}"].to(weight.device, copy=True) for moment in MOMENTS}
+            self.optimiser.state[weight] = {"step": torch.tensor(float(done)), **moments}
+        self.done = done
 
 
 def master_copy(model) -> Any:

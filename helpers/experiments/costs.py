@@ -11,16 +11,23 @@ from typing import Any
 
 import pandas as pd
 import torch
+from transformers import PreTrainedConfig
 
 from helpers.engine.scoring import CHUNK_LOGITS
-from helpers.loading.sources import question_source
+from helpers.loading.finetuned import REFERENCE, TARGET
+from helpers.loading.sources import MUSE_BYTES, question_source
 from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
 from helpers.methods.rmu import RMU
 from helpers.methods.static_clamp import StaticClamp
 from helpers.profiles import Profile, load_profile
+from helpers.records.provenance import ROOT
 
+# Where the shares come from that a projection rests on.
+MEASURED = ROOT / "tests" / "benchmarks" / "results" / "full_width.csv"
+# Bytes of English that a token of Gemma's holds, about.
+TOKEN_BYTES = 4.5
 # Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
 PROMPT_TOKENS = 150
 TREE_TOKENS = 1050
@@ -298,6 +305,52 @@ def projections(
         seconds = notebook_work(version, shape, questions, number).seconds(rates)
         found[number] = seconds, notebook_memory(version, shape, number)
     return found
+
+
+def finetuning_costs(
+    profile: Profile, shape: Shape, tokens: float, device: str, product: float | None = None
+) -> tuple[float, float]:
+    """Seconds and bytes of making a target of MUSE (`helpers.finetune`), projected.
+
+    Args:
+        tokens: of its texts.
+        device: torch's name of what it would run on.
+        product: operations a second of a matrix product there; None measures it (`matrix_rate`).
+    """
+    of, length = profile.model, profile.texts.row_length
+    speed = product or matrix_rate(device, of.dtype)
+    work = finetuning_work(shape, profile.finetuning.epochs * tokens, length, of.gradient_checkpointing)
+    seconds = work / (speed * measured_shares(pd.read_csv(MEASURED))["training"])
+    return seconds, training_memory(profile, shape, shape.weights, shape.layers)
+
+
+def target_costs(profile: Profile, device: str, product: float | None = None) -> dict[str, tuple[float, float] | None]:
+    """`finetuning_costs` of a profile's target and of its reference, from the size of the hub's texts, by those texts.
+
+    None where the model's shape is not known; nothing where the profile takes its model as it is.
+    """
+    shape, sizes = SHAPES.get(profile.model.source), MUSE_BYTES.get(profile.muse.name, {})
+    if not profile.model.finetuned or not sizes:
+        return {}
+    read = {TARGET: sum(sizes.values()), REFERENCE: sum(sizes.values()) - sizes["raw/forget"]}
+    return {
+        texts: None if shape is None else finetuning_costs(profile, shape, n / TOKEN_BYTES, device, product)
+        for texts, n in read.items()
+    }
+
+
+def shape_of(config: PreTrainedConfig) -> Shape:
+    """The shape that a model's config gives."""
+    heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    widths = config.intermediate_size, config.vocab_size
+    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths)
+
+
+def in_words(seconds: float, memory: float) -> str:
+    """'about 2.5 h, 48 GB of memory (projected)'."""
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
+    return f"about {seconds / size:.1f} {unit}, {memory / 1e9:.0f} GB of memory (projected)"
 
 
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:

@@ -50,9 +50,11 @@ class ModelSettings:
     `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
     name of torch's; `device_map` 'auto' spreads a model over several. Where weights are trained, `training_tokens` are
     gone through at once, forward and backward, and with `gradient_checkpointing` layers keep their input alone.
+    `finetuned` names the texts on which `helpers.finetune` has trained the source for this profile, '' for none.
     """
 
     source: str
+    finetuned: Literal["forget+retain", ""]
     dtype: Literal["float32", "bfloat16"]
     device: str
     device_map: Literal["none", "auto"]
@@ -294,6 +296,25 @@ class TheoremsSettings:
 
 
 @settings_table
+class FineTuningSettings:
+    """How a target of MUSE, and its reference, are made of `model.source` (`python -m helpers.finetune`).
+
+    Attributes:
+        epochs: passes over the packed rows (of `texts.row_length` tokens).
+        learning_rate: of AdamW.
+        batch_rows: rows a step.
+        seed: of the rows' order.
+        kept_every: after so many steps all is kept from which a training that was killed goes on.
+    """
+
+    epochs: Count
+    learning_rate: Positive
+    batch_rows: Count
+    seed: int
+    kept_every: Count
+
+
+@settings_table
 class MuseSettings:
     """Notebook 10: a MUSE benchmark (Shi et al. 2024), and how it is measured.
 
@@ -357,6 +378,7 @@ class Profile:
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
     muse: MuseSettings
+    finetuning: FineTuningSettings
     method: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:
