@@ -624,6 +624,47 @@ CASES |= {
 }
 
 
+def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(12, 8, 16), ga=((2, 1, 4),)):
+    """10_criteria: (value, low, high) of DSG, and of GA's utility where trainings stopped, beside one target."""
+    target = {"VerbMem": (98, 96, 99), "KnowMem forget": (82, 77, 87), "KnowMem retain": (80, 74, 86)}
+    dsg = {"VerbMem": verbmem, "KnowMem forget": known, "KnowMem retain": utility, "PrivLeak": leak}
+    rows = [("target", "its only setting", name, *ends) for name, ends in target.items()]
+    rows += [("DSG", "utility kept", name, *ends) for name, ends in dsg.items()]
+    rows = [("", *row) for row in rows]
+    rows += [(f"rate {i}", "GA", "stopped as in the paper", "KnowMem retain", *ends) for i, ends in enumerate(ga)]
+    columns = ["setting", "method", "rule", "criterion", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(world="ours")
+
+
+PAPER_ONLY = muse().assign(world="MUSE-News")
+CASES |= {
+    claims._lowers_memories: {
+        "both, and utility stays": (muse(), AGREES),
+        "one is open": (muse(known=(82, 77, 87)), UNDECIDED),
+        "one rises": (muse(known=(95, 92, 98)), PARTLY),
+        "utility goes with them": (muse(utility=(40, 35, 45)), DISAGREES),
+        "null: nothing happens": (muse((98, 96, 99), (82, 77, 87), (80, 74, 86)), UNDECIDED),
+        "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+    claims._misses_band: {
+        "above": (muse(), AGREES),
+        "below": (muse(leak=(-80, -90, -70)), AGREES),
+        "within": (muse(leak=(0, -3, 3)), DISAGREES),
+        "over an edge": (muse(leak=(4, -1, 9)), UNDECIDED),
+        "null: as wide as all of it": (muse(leak=(0, -50, 50)), UNDECIDED),
+        "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+    claims._destroys_utility: {
+        "hardly any": (muse(), AGREES),
+        "some": (muse(ga=((70, 65, 75),)), DISAGREES),
+        "at one rate of two": (muse(ga=((70, 65, 75), (2, 1, 4))), PARTLY),
+        "about half": (muse(ga=((38, 33, 43),)), UNDECIDED),
+        "null: nothing happens": (muse(ga=((80, 74, 86),)), DISAGREES),
+        "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+}
+
+
 @pytest.fixture
 def judged(tmp_path):
     """From a rule and rows to our number in words and the verdict, by way of the figure's file."""

@@ -30,6 +30,7 @@ OF_PAPER = {
     "07": ("dsg",),
     "08": ("dsg",),
     "09": ("dsg",),
+    "10": ("dsg",),
     "14": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it

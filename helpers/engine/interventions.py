@@ -22,6 +22,7 @@ from helpers.engine.columns import Columns, chosen_columns, feature_ids, layer_o
 # What a gate decides by at tokens that the model itself says (`DuringGeneration`).
 New = Literal["never", "held", "each", "running"]
 
+
 @dataclass(frozen=True)
 class Scale:
     """A value that depends on the feature itself: f becomes factor * f (Farrell's 'scale' control; 0 ablates)."""

@@ -91,6 +91,33 @@ def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
 @everywhere
 def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
     """Next-token loss of each row, [batch, 2]: the sum of nats over its predicted tokens, and how many those are."""
+    per_token, predicted = _token_losses(model, state, batch), batch.mask[:, 1:]
+    return torch.stack([per_token.sum(dim=1), predicted.sum(dim=1).double()], dim=1)
+
+
+def read_min_k(share: float) -> Readout:
+    """Reads Min-K% of each row, [batch]: the mean of the lowest share of its tokens' log-probabilities, in nats.
+
+    As MUSE takes it: BOS is not predicted, and of n predicted tokens the lowest int(share * n) count.
+
+    Raises:
+        ValueError: when it reads a row so short that none would count.
+    """
+
+    def measure(model, state: Tensor, batch: Batch) -> Tensor:
+        counted = (batch.mask[:, 1:].sum(dim=1) * share).long()
+        if not counted.all():
+            n = int(batch.mask.sum(dim=1).min())
+            raise ValueError(f"a text of {n} tokens with BOS leaves none for Min-{share:.0%}: leave it out")
+        losses = _token_losses(model, state, batch).sort(dim=1, descending=True).values
+        among = torch.arange(losses.shape[1], device=losses.device) < counted[:, None]
+        return -(losses * among).sum(dim=1) / counted
+
+    return everywhere(measure)
+
+
+def _token_losses(model, state: Tensor, batch: Batch) -> Tensor:
+    """Nats of every token but the first, [batch, seq - 1] float64; 0 at padding."""
     predicted = batch.mask[:, 1:]
     states, targets = state[:, :-1][predicted], batch.ids[:, 1:][predicted]
     # in chunks, for the logits of even one row over Gemma's 256,000 words are more than all its residuals
@@ -105,7 +132,7 @@ def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
     losses = [read(s, t) for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)]
     per_token = torch.zeros(predicted.shape, dtype=torch.float64, device=state.device)
     per_token[predicted] = torch.cat(losses).double()
-    return torch.stack([per_token.sum(dim=1), predicted.sum(dim=1).double()], dim=1)
+    return per_token
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ import pandas as pd
 from helpers.measures.metrics import CHANCE, SIDE_EFFECT_FLOOR, difference_interval, wilson_interval
 from helpers.records.provenance import ROOT
 from helpers.records.store import write_atomically
+from helpers.text.muse import BAND
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "claims.md"
 START, END = "<!-- claims: begin (python -m helpers.report.claims) -->", "<!-- claims: end -->"
@@ -36,6 +37,7 @@ NO_BETTER = 0.02  # of AUC: a test that cannot be this much above another is no 
 LEARNED = 0.9  # of the first training loss: above it fine-tuning has taught nothing
 LEAST_MASS, ONE_LETTER = 0.5, 0.9  # of letters said to forget questions: beyond either a model is silenced
 CARRIED, FEW_OF = 0.9, 4  # of a set's effect, so much; by at most one in so many of its features
+DESTROYED = 0.5  # of the target's utility: a model below it is of no use
 FEW = 20  # fewer questions than these all answer alike by chance, and a bootstrap then shows no width
 
 
@@ -718,6 +720,58 @@ def _names_are_enough(table: pd.DataFrame) -> tuple[str, str]:
     return _finding(words, _near_enough(less, full, side), _weakest)
 
 
+# --- 10: MUSE ---------------------------------------------------------------------------------------------------------
+
+
+def _muse(table: pd.DataFrame, method: str, criterion: str, rule: str) -> _Estimate:
+    """A criterion of ours times 100; the target stands there by its only setting."""
+    found = table[(table["world"] == "ours") & (table["method"] == method) & (table["rule"] == rule)]
+    found = found[found["criterion"] == criterion]
+    if found.empty:
+        raise _MissingRowsError(f"no {criterion} of {method}, {rule}, in the rows")
+    return _Estimate(*found.iloc[0][["value", "low", "high"]])
+
+
+def _share_of_target(table: pd.DataFrame, criterion: str, share: float) -> _Estimate:
+    target = _muse(table, "target", criterion, "its only setting")
+    return _Estimate(share * target.value, share * target.low, share * target.high)
+
+
+def _lowers_memories(table: pd.DataFrame) -> tuple[str, str]:
+    """Each memory below the target's, which counts only where utility stays above 0.9 of it, the paper's floor."""
+    words, parts = [], {}
+    utility = _muse(table, "DSG", "KnowMem retain", "utility kept")
+    kept = _above(utility - _share_of_target(table, "KnowMem retain", 0.9), 0)
+    for criterion in ("VerbMem", "KnowMem forget"):
+        before, after = _share_of_target(table, criterion, 1), _muse(table, "DSG", criterion, "utility kept")
+        words.append(f"{criterion} {after:.0f} from {before:.0f}")
+        parts[f"{criterion} falls and utility stays"] = _weakest(_below(after - before, 0), kept)
+    before = _share_of_target(table, "KnowMem retain", 1)
+    return _finding(f"{'; '.join(words)}; utility {utility:.0f} from {before:.0f}", parts)
+
+
+def _misses_band(table: pd.DataFrame) -> tuple[str, str]:
+    leak = _muse(table, "DSG", "PrivLeak", "utility kept")
+    outside = AGREES if leak.high < -BAND or leak.low > BAND else DISAGREES
+    within = leak.low > -BAND and leak.high < BAND
+    judged = outside if outside == AGREES or within else UNDECIDED
+    return _finding(f"PrivLeak {leak:.0f}", {f"outside of {-BAND:g} to {BAND:g}": judged})
+
+
+def _destroys_utility(table: pd.DataFrame) -> tuple[str, str]:
+    """KnowMem of the retain set below half of the target's, where the paper's rule would have stopped each training."""
+    words, parts = [], {}
+    stopped = table[(table["method"] == "GA") & (table["rule"] == "stopped as in the paper")]
+    _muse(stopped, "GA", "KnowMem retain", "stopped as in the paper")  # or it says that there is none
+    for setting in stopped["setting"].unique():
+        after = _muse(stopped[stopped["setting"] == setting], "GA", "KnowMem retain", "stopped as in the paper")
+        gap = after - _share_of_target(table, "KnowMem retain", DESTROYED)
+        words.append(f"{setting}: {after:.0f}")
+        parts[f"below {DESTROYED:g} of it at {setting}"] = _below(gap, 0)
+    before = _share_of_target(table, "KnowMem retain", 1)
+    return _finding(f"utility from {before:.0f}, {', '.join(words)}", parts)
+
+
 # --- 14: the statements behind DSG's rule -----------------------------------------------------------------------------
 
 
@@ -877,6 +931,12 @@ CLAIMS = (
           "09_little_text", _fifth_is_enough),
     Claim("Features found by their names, without forget text, come close", "DSG, Fig. 6B", "no number given",
           "09_no_text", _names_are_enough),
+    Claim("DSG lowers both memories of a text and keeps utility", "DSG, Table 2, MUSE-News",
+          "VerbMem 11.8 from 21.2, KnowMem 0.4 from 29.5; utility 25.7 from 26.8", "10_criteria", _lowers_memories),
+    Claim("DSG misses the band of PrivLeak", "DSG, Table 2", "News 12.1, Books -23.2; wanted -5 to 5",
+          "10_criteria", _misses_band),
+    Claim("GA destroys utility", "DSG, Table 2", "News 0.1 from 26.8, Books 0.6 from 35.3", "10_criteria",
+          _destroys_utility),
     Claim("A feature's squared gradient is proportional to its second moment", "DSG, Fisher statement",
           "no number given", "14_fisher", _proportional),
     Claim("Importance stands for causal importance", "DSG, causal statement", "no number given", "14_causal", _causal),

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# MUSE's criteria in the order of the papers' tables: of texts to forget, of answers about them, of who was trained on,
+# and of answers about what is to be kept, which is the utility.
+VERBMEM, KNOWMEM_FORGET, PRIVLEAK, KNOWMEM_RETAIN = "VerbMem", "KnowMem forget", "PrivLeak", "KnowMem retain"
+CRITERIA = (VERBMEM, KNOWMEM_FORGET, PRIVLEAK, KNOWMEM_RETAIN)
+BAND = 5.0  # a PrivLeak from -5 to 5 says as little about who was trained on as the retrained model does
 # Where an answer ends: a model that goes on writes the next question of the head.
 ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 
