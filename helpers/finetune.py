@@ -38,7 +38,7 @@ from helpers.loading.finetuned import (
 from helpers.loading.hub import Hub
 from helpers.loading.models import load_model
 from helpers.loading.muse import load_muse
-from helpers.profiles import Profile, available_profiles, load_profile
+from helpers.profiles import Profile, available_profiles, load_profile, settings_in_words
 from helpers.records.progress import show_progress
 from helpers.records.provenance import commit, environment, now
 from helpers.records.store import file_sha256, fingerprint, write_atomically
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     show_progress()
     try:
-        file = finetune(load_profile(options.profile), options.data)
+        file = finetune(load_profile(options.profile, settings_in_words(options.set)), options.data)
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         log.error("error: %s", error)
         return 2
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", required=True, help=f"one of: {', '.join(available_profiles())}")
     parser.add_argument("--data", required=True, choices=(TARGET, REFERENCE), help="the texts: the target's, or the "
                         "reference's, which never sees what is to be forgotten")  # fmt: skip
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="TABLE.KEY=VALUE",
+                        help="settings to change, as in model.training_tokens=1024")  # fmt: skip
     return parser
 
 

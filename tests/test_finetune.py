@@ -50,15 +50,16 @@ def speed():
 def made(tmp_path_factory):
     """What an undisturbed training makes: its folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("helpers.loading.finetuned.FOLDER", tmp_path_factory.mktemp("finetuned"))
+        home = tmp_path_factory.mktemp("home")
+        patch.setattr("helpers.loading.finetuned.own_cache", lambda: home)
         file = finetune(SMALL, REFERENCE)
     return file.parent
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("helpers.loading.finetuned.FOLDER", tmp_path)
-    return tmp_path / "tiny"
+    monkeypatch.setattr("helpers.loading.finetuned.own_cache", lambda: tmp_path)
+    return tmp_path / "finetuned" / "tiny"
 
 
 # --- killed, and begun again ------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ def test_what_was_begun_with_other_settings_or_texts_is_not_gone_on_with(folder,
     slower = replace(SMALL, finetuning=replace(SMALL.finetuning, learning_rate=1e-4))
     said = (
         r"^what was fine-tuned on retain for 'tiny' has learning_rate 0\.001 and not 0\.0001: put the settings back, "
-        r"or delete finetuned/tiny/retain and run `python -m helpers\.finetune --profile tiny --data retain`$"
+        r"or delete \S+/finetuned/tiny/retain and run `python -m helpers\.finetune --profile tiny --data retain`$"
     )
     with pytest.raises(ValueError, match=said):
         finetune(slower, REFERENCE)
@@ -200,7 +201,7 @@ def test_a_low_precision_model_is_stored_as_it_is_asked(folder):
 
 
 def test_a_profile_names_its_target_and_its_reference(made, monkeypatch):
-    monkeypatch.setattr("helpers.loading.finetuned.FOLDER", made.parent.parent)
+    monkeypatch.setattr("helpers.loading.finetuned.own_cache", lambda: made.parents[2])
     stored, plain = load_file(made / "model.safetensors"), load_model(load_profile("tiny"))
     own = dict(huggingface(plain).named_parameters())
     assert all(not torch.equal(weight, own[name]) for name, weight in stored.items())
@@ -234,26 +235,22 @@ def test_a_missing_one_is_one_line_that_says_how_to_make_it(texts, what, folder)
 
 
 def test_weights_of_other_settings_changed_ones_and_other_shapes_are_refused(made, monkeypatch, tmp_path):
-    monkeypatch.setattr("helpers.loading.finetuned.FOLDER", made.parent.parent)
+    monkeypatch.setattr("helpers.loading.finetuned.own_cache", lambda: made.parents[2])
     other = replace(SMALL, finetuning=replace(SMALL.finetuning, epochs=2, kept_every=1))
     with pytest.raises(ValueError, match="has epochs 1 and not 2: put the settings back"):
         finetuned(other, REFERENCE)
     assert finetuned(replace(SMALL, finetuning=replace(SMALL.finetuning, kept_every=1)), REFERENCE)
-    with pytest.raises(
-        ValueError, match=r"on retain is not of the model's shapes, \d+ weights differ .* delete finetuned/"
-    ):
+    with pytest.raises(ValueError, match=r"on retain is not of the model's shapes, \d+ weights differ .* delete /"):
         finetuned_weights(SMALL, REFERENCE, huggingface(toy_model()))
-    copy = tmp_path / "tiny" / REFERENCE
+    copy = tmp_path / "finetuned" / "tiny" / REFERENCE
     copy.mkdir(parents=True)
     for name in ("model.safetensors", "record.json"):
         (copy / name).write_bytes((made / name).read_bytes())
     with (copy / "model.safetensors").open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x55")
-    monkeypatch.setattr("helpers.loading.finetuned.FOLDER", tmp_path)
-    with pytest.raises(
-        ValueError, match="^what was fine-tuned on retain has changed since it was written: delete finet"
-    ):
+    monkeypatch.setattr("helpers.loading.finetuned.own_cache", lambda: tmp_path)
+    with pytest.raises(ValueError, match="^what was fine-tuned on retain has changed since it was written: delete /"):
         finetuned_weights(SMALL, REFERENCE, huggingface(toy_model()))
 
 
@@ -261,7 +258,7 @@ def test_weights_of_other_settings_changed_ones_and_other_shapes_are_refused(mad
 
 
 def test_the_command_says_what_it_costs_before_it_starts(folder, monkeypatch, caplog):
-    monkeypatch.setattr(command, "load_profile", lambda name: SMALL)
+    monkeypatch.setattr(command, "load_profile", lambda name, _: SMALL)
     monkeypatch.setattr(command, "show_progress", lambda: None)
     caplog.set_level("INFO", "helpers.finetune")
     assert main(["--profile", "tiny", "--data", "retain"]) == 0
@@ -281,7 +278,9 @@ def test_the_command_says_what_it_costs_before_it_starts(folder, monkeypatch, ca
     ],
 )
 def test_a_fault_is_one_line_and_a_code(changed, said, folder, monkeypatch, caplog):
-    monkeypatch.setattr(command, "load_profile", lambda name: load_profile("tiny", SHORT | changed))
+    monkeypatch.setattr(
+        command, "load_profile", lambda name, overrides: load_profile("tiny", SHORT | changed | overrides)
+    )
     monkeypatch.setattr(command, "show_progress", lambda: None)
     assert main(["--profile", "tiny", "--data", "retain"]) == 2
     assert re.fullmatch(said, caplog.messages[-1])

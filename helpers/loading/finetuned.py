@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from helpers.loading.hub import own_cache
 from helpers.profiles import Profile
-from helpers.records.provenance import ROOT
 from helpers.records.store import file_sha256
 
-FOLDER = ROOT / "finetuned"
 # The texts that a target is trained on, and those of the reference that never saw what is to be forgotten.
 TARGET, REFERENCE = "forget+retain", "retain"
 WEIGHTS, RECORD, STATE = "model.safetensors", "record.json", "state.safetensors"
@@ -38,8 +37,8 @@ class FineTuned:
 
 
 def folder_of(profile: Profile, texts: str) -> Path:
-    """Where what is fine-tuned for a profile on these texts lies."""
-    return FOLDER / profile.name / texts
+    """Where what is fine-tuned for a profile on these texts lies: with what else is made of downloads."""
+    return own_cache() / "finetuned" / profile.name / texts
 
 
 def command(profile: Profile, texts: str) -> str:
@@ -49,7 +48,7 @@ def command(profile: Profile, texts: str) -> str:
 
 def again(profile: Profile, texts: str) -> str:
     """The next step where what is there is of no use."""
-    return f"delete finetuned/{profile.name}/{texts} and run `{command(profile, texts)}`"
+    return f"delete {folder_of(profile, texts)} and run `{command(profile, texts)}`"
 
 
 def recipe(profile: Profile, texts: str) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def _chronicles(profile: Profile, tokenizer) -> Muse:
 def _of_hub(profile: Profile, hub: Hub) -> Muse:
     """MUSE's own files. Methods are given the calibration text (retain1); what is to be retained is retain2."""
     name, head = profile.muse.name, profile.muse.head
+    muse_source(name)  # an unknown one is an error here
 
     def texts(split: str) -> tuple[str, ...]:
         return tuple(text for (text,) in _rows(name, split, ["text"], hub))

@@ -7,7 +7,7 @@ for one notebook alone.
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -410,6 +410,26 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None, notebook
             type or a value that is not allowed, named with its place.
     """
     return parse_profile(_read(name), name, overrides, notebook)
+
+
+def settings_in_words(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings as a command line gives them, 'table.key=value', by dotted key.
+
+    A value is written as in TOML; what is no TOML is text, so that `--set model.dtype=bfloat16` needs no quotes.
+
+    Raises:
+        ValueError: one of them without '='.
+    """
+    given = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting!r} has no value; write it as in --set questions.limit=8")
+        try:
+            given[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            given[key.strip()] = text.strip()
+    return given
 
 
 def parse_profile(
