@@ -242,7 +242,8 @@ def finetuned_lines(
             lines.append(Line("ok", what, "there, made by the profile's settings"))
             continue
         price = "no estimate" if found is None else in_words(*found)
-        room = "" if found is None or found[1] <= device.memory else f", and {device.memory / 1e9:.0f} GB are here"
+        short = found is not None and found[1] > device.memory
+        room = f", and {device.memory / 1e9:.0f} GB are here" if short else ""
         lines.append(Line("fails", what, f"not there; to make it: {price}{room}", fault))
     return lines
 

@@ -19,11 +19,14 @@ from helpers.experiments.costs import (
     DTYPE_BYTES,
     KINDS,
     KNOWN_SHARE,
+    MEASURED,
     PROMPT_TOKENS,
     SHAPES,
     Shape,
     Work,
+    finetuning_costs,
     finetuning_work,
+    in_words,
     kept_bytes,
     matrix_rate,
     measured_shares,
@@ -31,8 +34,10 @@ from helpers.experiments.costs import (
     notebook_work,
     projections,
     rmu_work,
+    shape_of,
     statistics_work,
     sweep_work,
+    target_costs,
 )
 from helpers.methods.rmu import RMU
 from helpers.methods.training import train
@@ -209,6 +214,33 @@ def test_projections_are_work_at_rates():
     for number in counted:
         assert slow[number][0] == pytest.approx(2 * fast[number][0]) and slow[number][1] == fast[number][1]
     assert projections("gemma-2-2b", "cpu", EVEN, product=1e12) == {"04": None}
+
+
+def test_a_targets_price_is_its_texts_in_epochs():
+    news = load_profile("gemma-2-2b-muse-news")
+    seconds, memory = finetuning_costs(news, GEMMA, 1e6, "cpu", product=1e12)
+    share = measured_shares(pd.read_csv(MEASURED))["training"]
+    assert seconds == pytest.approx(finetuning_work(GEMMA, 3e6, 1024, checkpointing=True) / (1e12 * share))
+    weights = (16 + 2) * GEMMA.weights
+    assert memory == pytest.approx(
+        weights + kept_bytes(GEMMA, 26, 2048, 1024, 2, checkpointing=True) + 16 * CHUNK_LOGITS
+    )
+    found = target_costs(news, "cpu", product=1e12)
+    texts = {"forget+retain": 3_281_546 + 6_456_895 + 6_437_312, "retain": 6_456_895 + 6_437_312}
+    assert found.keys() == texts.keys()
+    assert found["retain"][0] / found["forget+retain"][0] == pytest.approx(texts["retain"] / texts["forget+retain"])
+    assert found["retain"][0] == pytest.approx(seconds * texts["retain"] / 4.5 / 1e6)
+    assert (
+        target_costs(load_profile("gemma-2-2b-it"), "cpu", 1e12)
+        == target_costs(load_profile("tiny"), "cpu", 1e12)
+        == {}
+    )
+
+
+def test_a_models_config_gives_its_shape(model, shape):
+    assert shape_of(huggingface(model).config) == shape
+    assert in_words(90.0, 4.81e10) == "about 1.5 min, 48 GB of memory (projected)"
+    assert in_words(7200.0, 1e9).startswith("about 2.0 h") and in_words(3 * 86400, 0).startswith("about 3.0 days")
 
 
 def test_shares_come_from_the_benchmarks_table():
