@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from helpers.engine.forward import final_state, final_state_from, huggingface, unembed
 from helpers.engine.interventions import Clamp
@@ -121,10 +122,14 @@ def _token_losses(model, state: Tensor, batch: Batch) -> Tensor:
     states, targets = state[:, :-1][predicted], batch.ids[:, 1:][predicted]
     # in chunks, for the logits of even one row over Gemma's 256,000 words are more than all its residuals
     chunk = max(1, CHUNK_LOGITS // huggingface(model).config.vocab_size)
-    losses = [
-        torch.nn.functional.cross_entropy(unembed(model, s), t, reduction="none")
-        for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)
-    ]
+
+    def nats(state: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(unembed(model, state), target, reduction="none")
+
+    # where a gradient is wanted, several chunks are computed once more going backward, or all logits would be kept
+    again = partial(checkpoint, nats, use_reentrant=False)
+    read = again if torch.is_grad_enabled() and len(states) > chunk else nats
+    losses = [read(s, t) for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)]
     per_token = torch.zeros(predicted.shape, dtype=torch.float64, device=state.device)
     per_token[predicted] = torch.cat(losses).double()
     return per_token

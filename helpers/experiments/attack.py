@@ -9,6 +9,7 @@ from torch import Tensor
 
 from helpers.attacks.relearning import Relearned, Relearning, check_attack_text, relearned
 from helpers.engine.edited import Edited
+from helpers.engine.steps import Passes
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
@@ -34,7 +35,10 @@ def attacks(lab: Lab) -> list[Relearning]:
     rows = pack(lab.model.tokenizer, [d.text for d in attack_text(lab)], lab.profile.texts.row_length)[: sizes.rows]
     first, *others = sizes.learning_rates
     runs = [(first, seed) for seed in sizes.seeds] + [(rate, sizes.seeds[0]) for rate in others]
-    return [Relearning(rows, sizes.epochs, rate, sizes.batch_rows, seed, sizes.asked_after) for rate, seed in runs]
+    passes = Passes.of(lab.profile.model)
+    return [
+        Relearning(rows, sizes.epochs, rate, sizes.batch_rows, seed, passes, sizes.asked_after) for rate, seed in runs
+    ]
 
 
 def attack_text(lab: Lab) -> list[Document]:
@@ -213,17 +217,19 @@ def few_attacks(lab: Lab, seed: int) -> list[Relearning]:
     order = np.random.default_rng(seed).permutation(len(documents))[: max(sizes.few_documents)]
     rows = encode_texts(lab.model.tokenizer, [documents[i].text for i in order])
     rows = [row[: lab.profile.texts.row_length] for row in rows]
-    return [_of_steps(rows[:n], sizes.few_steps, sizes.learning_rates[0], sizes.batch_rows, seed)
-            for n in sizes.few_documents]  # fmt: skip
+    how = (sizes.few_steps, sizes.learning_rates[0], sizes.batch_rows, seed, Passes.of(lab.profile.model))
+    return [_of_steps(rows[:n], *how) for n in sizes.few_documents]
 
 
-def _of_steps(rows: list[list[int]], steps: int, learning_rate: float, batch_rows: int, seed: int) -> Relearning:
+def _of_steps(
+    rows: list[list[int]], steps: int, learning_rate: float, batch_rows: int, seed: int, passes: Passes
+) -> Relearning:
     an_epoch = -(-len(rows) // batch_rows)
     if steps % an_epoch:
         raise ValueError(f"relearning.few_steps = {steps}: {len(rows)} documents take {an_epoch} steps an epoch, which "
                          "does not divide it")  # fmt: skip
     epochs = steps // an_epoch
-    return Relearning(rows, epochs, learning_rate, batch_rows, seed, (epochs,))
+    return Relearning(rows, epochs, learning_rate, batch_rows, seed, passes, (epochs,))
 
 
 def relearned_accuracies(
@@ -309,7 +315,8 @@ def half_attack(lab: Lab, seed: int) -> Relearning:
     if not texts:
         raise ValueError(f"the half that is told (seed {seed}) has no documents: none is about {sorted(names)}")
     rows = pack(lab.model.tokenizer, texts, lab.profile.texts.row_length)[: sizes.rows]
-    return Relearning(rows, sizes.epochs, sizes.learning_rates[0], sizes.batch_rows, seed, (sizes.epochs,))
+    how = (sizes.learning_rates[0], sizes.batch_rows, seed, Passes.of(lab.profile.model))
+    return Relearning(rows, sizes.epochs, *how, (sizes.epochs,))
 
 
 def half_questions(lab: Lab, seed: int) -> Knowledge:

@@ -11,11 +11,14 @@ from typing import Any
 
 import pandas as pd
 import torch
+from transformers import PreTrainedConfig
 
 from helpers.attacks import PromptAttack, attacks_of
+from helpers.engine.scoring import CHUNK_LOGITS
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
 from helpers.experiments.little_text import parts
-from helpers.loading.sources import question_source, request_sources
+from helpers.loading.finetuned import REFERENCE, TARGET
+from helpers.loading.sources import MUSE_BYTES, MUSE_SPLITS, question_source, request_sources
 from helpers.methods import METHODS
 from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.clamp_prime import ClampPrime
@@ -35,10 +38,17 @@ from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.training import TrainedMethod
 from helpers.methods.unconditional import Unconditional
 from helpers.profiles import Profile, load_profile
+from helpers.records.provenance import ROOT
 
+# Where the shares come from that a projection rests on.
+MEASURED = ROOT / "tests" / "benchmarks" / "results" / "full_width.csv"
+# Bytes of English that a token of Gemma's holds, about.
+TOKEN_BYTES = 4.5
 # Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
 PROMPT_TOKENS = 150
 TREE_TOKENS = 1050
+# And a solved question of MUSE.
+SOLVED_TOKENS = 40
 # gemma-2-2b-it knows 533 of 1,273 WMDP-bio questions and 383 of 725 of the MMLU subjects under all 24 orders.
 KNOWN_SHARE = 916 / 1998
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -46,17 +56,26 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
-# Models held at once beside the loaded one: the one that RMU trains; or RMU's, the one attacked, its gradients and
-# AdamW's two moments.
-EXTRA_MODELS = {"03": 1, "04": 1, "05": 1, "06": 5, "08": 1, "09": 1}
-# The same in float32, whatever the model's dtype: one that is trained as a whole, its gradients, two moments.
-EXTRA_FLOAT32 = {"07": 4}
+# Notebooks that train RMU, whose gradients go back over three layers, and those that train all weights of a model.
+WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10")
+WITH_WHOLE = ("06", "07", "10")
+# Those of the latter in which a step keeps two texts, what is to be forgotten and what is to be kept.
+WITH_BOTH_TEXTS = ("07", "10")
+# Those that ask no exam.
+WITHOUT_TREES = ("10",)
 # Of a training step, passes of the whole model over as many rows as a batch has: with gradients, and without.
 PASSES: dict[type[Method], tuple[int, int]] = {
     GradientAscent: (1, 0), GradDiff: (2, 0), NPO: (2, 1), SimNPO: (2, 0), SCRUB: (3, 2),
 }  # fmt: skip
 # The methods of notebook 07 that are trained, in its order.
 WEIGHTS_METHODS = (GradientAscent, GradDiff, NPO, SimNPO, SCRUB, SSD, RMU, CRISP)
+# What a layer keeps of a token for going backward, in bytes times its width (counted: tests/test_costs.py): norms and
+# residual, which are float32, and attention weights, which are so too; the rest is in the dtype of the products.
+KEPT_NORMS, KEPT_ATTENTION, KEPT_INPUT = 41, 8, 4
+# Of a chunk of logits what is held at once: before and after the soft-cap, their softmax and its gradient, in float32.
+LIVE_LOGITS = 4
+# AdamW's float32 weight, its gradient and two moments.
+TRAINED_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -143,26 +162,72 @@ def sweep_work(shape: Shape, layer: int, settings: float, tokens: float, length:
     return shape.blocks(layer + 1, tokens, length) + (1 + settings) * above
 
 
-def rmu_work(shape: Shape, layer: int, tokens: float, length: float) -> float:
-    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three."""
+def rmu_work(shape: Shape, layer: int, tokens: float, length: float, checkpointing: bool = False) -> float:
+    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three.
+
+    Args:
+        checkpointing: the layers that are gone back over run once more.
+    """
     trained = min(3, layer + 1)
-    back = shape.blocks(trained, tokens, length) + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
-    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * back
+    forward = shape.blocks(trained, tokens, length)
+    back = forward + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
+    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * (back + checkpointing * forward)
 
 
-def finetuning_work(shape: Shape, tokens: float, length: float) -> float:
-    """Next-token training of all weights on so many tokens: backward counts twice."""
-    return 3 * (shape.blocks(shape.layers, tokens, length) + shape.head(tokens))
+def finetuning_work(shape: Shape, tokens: float, length: float, checkpointing: bool = False) -> float:
+    """Next-token training of all weights on so many tokens: backward counts twice.
+
+    Args:
+        checkpointing: all layers run once more. What chunks of logits cost that are computed again is left out.
+    """
+    return (3 + checkpointing) * shape.blocks(shape.layers, tokens, length) + 3 * shape.head(tokens)
 
 
-def crisp_work(shape: Shape, layer: int, width: int, tokens: float, length: float) -> float:
+def kept_bytes(
+    shape: Shape, layers: int, tokens: float, length: float, size: int, checkpointing: bool = False
+) -> float:
+    """What so many layers keep of one pass for going backward, its rows of a length.
+
+    Args:
+        size: bytes of a number in the dtype of the products.
+        checkpointing: layers keep their input, and one at a time all of it.
+    """
+    wide = 4 * shape.d_mlp + shape.head_dim * (3 * shape.heads + 1.5 * shape.kv_heads)
+    layer = tokens * (KEPT_NORMS * shape.d_model + size * wide + KEPT_ATTENTION * shape.heads * length)
+    return layers * tokens * KEPT_INPUT * shape.d_model + layer if checkpointing else layers * layer
+
+
+def training_memory(profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1) -> float:
+    """Bytes that a training takes at its peak beside the model that it starts from.
+
+    Its float32 copy, gradients and moments of what is trained, its copy in the dtype of the products, what a pass
+    keeps, and a chunk of logits.
+
+    Args:
+        trained: how many weights.
+        layers: how many gradients go back through.
+        passes: kept at once; methods have one of forget and one of retain text.
+    """
+    of, length = profile.model, profile.texts.row_length
+    size, tokens = DTYPE_BYTES[of.dtype], max(of.training_tokens, length)
+    weights = 4 * shape.weights + (TRAINED_BYTES - 4) * trained + (size * shape.weights if size < 4 else 0)
+    kept = passes * kept_bytes(shape, layers, tokens, length, size, of.gradient_checkpointing)
+    return weights + kept + LIVE_LOGITS * 4 * CHUNK_LOGITS
+
+
+def crisp_work(
+    shape: Shape, layer: int, width: int, tokens: float, length: float, checkpointing: bool = False
+) -> float:
     """One CRISP step on so many forget and as many retain tokens; backward counts once, for only adapters are trained.
 
     The frozen model reads both texts up to `layer` and retain text to the end, and so does the student, once more back.
     On forget text the whole SAE reads the residual of both.
+
+    Args:
+        checkpointing: the student's layers run once more.
     """
     passes = 2 * shape.blocks(layer + 1, tokens, length) + shape.blocks(shape.layers, tokens, length)
-    return 3 * (passes + 2.0 * shape.d_model * width * tokens)
+    return (3 + checkpointing) * passes + 6.0 * shape.d_model * width * tokens
 
 
 @dataclass(frozen=True)
@@ -243,16 +308,17 @@ class _Job:
 
     def step(self, setting: Method) -> float:
         """Operations of one training step."""
-        length, sae = self.profile.texts.row_length, self.profile.sae
+        length, sae, again = self.profile.texts.row_length, self.profile.sae, self.profile.model.gradient_checkpointing
         if not isinstance(setting, TrainedMethod):
             raise ValueError(f"{setting.label} takes no training steps")
         tokens = setting.batch_rows * length
         if isinstance(setting, RMU):
-            return rmu_work(self.shape, setting.layer, tokens, length)
+            return rmu_work(self.shape, setting.layer, tokens, length, again)
         if isinstance(setting, CRISP):
-            return crisp_work(self.shape, sae.layer, sae.width, tokens, length)
+            return crisp_work(self.shape, sae.layer, sae.width, tokens, length, again)
         back, forward = PASSES[type(setting)]
-        return (back + forward / 3) * finetuning_work(self.shape, tokens, length)
+        only_forward = finetuning_work(self.shape, tokens, length) / 3
+        return back * finetuning_work(self.shape, tokens, length, again) + forward * only_forward
 
     def one_training(self, method: type[Method]) -> float:
         """Operations of training the dearest setting of a method; nothing for one that is not trained."""
@@ -266,7 +332,7 @@ class _Job:
         few, half = 3 * len(attack.few_seeds) * len(attack.few_documents), 3 * len(attack.half_seeds)
         rows = (runs + half) * attack.epochs * attack.rows + few * attack.few_steps * attack.batch_rows
         asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
-        training = finetuning_work(self.shape, rows * length, length)
+        training = finetuning_work(self.shape, rows * length, length, self.profile.model.gradient_checkpointing)
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
 
 
@@ -394,6 +460,29 @@ def _ablations(job: _Job) -> Work:
     return taus + job.asked(job.settings(DSG)) + job.asked(varied, share=0.5) + rho
 
 
+def _muse(job: _Job) -> Work:
+    """Every setting trained and measured; each way of a gate; requests at once and in turn, of some methods."""
+    sizes, splits, work = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], Work()
+    folds = sum(split.startswith("scal/") for split in splits) + sum(split.startswith("sust/") for split in splits)
+    for name in sizes.methods:
+        grid = METHODS[name].grid(job.profile)
+        work += Work(training=job.training(grid) if METHODS[name].trains else 0.0) + _criteria(job, len(grid))
+    for name in sizes.request_methods:
+        work += Work(training=folds * job.one_training(METHODS[name])) + _criteria(job, folds)
+    return work + job.thresholds() + _criteria(job, 2 + len(sizes.gates))  # target, reference and gates
+
+
+def _criteria(job: _Job, edits: int) -> Work:
+    """MUSE's four criteria under so many edits: passages and answers are said, texts are read."""
+    sizes, rows, length = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], job.profile.texts.row_length
+    asked = (rows["knowmem/forget_qa"] or 0) + (rows["knowmem/retain_qa"] or 0)
+    passages, texts = rows["verbmem/forget"] or 0, (rows["privleak/forget"] or 0) + (rows["privleak/holdout"] or 0)
+    given = passages * sizes.prompt_tokens + asked * (1 + sizes.head) * SOLVED_TOKENS
+    said = passages * sizes.new_tokens + asked * sizes.answer_tokens
+    spoken = job.shape.blocks(job.shape.layers, given + said, length) + job.shape.head(said)
+    return Work(answers=edits * spoken, losses=edits * finetuning_work(job.shape, texts * length, length) / 3)
+
+
 def _prompt_attacks(job: _Job) -> Work:
     """DSG's grid; half of the known questions to forget in every attack's way, by model and guard, whose gate is read.
 
@@ -431,6 +520,7 @@ NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
     "07": _side_by_side,
     "08": _forget_requests,
     "09": _little_text,
+    "10": _muse,
     "11": _prompt_attacks,
     "14": _theorems,
     "15": _ablations,
@@ -450,7 +540,8 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
     if notebook not in NOTEBOOKS:
         raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(NOTEBOOKS)} has")
     job = _Job(profile, shape, questions)
-    return job.statistics() + job.trees() + NOTEBOOKS[notebook](job)
+    start = job.statistics() + (Work() if notebook in WITHOUT_TREES else job.trees())
+    return start + NOTEBOOKS[notebook](job)
 
 
 def projections(
@@ -483,15 +574,67 @@ def projections(
     return found
 
 
+def finetuning_costs(
+    profile: Profile, shape: Shape, tokens: float, device: str, product: float | None = None
+) -> tuple[float, float]:
+    """Seconds and bytes of making a target of MUSE (`helpers.finetune`), projected.
+
+    Args:
+        tokens: of its texts.
+        device: torch's name of what it would run on.
+        product: operations a second of a matrix product there; None measures it (`matrix_rate`).
+    """
+    of, length = profile.model, profile.texts.row_length
+    speed = product or matrix_rate(device, of.dtype)
+    work = finetuning_work(shape, profile.finetuning.epochs * tokens, length, of.gradient_checkpointing)
+    seconds = work / (speed * measured_shares(pd.read_csv(MEASURED))["training"])
+    return seconds, training_memory(profile, shape, shape.weights, shape.layers)
+
+
+def target_costs(profile: Profile, device: str, product: float | None = None) -> dict[str, tuple[float, float] | None]:
+    """`finetuning_costs` of a profile's target and of its reference, from the size of the hub's texts, by those texts.
+
+    None where the model's shape is not known; nothing where the profile takes its model as it is.
+    """
+    shape, sizes = SHAPES.get(profile.model.source), MUSE_BYTES.get(profile.muse.name, {})
+    if not profile.model.finetuned or not sizes:
+        return {}
+    read = {TARGET: sum(sizes.values()), REFERENCE: sum(sizes.values()) - sizes["raw/forget"]}
+    return {
+        texts: None if shape is None else finetuning_costs(profile, shape, n / TOKEN_BYTES, device, product)
+        for texts, n in read.items()
+    }
+
+
+def shape_of(config: PreTrainedConfig) -> Shape:
+    """The shape that a model's config gives."""
+    heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    widths = config.intermediate_size, config.vocab_size
+    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths)
+
+
+def in_words(seconds: float, memory: float) -> str:
+    """'about 2.5 h, 48 GB of memory (projected)'."""
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
+    return f"about {seconds / size:.1f} {unit}, {memory / 1e9:.0f} GB of memory (projected)"
+
+
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     """Bytes that a notebook needs at its peak beside the packages: models, SAE, kept residuals and one batch."""
     size, tokens = DTYPE_BYTES[profile.model.dtype], profile.model.batch_tokens
-    models = (1 + EXTRA_MODELS.get(notebook, 0)) * shape.weights * size
-    models += EXTRA_FLOAT32.get(notebook, 0) * shape.weights * DTYPE_BYTES["float32"]
+    model, needed = shape.weights * size, 0.0
+    if notebook in WITH_RMU:  # beside what RMU trains, the model that it made is asked
+        layers = min(3, profile.sae.layer + 1)
+        needed = model + training_memory(profile, shape, layers * shape.d_model * shape.d_mlp, layers, passes=2)
+    if notebook in WITH_WHOLE:  # the model attacked, and what has become of it as it is asked
+        needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
+    if notebook in WITH_BOTH_TEXTS:
+        needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes=2))
     sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
-    return models + sae + profile.cache.memory_mb * 2**20 + batch
+    return model + sae + profile.cache.memory_mb * 2**20 + max(batch, needed)
 
 
 def measured_shares(table: pd.DataFrame) -> dict[str, float]:

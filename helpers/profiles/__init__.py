@@ -7,7 +7,7 @@ for one notebook alone.
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -19,7 +19,10 @@ FOLDER = Path(__file__).parent
 # Settings of no table that a command may change.
 TOP_LEVEL = ("own_methods",)
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
-HARMLESS_SETTINGS = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
+HARMLESS_SETTINGS = (
+    "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
+    "questions.show_text", "texts.forget_file",
+)  # fmt: skip
 HARMLESS_TABLES = ("cache", "compute")
 
 Count = Annotated[int, Field(gt=0)]
@@ -45,15 +48,20 @@ class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
     `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
-    name of torch's; `device_map` 'auto' spreads a model over several.
+    name of torch's; `device_map` 'auto' spreads a model over several. Where weights are trained, `training_tokens` are
+    gone through at once, forward and backward, and with `gradient_checkpointing` layers keep their input alone.
+    `finetuned` names the texts on which `helpers.finetune` has trained the source for this profile, '' for none.
     """
 
     source: str
+    finetuned: Literal["forget+retain", ""]
     dtype: Literal["float32", "bfloat16"]
     device: str
     device_map: Literal["none", "auto"]
     prompt_format: Literal["plain", "chat"]
     batch_tokens: Count
+    training_tokens: Count
+    gradient_checkpointing: bool
 
 
 @settings_table
@@ -305,6 +313,25 @@ class AblationSettings:
 
 
 @settings_table
+class FineTuningSettings:
+    """How a target of MUSE, and its reference, are made of `model.source` (`python -m helpers.finetune`).
+
+    Attributes:
+        epochs: passes over the packed rows (of `texts.row_length` tokens).
+        learning_rate: of AdamW.
+        batch_rows: rows a step.
+        seed: of the rows' order.
+        kept_every: after so many steps all is kept from which a training that was killed goes on.
+    """
+
+    epochs: Count
+    learning_rate: Positive
+    batch_rows: Count
+    seed: int
+    kept_every: Count
+
+
+@settings_table
 class MuseSettings:
     """Notebook 10: a MUSE benchmark (Shi et al. 2024), and how it is measured.
 
@@ -391,6 +418,7 @@ class Profile:
     ablations: AblationSettings
     prompt_attacks: PromptAttackSettings
     muse: MuseSettings
+    finetuning: FineTuningSettings
     method: dict[str, dict[str, Any]]
     attack: dict[str, dict[str, Any]]
 
@@ -430,6 +458,26 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None, notebook
             type or a value that is not allowed, named with its place.
     """
     return parse_profile(_read(name), name, overrides, notebook)
+
+
+def settings_in_words(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings as a command line gives them, 'table.key=value', by dotted key.
+
+    A value is written as in TOML; what is no TOML is text, so that `--set model.dtype=bfloat16` needs no quotes.
+
+    Raises:
+        ValueError: one of them without '='.
+    """
+    given = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting!r} has no value; write it as in --set questions.limit=8")
+        try:
+            given[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            given[key.strip()] = text.strip()
+    return given
 
 
 def parse_profile(
