@@ -250,3 +250,25 @@ def mean_activation(statistics: pd.DataFrame, features: Sequence[int] | np.ndarr
     """Mean activation of some features where they fire, from `feature_statistics`; each feature counts alike."""
     chosen = statistics.iloc[np.asarray(features)]
     return float((chosen["mean"] / chosen["firing_rate"]).mean())
+
+
+@torch.no_grad()
+def residual_norm(model, layer: int, rows: Rows, batch_tokens: int) -> float:
+    """Mean L2 norm of the residual after a layer over the tokens of text.
+
+    Special tokens are left out: BOS's residual is many times as long as any other's.
+
+    Args:
+        rows: token rows, padded by this function as needed.
+
+    Raises:
+        ValueError: there are no rows, or no token that is not special.
+    """
+    special, total, tokens = torch.tensor(model.tokenizer.all_special_ids, device=model.device), 0.0, 0
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        kept = batch.mask & ~torch.isin(batch.ids, special)
+        norms = residual_after(model, batch, layer)[kept].float().norm(dim=-1)
+        total, tokens = total + float(norms.double().sum()), tokens + len(norms)
+    if tokens == 0:
+        raise ValueError("the residual's norm needs text: there are special tokens only")
+    return total / tokens
