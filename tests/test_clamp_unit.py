@@ -1,6 +1,5 @@
 """What a clamp strength of 1 is: an activation, a feature's own mean, or the length of the residual."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from helpers.engine.features import residual_norm
-from helpers.engine.forward import huggingface, residual_after
+from helpers.engine.forward import residual_after
 from helpers.engine.scoring import row_batches
 from helpers.lab.lab import Lab, open_lab
 from helpers.methods.dsg import DSG
