@@ -28,8 +28,8 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
         hub: keeps the record of what is fetched.
 
     Raises:
-        ValueError: the source is unknown, there is no such device, the engine does not serve such a model, or no prompts
-            can be made with its tokenizer.
+        ValueError: the source is unknown, there is no such device, the engine does not serve such a model, or prompts
+            cannot be made with its tokenizer.
         FileNotFoundError: the organism's weights are missing.
         HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
@@ -61,7 +61,7 @@ def read_model(folder: Path, dtype: torch.dtype, **how: Any) -> PreTrainedModel:
     # eager: Gemma-2's attention soft-cap is not in the fused kernels
     model, found = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **how)
     if missing := sorted([*found["missing_keys"], *found["mismatched_keys"]], key=str):
-        raise ValueError(f"{len(missing)} weights are not in the model's files as its config says ({missing[0]} for one)")
+        raise ValueError(f"{len(missing)} weights are not in the files as the config says ({missing[0]} for one)")
     return model
 
 
