@@ -215,7 +215,7 @@ def test_single_columns_of_a_kind_say_what_the_whole_sae_says(kind, centred, tmp
 @pytest.mark.parametrize(
     ("sae", "message"),
     [
-        (lambda: TopKSAE(TopKSAEConfig(k=4, **shape(False))), "'topk' cannot .*: a feature fires if it is among the k l"),
+        (lambda: TopKSAE(TopKSAEConfig(k=4, **shape(False))), "'topk' cannot .*: a feature fires if it is among the k"),
         (lambda: StandardSAE(StandardSAEConfig(**shape(False) | {"normalize_activations": "layer_norm"})),
          "input normalisation 'layer_norm' cannot .*: every residual is scaled anew"),
         (lambda: JumpReLUSAE(JumpReLUSAEConfig(**shape(False) | {"normalize_activations": "expected_average_only_in"})),
