@@ -89,6 +89,7 @@ class Shape:
     head_dim: int
     d_mlp: int
     vocab: int
+    tied: bool = True
 
     @property
     def block_weights(self) -> int:
@@ -97,8 +98,8 @@ class Shape:
 
     @property
     def weights(self) -> int:
-        """Weights of the model, whose embedding is its unembedding too."""
-        return self.layers * self.block_weights + self.vocab * self.d_model
+        """Weights of the model; where they are tied, the embedding is the unembedding too."""
+        return self.layers * self.block_weights + (1 if self.tied else 2) * self.vocab * self.d_model
 
     def blocks(self, n: float, tokens: float, length: float) -> float:
         """Operations (two a multiply-add) of n layers on tokens in rows of a length, all pairs of a row included."""
@@ -114,6 +115,10 @@ SHAPES = {
     "google/gemma-2-2b-it": Shape(26, 2304, 8, 4, 256, 9216, 256_000),
     "google/gemma-2-2b": Shape(26, 2304, 8, 4, 256, 9216, 256_000),
     "google/gemma-2b-it": Shape(18, 2048, 8, 1, 256, 16384, 256_000),
+    "google/gemma-2-9b-it": Shape(42, 3584, 16, 8, 256, 14336, 256_000),
+    "google/gemma-3-1b-it": Shape(26, 1152, 4, 1, 256, 6912, 262_144),
+    "google/gemma-3-4b-it": Shape(34, 2560, 8, 4, 256, 10240, 262_208),
+    "meta-llama/Llama-3.1-8B-Instruct": Shape(32, 4096, 32, 8, 128, 14336, 128_256, tied=False),
 }
 
 

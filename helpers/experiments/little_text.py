@@ -22,6 +22,7 @@ from helpers.profiles import LittleTextSettings
 from helpers.published import load_published
 from helpers.text.corpora import Document, pack
 from helpers.text.folds import share_of
+from helpers.text.tokens import special_ids
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -178,7 +179,7 @@ def _words(tokenizer, rows: Tensor) -> tuple[list[str], np.ndarray]:
     """Words without case and spaces, '' first for what is no word, and which one each token of the rows is."""
     used, inverse = np.unique(rows.numpy(), return_inverse=True)
     texts = [tokenizer.decode([int(i)]).strip().lower() for i in used]
-    special = set(tokenizer.all_special_ids)
+    special = set(special_ids(tokenizer))
     texts = [text if text.isalpha() and int(i) not in special else "" for i, text in zip(used, texts, strict=True)]
     words = ["", *sorted(set(texts) - {""})]
     number = {word: i for i, word in enumerate(words)}

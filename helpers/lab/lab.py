@@ -25,7 +25,7 @@ from torch import Tensor
 
 from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
-from helpers.engine.features import feature_statistics, mean_activation
+from helpers.engine.features import feature_statistics, mean_activation, residual_norm
 from helpers.engine.forward import check_pair, device_after
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
@@ -386,10 +386,20 @@ class Lab(Run):
 
     @cached_property
     def clamp_unit(self) -> float:
-        """What a strength of 1 is in units of activation, as the profile says: 1, or the chosen ones' mean."""
-        if self.profile.clamp_unit == "absolute":
-            return 1.0
-        return mean_activation(self.firing_rates()[0], self.selections()["sparsity"])
+        """What a strength of 1 is in units of activation, as the profile's `clamp_unit` says.
+
+        'absolute': 1. 'mean activation': the mean activation of the best features by Farrell's rule where they fire.
+        'residual norm': the activation that moves the residual by its own length, which is its mean norm on packed
+        retain text after the SAE's layer (`residual_norm`) over the mean norm of the SAE's decoder rows.
+        """
+        match self.profile.clamp_unit:
+            case "absolute":
+                return 1.0
+            case "mean activation":
+                return mean_activation(self.firing_rates()[0], self.selections()["sparsity"])
+        layer, tokens = self.profile.sae.layer, self.profile.model.batch_tokens
+        norm = self.stage("residual-norm", residual_norm, self.model, layer, self.retain_rows, tokens)
+        return norm / float(self.sae.W_dec.float().norm(dim=-1).mean())
 
     # --- methods ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 FOLDER = Path(__file__).parent
 
 # Settings of no table that a command may change.
-TOP_LEVEL = ("own_methods",)
+TOP_LEVEL = ("clamp_unit", "own_methods")
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
 HARMLESS_SETTINGS = (
     "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
@@ -391,6 +391,7 @@ class Profile:
 
     Attributes:
         notebooks: the numbers of the notebooks that the profile serves, none for every notebook.
+        clamp_unit: what a clamp strength of 1 is (see `lab.Lab.clamp_unit`).
         own_methods: files of methods of one's own, which notebooks show beside the papers'.
         method: a table a method of `helpers.methods`, by its key there; the method's own file says what stands in it.
         attack: the same of the attacks by the prompt of `helpers.attacks`.
@@ -399,7 +400,7 @@ class Profile:
     name: str
     title: str
     notebooks: tuple[str, ...]
-    clamp_unit: Literal["absolute", "mean activation"]
+    clamp_unit: Literal["absolute", "mean activation", "residual norm"]
     own_methods: tuple[str, ...]
     model: ModelSettings
     compute: ComputeSettings
