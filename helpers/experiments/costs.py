@@ -68,7 +68,7 @@ PASSES: dict[type[Method], tuple[int, int]] = {
     GradientAscent: (1, 0), GradDiff: (2, 0), NPO: (2, 1), SimNPO: (2, 0), SCRUB: (3, 2),
 }  # fmt: skip
 # The methods of notebook 07 that are trained, in its order.
-WEIGHTS_METHODS = (GradientAscent, GradDiff, NPO, SimNPO, SCRUB, SSD, RMU, CRISP)
+WEIGHTS_METHODS: tuple[type[Method], ...] = (GradientAscent, GradDiff, NPO, SimNPO, SCRUB, SSD, RMU, CRISP)
 # What a layer keeps of a token for going backward, in bytes times its width (counted: tests/test_costs.py): norms and
 # residual, which are float32, and attention weights, which are so too; the rest is in the dtype of the products.
 KEPT_NORMS, KEPT_ATTENTION, KEPT_INPUT = 41, 8, 4
@@ -243,8 +243,8 @@ class _Job:
     shape: Shape
     questions: int
 
-    def settings(self, method: type[Method]) -> int:
-        return len(method.grid(self.profile))
+    def settings(self, *methods: type[Method]) -> int:
+        return sum(len(method.grid(self.profile)) for method in methods)
 
     def statistics(self, passes: int = 1) -> Work:
         """Feature statistics on forget and retain text, with so many products of the whole SAE."""
@@ -353,12 +353,8 @@ def _clamp_curve(job: _Job) -> Work:
 
 
 def _pareto(job: _Job) -> Work:
-    return (
-        job.asked(job.settings(StaticClamp))
-        + job.trained(RMU)
-        + job.attribution()
-        + job.asked(job.settings(AttributionClamp))
-    )
+    clamps = job.asked(job.settings(StaticClamp)) + job.asked(job.settings(AttributionClamp))
+    return clamps + job.trained(RMU) + job.attribution()
 
 
 def _conditional(job: _Job) -> Work:
@@ -366,13 +362,13 @@ def _conditional(job: _Job) -> Work:
     sizes, sources = job.profile.conditional, request_sources(job.profile.texts.requests)
     words = job.profile.grid_of(RefusalClamp.table, RefusalGrid).answer_tokens
     requests = sum(source.rows or 0 for source in sources) * (PROMPT_TOKENS + words)
-    clamps = (ClampPrime, RefusalClamp, Unconditional)
+    clamps: tuple[type[Method], ...] = (ClampPrime, RefusalClamp, Unconditional)
     # under no edit and under the best of each clamp
     told = (1 + len(clamps)) * sizes.told_questions * (PROMPT_TOKENS + sizes.new_tokens)
     spoken = job.shape.blocks(job.shape.layers, requests + told, PROMPT_TOKENS) + job.shape.head(requests + told)
     # the refusal feature in three ways, the one by contrast and random ones; letters under one edit more
     controls = job.asked(4 + sizes.control_features) + replace(job.asked(len(clamps) + 1), losses=0.0)
-    swept = job.asked(sum(map(job.settings, clamps))) + job.trained(RMU) + controls
+    swept = job.asked(job.settings(*clamps)) + job.trained(RMU) + controls
     return swept + _protocols(job, len(clamps)) + Work(answers=spoken)
 
 
@@ -398,13 +394,14 @@ def _attacked(job: _Job) -> Work:
 
 def _side_by_side(job: _Job) -> Work:
     """Every method's grid; then the chosen setting of each trained anew, asked on one half, and read on two texts."""
-    clamps, sizes = (StaticClamp, DSG), job.profile.texts
-    swept = job.thresholds() + job.asked(sum(map(job.settings, clamps))) + job.trained(*WEIGHTS_METHODS)
+    clamps: tuple[type[Method], ...] = (StaticClamp, DSG)
+    sizes = job.profile.texts
+    swept = job.thresholds() + job.asked(job.settings(*clamps)) + job.trained(*WEIGHTS_METHODS)
     chosen = len(clamps) + len(WEIGHTS_METHODS)
     packed, framed = sizes.neutral_rows * sizes.row_length, sizes.framed_documents * PROMPT_TOKENS
     read = finetuning_work(job.shape, packed, sizes.row_length) + finetuning_work(job.shape, framed, PROMPT_TOKENS)
     return swept + Work(
-        training=sum(map(job.one_training, WEIGHTS_METHODS)),
+        training=sum(job.one_training(method) for method in WEIGHTS_METHODS),
         answers=chosen * job.asked(1, share=0.5).answers,
         losses=chosen * 2 * read / 3,  # forward only, with the edit and without
     )

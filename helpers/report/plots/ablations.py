@@ -1,5 +1,7 @@
 """Notebook 15: what each part of DSG's setting does, beside what others found on Gemma."""
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,8 +48,9 @@ def strength_grid(table: pd.DataFrame) -> Figure:
     """Notebook 15: accuracy along the clamp's strength, a line a number of features."""
     figure, axes = panels(len(ROLES), columns=3, height=3.9, sharey=True)
     ours, colours = table["world"] == "ours", colours_of(table["n_features"])
-    worlds = [(look_of(str(m))[1], None, "-", of) for m, of in table[ours].groupby("method", sort=False)]
-    worlds += [("o", "white", ":", of) for _, of in table[~ours].groupby("world")]
+    mine, theirs = table[ours].groupby("method", sort=False), table[~ours].groupby("world")
+    worlds: list[tuple[str, str | None, str, pd.DataFrame]]
+    worlds = [*((look_of(m)[1], None, "-", of) for m, of in mine), *(("o", "white", ":", of) for _, of in theirs)]
     for ax, role in zip(axes, ROLES, strict=True):
         for marker, fill, line, rows in worlds:
             for n, of in rows.groupby("n_features"):
@@ -134,7 +137,7 @@ def rho_or_counts(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _dots(ax: Axes, of: pd.DataFrame, names: list[str], what: str, shift: float, look: dict[str, str]) -> None:
+def _dots(ax: Axes, of: pd.DataFrame, names: list[str], what: str, shift: float, look: dict[str, Any]) -> None:
     """A point with its interval for every row, in the place of what it is against."""
     places = [names.index(name) + shift for name in of["against"]]
     ax.errorbar(of[what], places, xerr=interval(of[what], of[f"{what}_low"], of[f"{what}_high"]), ms=6, **look)
