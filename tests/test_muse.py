@@ -34,6 +34,7 @@ from helpers.measures.muse import (
 from helpers.methods import DSG, GradientAscent
 from helpers.profiles import load_profile
 from helpers.published import load_published
+from helpers.report import plots
 from helpers.text.muse import (
     CRITERIA,
     KNOWMEM_FORGET,
@@ -409,3 +410,11 @@ def test_requests_in_turn_go_on_from_the_weights_before_and_passages_are_told_ap
     at_once = half_of(lab, setting.apply(experiment.view_of(lab, lab.muse.at_once[1])), 1)
     expected = 100 * values_of(at_once, KNOWMEM_RETAIN).mean()
     assert found.loc[("at once", 2, KNOWMEM_RETAIN), "value"] == pytest.approx(expected)
+
+
+def test_a_benchmark_without_requests_has_no_rows_of_them(lab):
+    lab.muse = replace(lab.muse, at_once=(), in_turn=())
+    setting = GradientAscent(steps=2, batch_rows=2, learning_rate=1e-2)
+    found = experiment.requests(lab, [setting])
+    assert found.empty and list(found) == experiment.SERVED
+    plots.muse_requests(found)

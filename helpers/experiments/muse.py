@@ -17,6 +17,7 @@ from helpers.lab.pieces import Piece
 from helpers.measures.muse import criteria, muse_under, values_of
 from helpers.methods.method import Method
 from helpers.methods.retrained import Retrained
+from helpers.methods.training import TrainedMethod
 from helpers.published import load_published
 from helpers.text.corpora import Document
 from helpers.text.muse import CRITERIA, KNOWMEM_FORGET, KNOWMEM_RETAIN, VERBMEM
@@ -30,6 +31,7 @@ OURS, TARGET = "ours", "target"
 KEPT, STOPPED = "utility kept", "stopped as in the paper"
 ONLY = "its only setting"
 CHOSEN_BY = (VERBMEM, KNOWMEM_FORGET, KNOWMEM_RETAIN)  # the retrained model is not there to choose by
+SERVED = ["method", "how", "requests", "criterion", "value", "low", "high", "n"]
 ASKED_FOR, NOT_YET = "VerbMem, to be forgotten", "VerbMem, not yet asked for"
 
 
@@ -131,7 +133,7 @@ def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     labels = pd.DataFrame({
         "method": [s.label for s in settings], "setting": [s.words for s in settings],
         "course": [s.course.words.rpartition(",")[0] for s in settings],
-        "epochs": [s.steps * s.batch_rows / rows if s.trains else np.nan for s in settings],
+        "epochs": [s.steps * s.batch_rows / rows if isinstance(s, TrainedMethod) else np.nan for s in settings],
     })  # fmt: skip
     floor = lab.profile.muse.utility_floor
     return marked(pd.concat([labels, table], axis=1), floor).assign(floor=floor)
@@ -240,13 +242,14 @@ def requests(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
 
     Returns:
         method, how, requests, criterion (`ASKED_FOR`, `NOT_YET`: VerbMem of the passages that were to be forgotten by
-        then, and of the others; 'KnowMem retain'), value (times 100), low, high, n.
+        then, and of the others; 'KnowMem retain'), value (times 100), low, high, n. No rows where the benchmark has no
+        such requests, as MUSE-Books.
     """
     pieces, labels = [], []
     for setting in settings:
         for how in (AT_ONCE, TRAINED_ON if setting.trains else TEXT_SO_FAR):
             numbers = range(1, 1 + len(lab.muse.at_once if how == AT_ONCE else lab.muse.in_turn))
-            for of in [numbers] if how == TRAINED_ON else [[n] for n in numbers]:
+            for of in filter(len, [numbers] if how == TRAINED_ON else [[n] for n in numbers]):
                 keys = tuple(lab.key(_served_in, _fixed(lab), setting, how, n) for n in of)
                 words = f"{setting.label}, {how}, {', '.join(map(str, of))}"
                 pieces.append(Piece(words, "muse-requests", keys, _served_in, (setting, how, *of)))
@@ -256,7 +259,9 @@ def requests(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         _by_request(lab, table, _told(lab, how, n)).assign(method=method, how=how, requests=n)
         for (method, how, n), table in zip(labels, tables, strict=True)
     ]
-    return pd.concat(rows, ignore_index=True)
+    if not rows:
+        return pd.DataFrame(columns=SERVED).astype(dict.fromkeys(["requests", *SERVED[4:]], float))
+    return pd.concat(rows, ignore_index=True)[SERVED]
 
 
 def _fixed(lab: Lab) -> list[Any]:

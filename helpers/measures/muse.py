@@ -125,7 +125,7 @@ def rouge_l(true: Sequence[str], said: Sequence[str], stemming: bool) -> list[fl
     return [scorer.score(a, b)["rougeL"].fmeasure for a, b in zip(true, said, strict=True)]
 
 
-def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
+def auc(forget: Sequence[float] | np.ndarray, holdout: Sequence[float] | np.ndarray) -> float:
     """ROC-AUC with the holdout as the positive class, of Min-K%: 0 where every text to forget looks better known.
 
     Raises:
@@ -138,11 +138,11 @@ def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
     return float(roc_auc_score([0] * len(forget) + [1] * len(holdout), [*forget, *holdout]))
 
 
-def priv_leak(auc: float, retrained: float, positive: Literal["holdout", "forget"] = "holdout") -> float:
+def priv_leak(auc: float, reference: float, positive: Literal["holdout", "forget"] = "holdout") -> float:
     """How far an AUC is from the retrained model's, in percent of it; MUSE wants -5 to 5.
 
     Args:
-        auc, retrained: with the holdout as the positive class, as `auc` gives them.
+        auc, reference: of the two models, with the holdout as the positive class, as `auc` gives them.
         positive: 'holdout' is the convention of MUSE's released code and of the published tables: -100 where all is
             remembered, above 0 where texts to forget look less known than ones that were never seen. 'forget' is that
             of MUSE's formula: the sign is the other one, and the percentages are of 1 - AUC.
@@ -151,21 +151,21 @@ def priv_leak(auc: float, retrained: float, positive: Literal["holdout", "forget
         ValueError: the reference is 0, so that nothing can be relative to it.
     """
     if positive == "forget":
-        auc, retrained = 1 - auc, 1 - retrained
-    if retrained == 0:
+        auc, reference = 1 - auc, 1 - reference
+    if reference == 0:
         raise ValueError(
-            f"the retrained model's AUC with {positive} as the positive class is 0, and PrivLeak is relative to it: "
+            f"the reference's AUC with {positive} as the positive class is 0, and PrivLeak is relative to it: "
             "it has seen the texts to forget, or they are too few"
         )
-    return 100 * (auc - retrained) / retrained
+    return 100 * (auc - reference) / reference
 
 
-def criteria(table: pd.DataFrame, resamples: int, retrained: pd.DataFrame | None = None) -> pd.DataFrame:
+def criteria(table: pd.DataFrame, resamples: int, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """The four criteria of `muse_under`, times 100 as in the papers, with 95 % bootstrap intervals over its items.
 
     Args:
         table: of one edit, all items of which are taken.
-        retrained: of the retrained model, on the same items; PrivLeak is drawn with the same texts for both. None where
+        reference: of the retrained model, on the same items; PrivLeak is drawn with the same texts for both. None where
             it is not asked for.
 
     Returns:
@@ -178,13 +178,13 @@ def criteria(table: pd.DataFrame, resamples: int, retrained: pd.DataFrame | None
             if len(values):
                 drawn = _draws(len(values), resamples) @ values / len(values)
                 rows.append((criterion, *_with_interval(values.mean(), drawn), len(values)))
-        elif retrained is not None:
-            pairs = [(values_of(of, MIN_K_FORGET), values_of(of, MIN_K_HOLDOUT)) for of in (table, retrained)]
-            found, reference = (auc(*pair) for pair in pairs)
+        elif reference is not None:
+            pairs = [(values_of(of, MIN_K_FORGET), values_of(of, MIN_K_HOLDOUT)) for of in (table, reference)]
+            found, theirs = (auc(*pair) for pair in pairs)
             drawn, references = _drawn_aucs(pairs, resamples)
             leaks = 100 * (drawn - references) / references
             n = sum(map(len, pairs[0]))
-            rows.append((criterion, priv_leak(found, reference), *np.percentile(leaks, [2.5, 97.5]), n))
+            rows.append((criterion, priv_leak(found, theirs), *np.percentile(leaks, [2.5, 97.5]), n))
     return pd.DataFrame(rows, columns=["criterion", "value", "low", "high", "n"])
 
 

@@ -17,6 +17,7 @@ from helpers.report.plots.style import (
     looks_of,
     panels,
     sample,
+    say_if_empty,
 )
 from helpers.text.muse import BAND, CRITERIA, KNOWMEM_FORGET, KNOWMEM_RETAIN, PRIVLEAK, VERBMEM
 
@@ -129,6 +130,7 @@ def muse_requests(table: pd.DataFrame) -> Figure:
                 rows = rows.sort_values("requests")
                 ax.errorbar(rows["requests"], rows["value"], interval(rows["value"], rows["low"], rows["high"]),
                             color=colour, marker=marker, elinewidth=0.8, label=method)  # fmt: skip
+            say_if_empty(ax, of["value"], "no such requests")
             ax.set_title(f"{'at once' if at_once else 'one after another'}:\n{criterion}")
             ax.set(ylim=(-3, 105), ylabel="times 100" if criterion == shown[0] else None)
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
