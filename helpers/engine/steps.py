@@ -128,7 +128,7 @@ def master_copy(model) -> Any:
     return clone(model, torch.float32)
 
 
-def as_used(student, dtype: torch.dtype) -> Any:
+def as_used(student: Any, dtype: torch.dtype) -> Any:
     """A student as it is asked: in a model's dtype, a copy where that is another than the student's."""
     return student if huggingface(student).dtype == dtype else clone(student, dtype)
 
