@@ -486,17 +486,16 @@ def _criteria(job: _Job, edits: int) -> Work:
 
 
 def _prompt_attacks(job: _Job) -> Work:
-    """DSG's grid; half of the known questions to forget in every attack's way, by model and guard, whose gate is read.
+    """DSG's grid; questions to forget of both halves in every attack's way, by model and guard, whose gate is read.
 
-    Those that choose the settings as if by both too; benign ones as if under the longest setting of each attack and a
+    Those that choose settings as if by both too; benign ones as if under the longest setting of each attack and a
     control of equal length.
     """
     asked, sizes, every = job.profile.questions, job.profile.prompt_attacks, attacks_of(job.profile)
-    forget = (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2
-    choosing = min(sizes.choosing_questions, forget)
+    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
     benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
     longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
-    lengths = [(forget + choosing * (not attack.control), _length(attack)) for attack in every]
+    lengths = [(forget * (1 + (not attack.control)), _length(attack)) for attack in every]
     lengths += [(benign, n) for n in longest.values()]
     swept = job.thresholds() + job.asked(job.settings(DSG))
     return sum((_asked_long(job, *of) for of in lengths), swept)
