@@ -2,9 +2,10 @@
 
 Looks at versions, device, memory, disk, the hub, the token, the access to what is gated and the cache, estimates time
 and memory of every notebook, and downloads nothing. `--probe` fetches a few megabytes instead, and looks at every
-assumption about what is on the hub: config, tokenizer, SAE files, columns of questions and texts. Every line is ok,
-warning or fails, with the next step; the exit code is 1 when one fails. The token is never shown. What is observed and
-what is said of it are apart: a function called `..._lines` knows neither network nor disk.
+assumption about what is on the hub: config, tokenizer, SAE files, columns of questions and texts. `--fidelity` runs the
+model and sets what others have measured on it beside ours. Every line is ok, warning or fails, with the next step; the
+exit code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
+called `..._lines` knows neither network nor disk.
 """
 
 import argparse
@@ -26,7 +27,8 @@ from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, get_session
 
 from helpers.experiments.costs import measured_shares, projections
-from helpers.lab.lab import TOLERANCE
+from helpers.experiments.fidelity import NOTEBOOK, fidelity, known_answers
+from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
 from helpers.loading.hub import TOKENS, explained, files_of, own_cache
@@ -368,6 +370,16 @@ def probed(profile: Profile) -> list[Line]:
     ]
 
 
+def compared(profile: Profile) -> list[Line]:
+    """Known answers of others beside what comes out here (`experiments.fidelity`); stages are kept for the notebook."""
+    known = known_answers(load_profile(profile.name, notebook=NOTEBOOK))
+    lab = open_lab(profile.name, f"{NOTEBOOK}_fidelity")
+    return [
+        Line("ok" if one.agrees else "warning", one.quantity, one.ours, "" if one.agrees else f"known: {one.theirs}")
+        for one in fidelity(lab, known)
+    ]
+
+
 def report(profile: Profile, lines: Sequence[Line]) -> list[str]:
     """The lines as text, and a last one that counts."""
     text = [f"profile {profile.name}: {profile.title}"]
@@ -385,10 +397,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--probe", action="store_true", help="look at every assumption about the hub, on a few MB of it"
     )
+    parser.add_argument("--fidelity", action="store_true", help="what others measured on the model, beside ours: a run")
     options = parser.parse_args(arguments)
     try:
         profile = load_profile(options.profile)
-        lines = probed(profile) if options.probe else examine(profile)
+        look = probed if options.probe else compared if options.fidelity else examine
+        lines = look(profile)
     except ValueError as error:
         print(f"error: {error}")
         return 2

@@ -30,6 +30,7 @@ from helpers.doctor import (
     token_lines,
     version_lines,
 )
+from helpers.experiments.fidelity import Answer
 from helpers.loading.sources import MODELS, SAES, TEXTS
 from helpers.organism import MODEL_DIR
 from helpers.profiles import load_profile
@@ -178,6 +179,18 @@ def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
     assert code == 1 and text.count("\nfails") == 1 and "fails    hub: not reachable" in text
     assert "hf_secret" not in text and "token: there is one (not shown)" in text
     assert not list((tmp_path / "hf").rglob("*.*")), "the doctor downloads nothing"
+
+
+def test_known_answers_are_said_beside_ours(monkeypatch, capsys):
+    answers = [Answer("tau", "0.5460", "0.5458", True), Answer("known questions of x", "3", "108 to 110", False)]
+    opened = []
+    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names: opened.append(names))
+    monkeypatch.setattr("helpers.doctor.fidelity", lambda lab, known: answers)
+    assert main(["--profile", "gemma-2-2b-it", "--fidelity"]) == 0
+    told = capsys.readouterr().out
+    assert opened == [("gemma-2-2b-it", "05_fidelity")] and "ok       tau: 0.5460\n" in told
+    assert "warning  known questions of x: 3\n           -> known: 108 to 110\n" in told
+    assert main(["--fidelity"]) == 2 and "nothing is known of organism" in capsys.readouterr().out
 
 
 def test_an_unknown_profile_is_an_error(capsys):
