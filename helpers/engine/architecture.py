@@ -46,6 +46,14 @@ def architecture(model: PreTrainedModel) -> Architecture:
         ValueError: it is of no family served here, or does what the engine would not do exactly.
     """
     config = model.config
+    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation != "eager":
+        kind = config._attn_implementation
+        raise ValueError(f"{config.model_type!r} model: attention {kind!r} leaves out its soft-cap, use 'eager'")
+    return architecture_of(config)
+
+
+def architecture_of(config: PretrainedConfig) -> Architecture:
+    """The same from a config alone, before any weights are there. Raises ValueError as `architecture`."""
     if refusal := _refusal(config):
         raise ValueError(f"{config.model_type!r} model: {refusal}")
     return Architecture(
@@ -78,8 +86,6 @@ def _refusal(config: PretrainedConfig) -> str:
         return f"{part}the engine knows {', '.join(FAMILIES)}"
     if getattr(config, "use_bidirectional_attention", False):
         return "its tokens see later ones, so a prompt merged into a tree would not be the prompt alone"
-    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation != "eager":
-        return f"attention {config._attn_implementation!r} leaves out its soft-cap, use 'eager'"
     rope = config.rope_parameters or {}
     kinds = {one["rope_type"] for one in ([rope] if "rope_type" in rope else rope.values()) if one}
     if moving := sorted(kinds - set(FIXED_ROPE)):
