@@ -18,6 +18,7 @@ from helpers.engine.features import feature_statistics
 from helpers.engine.forward import huggingface, with_weights
 from helpers.engine.interventions import Add, Clamp
 from helpers.engine.scoring import is_right, known_questions, read_letters, read_rows
+from helpers.engine.steps import Passes
 from helpers.lab.choosing import aligned_points, held_out, points, score_table
 from helpers.lab.lab import GROUP, OF_FORGET_TEXT, TOLERANCE, Lab, open_lab
 from helpers.lab.pieces import PieceError
@@ -291,7 +292,7 @@ def test_a_sweep_says_of_every_setting_what_is_left_under_it(lab):
     clamp = Clamp(lab.sae, ids, Add(-4.0 * lab.clamp_unit), "always")
     assert scores[4].facts["features"] == ids and scores[5].facts == {}
     weights = with_weights(
-        lab.model, train(lab.model, lab.forget_rows, lab.retain_rows, trained, lab.profile.model.batch_tokens)
+        lab.model, train(lab.model, lab.forget_rows, lab.retain_rows, trained, Passes.of(lab.profile.model))
     )
     rows = prompt_tokens(lab.model.tokenizer, lab.knowledge.asked, ORIGINAL_ORDER, "chat")
     for one, model, intervention in ((scores[4], lab.model, clamp), (scores[5], weights, None)):

@@ -11,6 +11,7 @@ import pandas as pd
 from helpers.engine.edited import Edited
 from helpers.engine.features import hot_fractions
 from helpers.engine.interventions import New
+from helpers.engine.steps import Passes
 from helpers.experiments.forget_requests import AT_ONCE, TEXT_SO_FAR, TRAINED_ON
 from helpers.lab.pieces import Piece
 from helpers.measures.muse import criteria, muse_under, values_of
@@ -267,7 +268,7 @@ def _fixed(lab: Lab) -> list[Any]:
     """What an edit of a view and its answers depend on."""
     settings, view = lab.profile, lab.once(view_of)
     kept = [lab.muse, lab.model, lab.sae, view.retain_rows, settings.muse, settings.texts, settings.selection]
-    return [*kept, settings.clamp_unit, settings.method, settings.model.batch_tokens]
+    return [*kept, settings.clamp_unit, settings.method, settings.model.batch_tokens, Passes.of(settings.model)]
 
 
 def _told(lab: Lab, how: str, n: int) -> tuple[str, ...]:

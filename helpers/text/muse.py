@@ -70,6 +70,8 @@ class Muse:
         known_forget, known_retain: for KnowMem.
         private_forget, private_holdout: texts of one kind, which the target was trained on and which it never saw; for
             PrivLeak.
+        read: more that the target was trained on and is to retain, which no method is given and `known_retain` is about
+            (MUSE: retain2).
 
     Raises:
         ValueError: something is empty, two requests in turn have a text in common, or the holdout has a text that was
@@ -86,6 +88,7 @@ class Muse:
     known_retain: Exam
     private_forget: tuple[str, ...]
     private_holdout: tuple[str, ...]
+    read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what in ("forget", "retain", "passages", "private_forget", "private_holdout"):
