@@ -641,7 +641,9 @@ def pushed(right, wrong, reference, each, n=80):
     rows = [("DSG", "residual", each, bound, "right letter", asked, *said, *apart(said, within(wrong, n)), *above)
             for bound in (0.0, 0.5) for asked in ("fitted", "judged")]  # fmt: skip
     columns = ["method", "place", "each", "bound", "target", "asked", "accuracy", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, *(f"{x}{e}" for x in ("beyond", "above") for e in ("", "_low", "_high"))])
+    return pd.DataFrame(
+        rows, columns=[*columns, *(f"{x}{e}" for x in ("beyond", "above") for e in ("", "_low", "_high"))]
+    )
 
 
 def vector_cases(each):

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from helpers.engine.edited import Edited
 from helpers.engine.forward import final_state_from
+from helpers.engine.internals import residual_under
 from helpers.engine.interventions import after_bos
 from helpers.engine.scoring import read_letter_logits
-from helpers.engine.internals import residual_under
 from helpers.text.batches import Batch
 
 
@@ -57,6 +57,6 @@ class Orthogonalisation:
 
 
 def without(residual: Tensor, direction: Tensor) -> Tensor:
-    """The residual [..., d_model] without its component along a direction [d_model]; a direction of length 0 is none."""
+    """The residual [..., d_model] without its component along a direction [d_model], if it has a length."""
     unit = torch.nn.functional.normalize(direction.to(residual), dim=0)
     return residual - (residual @ unit)[..., None] * unit

@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights become 0, and with them small edits (2410.16454 mentions it; no paper's grid)."""
+"""Magnitude pruning: the smallest weights become 0, and small edits with them. No paper's grid."""
 
 from dataclasses import dataclass
 

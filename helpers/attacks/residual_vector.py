@@ -1,9 +1,9 @@
 """A vector added to the stream with the guard on, to make the model say the right letter after all.
 
-Source: 2606.18322 (code: Mingyuee88/sae-post-intervention-recovery), which optimises one vector a question, at the last
-token, towards the *known* right letter, and calls what is then said recovered. A vector can make a model say any letter;
-so here one vector is fitted on half of the questions and judged on the other half, and a vector a question stands beside
-it only with wrong letters as targets and with a model that never knew.
+Source: 2606.18322 (code: Mingyuee88/sae-post-intervention-recovery), which optimises one vector a question, at the
+last token, towards the *known* right letter, and calls what is then said recovered. A vector can make a model say any
+letter; so here one vector is fitted on half of the questions and judged on the other half, and a vector a question
+stands beside it only with wrong letters as targets and with a model that never knew.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from helpers.engine.edited import Edited
 from helpers.engine.forward import final_state_from, residual_after
+from helpers.engine.internals import embedded, final_state_of_embeddings
 from helpers.engine.interventions import after_bos
 from helpers.engine.scoring import read_letter_logits
-from helpers.engine.internals import embedded, final_state_of_embeddings
 from helpers.text.batches import Batch
 
 Place = Literal["residual", "embeddings"]
@@ -32,9 +32,10 @@ class ResidualVector:
     Attributes:
         place: 'residual': added after the hooked layer, after the intervention's edit; 'embeddings': to what enters the
             first layer, before the intervention sees it.
-        each: every question has a vector of its own, at its last token, as in the public demonstration; if not, all have
-            one, at every token after BOS.
-        bound: of the vector's length, in multiples of the mean length of the stream it is added to, over tokens after BOS.
+        each: every question has a vector of its own, at its last token, as in the public demonstration; if not, all
+            have one, at every token after BOS.
+        bound: of the vector's length, in multiples of the mean length of the stream it is added to, over tokens after
+            BOS.
         steps: of Adam, a few prompts each, in turn; where every question has its own vector, all prompts each.
         learning_rate: length of Adam's first step, in multiples as above.
     """

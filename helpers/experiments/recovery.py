@@ -1,10 +1,10 @@
-"""Notebook 12: is the knowledge gone, or hidden? What an attacker with embeddings, residuals or weights gets out of it."""
+"""Notebook 12: is it gone, or hidden? What an attacker with embeddings, residuals or weights gets out of a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 UNEDITED = "unedited"
 # Every choice stands once under every letter.
-ROTATIONS: tuple[Order, ...] = tuple(
-    order for order in ORDERS if all((b - a) % 4 == 1 for a, b in zip(order, order[1:]))
-)
+ROTATIONS: tuple[Order, ...] = tuple(o for o in ORDERS if all((b - a) % 4 == 1 for a, b in pairwise(o)))
 RIGHT, WRONG = "right letter", "random wrong letter"
 FITTED, JUDGED, UNANSWERED = "fitted", "judged", "never answered"
 ABOVE = ["above", "above_low", "above_high"]
@@ -177,9 +175,9 @@ def vectors(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
 
     Returns:
         method, place, each (a vector a question), bound (0: no vector), target ('right letter', 'random wrong letter'),
-        asked ('fitted', 'judged', 'never answered': which questions), n, right (how many say the target), accuracy (their share),
-        low, high, the difference `above` to the reference and `beyond` to the share that says the wrong target, which is
-        what a vector gets out of a model that knows nothing of it.
+        asked ('fitted', 'judged', 'never answered': which questions), n, right (how many say the target), accuracy
+        (their share), low, high, the difference `above` to the reference and `beyond` to the share that says the wrong
+        target, which is what a vector gets out of a model that knows nothing of it.
     """
     what = (("residual", False), ("residual", True), ("embeddings", False))
     rows = _pieces(lab, "vectors", settings, what, _vectors_key, _vectors)
@@ -240,8 +238,8 @@ def by_layer(lab: Lab, settings: Sequence[Method | None]) -> pd.DataFrame:
     """What the logit lens and linear probes read off the residual at the answer's place, layer by layer.
 
     Returns:
-        method, measure ('logit lens', 'probe', 'probe, shuffled labels'), layer, half, n, right, accuracy, low, high and
-        the difference `above` to the reference.
+        method, measure ('logit lens', 'probe', 'probe, shuffled labels'), layer, half, n, right, accuracy, low, high,
+        the difference `above` to the reference, and sae_layer.
     """
     rows = _pieces(lab, "layers", settings, ((),), _layers_key, _layers)
     table = above_reference(accuracy(rows, ["method", "measure", "layer", "half"]), ["measure", "layer", "half"])
@@ -278,7 +276,7 @@ def read_layers(
     """Counts of what is read off after every layer: measure, layer, half, n, right.
 
     A probe sees the questions of one part in four orders, so that every letter is right equally often, and is judged on
-    the other part in the order in which questions are asked. After the layers below an intervention's nothing is guarded.
+    the other part in the order in which questions are asked. Below an intervention's layer nothing is guarded.
     """
     listed, half = (
         [*questions[FITTED], *questions[JUDGED]],
@@ -369,8 +367,9 @@ def other_weights(lab: Lab, settings: Sequence[Method | None]) -> pd.DataFrame:
     """Answers of quantised and of pruned weights, an intervention still in place.
 
     Returns:
-        method, attack ('asked plainly' for before), setting (in words), bits, group, share, buckets (share of weights whose bucket is not the unedited model's,
-        over the edited matrices), role ('forget', 'side'), half, n, right, accuracy, low, high.
+        method, attack ('asked plainly' for before), setting (in words), bits, group, share, buckets (share of weights
+        whose bucket is not the unedited model's, over the edited matrices), role ('forget', 'side'), half, n, right,
+        accuracy, low, high.
     """
     rows = _pieces(lab, "weights", settings, ((),), _weights_key, _weights)
     by = ["method", "attack", "setting", "bits", "group", "share", "buckets", "role", "half"]
@@ -415,7 +414,7 @@ def with_other_weights(
 
 
 class Found(NamedTuple):
-    """What the attacks of this notebook found: the tables of `vectors`, `by_layer`, `orthogonalised`, `other_weights`."""
+    """What the attacks found: the tables of `vectors`, `by_layer`, `orthogonalised` and `other_weights`."""
 
     vectors: pd.DataFrame
     layers: pd.DataFrame
@@ -445,9 +444,10 @@ def worst_case(found: Found) -> pd.DataFrame:
     A vector a question is left out, for it was told the right letter of the very question that it is judged on.
 
     Returns:
-        method, attack, access (what an attacker must touch), setting (of the attack, in words), n, right, accuracy, low,
-        high (forget questions of half 1), the difference `above` to the reference under the same attack, side_accuracy,
-        side_low, side_high, side_n (where weights or the residual of all questions change), worst (of a method's attacks).
+        method, attack, access (what an attacker must touch), setting (of the attack, in words), n, right, accuracy,
+        low, high (forget questions of half 1), the difference `above` to the reference under the same attack,
+        side_accuracy, side_low, side_high, side_n (where side-effect questions are asked under it), worst (of a
+        method's attacks).
     """
     tries = pd.concat(found.tries(), ignore_index=True)
     tries = tries[tries["method"].isin(found.vectors["method"])]

@@ -1,4 +1,4 @@
-"""The logit lens: what the model would say were the residual after a layer its last (2409.18025; nostalgebraist 2020)."""
+"""The logit lens: what a model would say were the residual after a layer its last (nostalgebraist 2020)."""
 
 import torch
 from torch import Tensor

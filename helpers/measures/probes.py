@@ -1,7 +1,7 @@
 """Linear probes: can the right letter be read off a residual by somebody who may fit a classifier to it?
 
-A control task (Hewitt and Liang 2019) says what fitting alone gives: the same probe, fitted to shuffled labels and judged
-by them. The difference is the probe's selectivity.
+A control task (Hewitt and Liang 2019) says what fitting alone gives: the same probe, fitted to shuffled labels and
+judged by them. The difference is the probe's selectivity.
 """
 
 import numpy as np
@@ -27,12 +27,16 @@ def read_off(residuals: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np
     Raises:
         ValueError: a group has no examples, or its labels are all the same.
     """
+    for number in (0, 1):
+        of = labels[group == number]
+        if len(set(of)) < 2:
+            raise ValueError(
+                f"a probe needs two groups of at least two labels each: group {number} has {len(of)} examples of "
+                f"{len(set(of))} labels"
+            )
     found = np.zeros(len(labels), dtype=bool)
     for judged in (0, 1):
         fitted, asked = group != judged, group == judged
-        if not asked.any() or len(set(labels[fitted])) < 2:
-            raise ValueError(f"a probe needs two groups with two labels each, group {1 - judged} has "
-                             f"{fitted.sum()} examples of {len(set(labels[fitted]))} labels")  # fmt: skip
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_STEPS))
         probe.fit(residuals[fitted], labels[fitted])
         found[asked] = probe.predict(residuals[asked]) == labels[asked]

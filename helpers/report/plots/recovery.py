@@ -1,4 +1,4 @@
-"""Notebook 12: what an attacker gets out of embeddings, residuals and weights, and what a model that never knew gives."""
+"""Notebook 12: what an attacker gets out of embeddings, residuals and weights."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def residual_vector(table: pd.DataFrame) -> Figure:
 
 
 def by_layer(table: pd.DataFrame) -> Figure:
-    """Notebook 12: what the logit lens and linear probes read off the residual at the answer's place, layer by layer."""
+    """Notebook 12: what the logit lens and linear probes read off the residual where an answer is given, by layer."""
     figure, axes = panels(2, columns=2, height=3.6, sharey=True)
     judged = table[table["half"] == 1]
     looks = _looks(judged["method"])
@@ -81,7 +81,7 @@ def by_layer(table: pd.DataFrame) -> Figure:
 
 
 def other_weights(table: pd.DataFrame) -> Figure:
-    """Notebook 12: forget accuracy of quantised and of pruned weights, side effects, and how many buckets are others."""
+    """Notebook 12: accuracy of quantised and of pruned weights, and how many weights lie in another bucket."""
     figure, axes = panels(4, columns=2, height=3.2)
     judged = table[table["half"] == 1]
     looks, plain = _looks(judged["method"]), judged[judged["attack"] == "asked plainly"]
@@ -130,7 +130,7 @@ def other_weights(table: pd.DataFrame) -> Figure:
 
 
 def worst_case(table: pd.DataFrame) -> Figure:
-    """Notebook 12: forget accuracy of every method under every attack with its interval, each method's worst case framed."""
+    """Notebook 12: forget accuracy of every method under every attack, each method's worst case framed."""
     methods, attacks = (list(dict.fromkeys(table[column])) for column in ("method", "attack"))
     figure, (ax,) = panels(1, columns=1, height=1.6 + 0.55 * len(methods))
     cells = table.pivot(index="method", columns="attack", values="accuracy").reindex(index=methods, columns=attacks)
@@ -143,9 +143,8 @@ def worst_case(table: pd.DataFrame) -> Figure:
     access = table.drop_duplicates("attack").set_index("attack")["access"]
     ax.set_xticks(range(len(attacks)), [f"{wrapped(a, 14)}\n({access[a]})" for a in attacks], fontsize=SMALL)
     ax.set_yticks(range(len(methods)), methods)
-    ax.set_title(
-        f"forget accuracy under attack, 95 % interval (n = {_most(table['n'])}; lower is better; framed: the worst case)"
-    )
+    n = _most(table["n"])
+    ax.set_title(f"forget accuracy under attack, 95 % interval\n(n = {n}, lower is better; framed: the worst case)")
     ax.grid(False)
     return figure
 
@@ -171,5 +170,6 @@ def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, looks: dict[str, tuple
             {"markersize": 6 * REFERENCE_SIZE, "zorder": REFERENCE_ORDER} if is_reference(method) else {}
         )
         low, high = ("low", "high") if y == "accuracy" else (f"{y}_low", f"{y}_high")
-        ax.errorbar(rows[x], rows[y], interval(rows[y], rows[low], rows[high]) if line == "-" else None, color=colour, ls=line,
-                    marker=marker, elinewidth=0.7, label=method if line == "-" else None, **size)  # fmt: skip
+        ends = interval(rows[y], rows[low], rows[high]) if line == "-" else None
+        ax.errorbar(rows[x], rows[y], ends, color=colour, ls=line, marker=marker, elinewidth=0.7,
+                    label=method if line == "-" else None, **size)  # fmt: skip
