@@ -120,6 +120,14 @@ def test_notebooks_cost_what_they_are_made_of():
         notebook_work(profile, GEMMA, 2142, "04")
 
 
+def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
+    found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
+    # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers
+    more = 4 * 4 * 2 * 10 * 3 * GEMMA.blocks(22 + 26, 16 * PROMPT_TOKENS, PROMPT_TOKENS)
+    assert found[1].training - found[0].training == pytest.approx(more)
+    assert found[0].answers == found[1].answers > 0
+
+
 def test_memory_counts_the_models_held_at_once():
     profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
     one, two, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
@@ -131,7 +139,7 @@ def test_memory_counts_the_models_held_at_once():
 def test_projections_are_work_at_rates():
     slow, fast = (projections("gemma-2-2b-it", "cpu", EVEN, product=p) for p in (1e12, 2e12))
     counted = [number for number in slow if slow[number] is not None]
-    assert counted == ["01", "03", "05", "06"] and list(slow) == list(load_profile("gemma-2-2b-it").notebooks)
+    assert counted == ["01", "03", "05", "06", "12"] and list(slow) == list(load_profile("gemma-2-2b-it").notebooks)
     for number in counted:
         assert slow[number][0] == pytest.approx(2 * fast[number][0]) and slow[number][1] == fast[number][1]
     assert projections("gemma-2-2b", "cpu", EVEN, product=1e12) == {"04": None}

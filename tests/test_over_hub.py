@@ -56,6 +56,8 @@ SMALL = {
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
+    "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
+    "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
 }  # fmt: skip
 
 
@@ -104,8 +106,8 @@ def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
 # --- all that ends well -----------------------------------------------------------------------------------------------
 
 SERVED = {
-    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "14"), "gemma-2-2b-it-layer-7": ("01", "03"),
-    "gemma-2-2b-it-cyber": ("05", "07", "09", "14"),
+    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "12", "14"), "gemma-2-2b-it-layer-7": ("01", "03"),
+    "gemma-2-2b-it-cyber": ("05", "07", "09", "12", "14"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"

@@ -17,6 +17,7 @@ PAPERS = {
     "farrell": "Farrell et al. 2024",
     "khoriaty": "Khoriaty et al. 2025",
     "dsg": "Muhamed et al. 2025 (DSG)",
+    "attacks": "attacks by others",
 }
 # by the number of the notebook that makes it
 OF_PAPER = {
@@ -30,6 +31,7 @@ OF_PAPER = {
     "07": ("dsg",),
     "08": ("dsg",),
     "09": ("dsg",),
+    "12": ("attacks",),
     "14": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it

@@ -12,8 +12,11 @@ from typing import Any
 import pandas as pd
 import torch
 
+from helpers.attacks.residual_vector import BATCH_PROMPTS
+from helpers.experiments.recovery import ROTATIONS
 from helpers.loading.sources import question_source
 from helpers.methods.attribution_clamp import AttributionClamp
+from helpers.methods.crisp import CRISP
 from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
 from helpers.methods.rmu import RMU
@@ -31,8 +34,8 @@ KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
 # Models held at once beside the loaded one. 03 and 05: the one that RMU trains. 06: RMU's, the one attacked, its
-# gradients and AdamW's two moments.
-EXTRA_MODELS = {"03": 1, "05": 1, "06": 5}
+# gradients and AdamW's two moments. 12: an edited model and its rounded copy.
+EXTRA_MODELS = {"03": 1, "05": 1, "06": 5, "12": 2}
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Work:
         return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
 
 
-COUNTED = ("01", "02", "03", "05", "06")
+COUNTED = ("01", "02", "03", "05", "06", "12")
 KINDS = tuple(field.name for field in fields(Work))
 
 
@@ -161,6 +164,8 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
             return start + job.thresholds() + job.asked(dsg + 2 * static) + job.rmu() + ablation
         case "06":
             return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.attacks()
+        case "12":
+            return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.crisp() + job.recovery()
     raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
 
 
@@ -211,6 +216,28 @@ class _Job:
         grid, length = RMU.grid(self.profile), self.profile.texts.row_length
         work = [s.steps * rmu_work(self.shape, s.layer, s.batch_rows * length, length) for s in grid]
         return sum([self.asked(0)] * len(grid), Work(training=sum(work)))
+
+    def crisp(self) -> Work:
+        """Every course to its last stop on forget and on retain rows, and what each stop leaves."""
+        grid, length = CRISP.grid(self.profile), self.profile.texts.row_length
+        steps = sum(max(s.steps for s in grid if s.course == course) for course in {s.course for s in grid})
+        work = Work(training=finetuning_work(self.shape, 2 * steps * grid[0].batch_rows * length, length))
+        return sum([self.asked(0)] * len(grid), work)
+
+    def recovery(self) -> Work:
+        """Every attack on every method that is attacked, as if a half of all known questions were to be forgotten."""
+        of, shape, layer = self.profile.recovery, self.shape, self.profile.sae.layer
+        half = self.questions * KNOWN_SHARE * 0.5 * PROMPT_TOKENS
+        one, above = (shape.blocks(n, 1, PROMPT_TOKENS) for n in (shape.layers, shape.layers - layer - 1))
+        # right and wrong letters as targets; a vector a question at the largest bound alone
+        batch = BATCH_PROMPTS * PROMPT_TOKENS
+        training = 2 * 3 * (len(of.bounds) * of.steps * batch * (above + one) + of.each_steps * 2 * half * above)
+        said = 2 * (2 * len(of.bounds) + 1) * 2 * half * one
+        read = len(ROTATIONS) * 2 * half * one
+        side = of.side_questions * PROMPT_TOKENS
+        turned = (shape.layers - layer) * 2 * 2 * (half + side) * one
+        weighed = (len(of.bits) * len(of.groups) + len(of.pruned_shares) + 1) * (2 * half + side) * one
+        return Work(training=len(of.methods) * training, answers=len(of.methods) * (said + read + turned + weighed))
 
     def attacks(self) -> Work:
         """Three trainings a run: the attacks of every seed and rate, few documents, and the other half."""
