@@ -42,9 +42,10 @@ def vector(place="residual", each=False, bound=0.5, steps=6):
 
 @pytest.mark.parametrize("place", ["residual", "embeddings"])
 def test_no_vector_leaves_the_guarded_answers_and_one_is_added_after_the_guard_or_before_it(place):
-    d = MODEL.config.hidden_size
+    d, attack = MODEL.config.hidden_size, vector(place)
+    prompts = attack.prompts(GUARDED, LAYER, BATCHES)
     plain = read_batches(MODEL, BATCHES, read_letter_logits, GUARDED.intervention)
-    torch.testing.assert_close(vector(place).letters(GUARDED, LAYER, BATCHES, torch.zeros(d)), plain)
+    torch.testing.assert_close(attack.letters(prompts, torch.zeros(d)), plain)
     added = torch.randn(d, generator=torch.Generator().manual_seed(0))
 
     def push(_, arguments, output=None):
@@ -64,19 +65,19 @@ def test_no_vector_leaves_the_guarded_answers_and_one_is_added_after_the_guard_o
     words = torch.tensor([[MODEL.tokenizer.encode(space + x, add_special_tokens=False)[0] for x in "ABCD"]
                           for space in ("", " ")])  # fmt: skip
     by_hand = torch.stack(found)[:, words].amax(dim=1)
-    torch.testing.assert_close(vector(place).letters(GUARDED, LAYER, BATCHES, added), by_hand, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(attack.letters(prompts, added), by_hand, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("place", "each"), [("residual", False), ("residual", True), ("embeddings", False)])
 def test_a_vector_stays_within_its_bound_and_makes_the_target_likelier(place, each):
     targets, attack = torch.zeros(len(ROWS), dtype=torch.long), vector(place, each)
-    found = attack.fit(GUARDED, LAYER, BATCHES, targets)
+    prompts = attack.prompts(GUARDED, LAYER, BATCHES)
+    found = attack.fit(prompts, targets)
     assert found.shape == ((len(ROWS), 16) if each else (16,))
-    given = [attack.stream(GUARDED, LAYER, batch) for batch in BATCHES]
-    tokens = torch.cat([x[i, 1 : batch.mask[i].sum()] for x, batch in zip(given, BATCHES, strict=True)
+    tokens = torch.cat([x[i, 1 : batch.mask[i].sum()] for x, batch in zip(prompts.given, BATCHES, strict=True)
                         for i in range(len(x))])  # fmt: skip
     assert found.norm(dim=-1).max() <= 0.5 * tokens.norm(dim=-1).mean() * (1 + 1e-5)
-    losses = [torch.nn.functional.cross_entropy(attack.letters(GUARDED, LAYER, BATCHES, v), targets)
+    losses = [torch.nn.functional.cross_entropy(attack.letters(prompts, v), targets)
               for v in (torch.zeros_like(found), found)]  # fmt: skip
     assert losses[1] < losses[0] - 0.01
 
@@ -84,9 +85,9 @@ def test_a_vector_stays_within_its_bound_and_makes_the_target_likelier(place, ea
 def test_a_vector_of_each_question_goes_to_its_last_token():
     attack, d = vector(each=True), MODEL.config.hidden_size
     of_each = torch.randn(len(ROWS), d, generator=torch.Generator().manual_seed(1))
-    together = attack.letters(GUARDED, LAYER, BATCHES, of_each)
+    together = attack.letters(attack.prompts(GUARDED, LAYER, BATCHES), of_each)
     for i, row in enumerate(ROWS):
-        residual = attack.stream(GUARDED, LAYER, one(row))
+        residual = residual_under(GUARDED, one(row), LAYER).clone()
         residual[0, -1] += of_each[i]
         state = final_state_from(MODEL, one(row), LAYER, residual)
         alone = read_letter_logits(MODEL, state, one(row))[0]

@@ -8,14 +8,14 @@ stands beside it only with wrong letters as targets and with a model that never 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from helpers.engine.edited import Edited
-from helpers.engine.forward import final_state_from, residual_after
-from helpers.engine.internals import embedded, final_state_of_embeddings
+from helpers.engine.forward import final_state_from
+from helpers.engine.internals import embedded, final_state_of_embeddings, residual_under
 from helpers.engine.interventions import after_bos
 from helpers.engine.scoring import read_letter_logits
 from helpers.text.batches import Batch
@@ -23,6 +23,21 @@ from helpers.text.batches import Batch
 Place = Literal["residual", "embeddings"]
 # Prompts a step of Adam, where all have one vector.
 BATCH_PROMPTS = 16
+
+
+class Prompts(NamedTuple):
+    """Prompts as an edit is asked them.
+
+    Attributes:
+        layer: the hooked one.
+        batched: as token ids.
+        given: what a vector is added to, [batch, seq, d_model] of each batch.
+    """
+
+    edited: Edited
+    layer: int
+    batched: list[Batch]
+    given: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,27 +61,36 @@ class ResidualVector:
     steps: int
     learning_rate: float
 
-    def fit(self, edited: Edited, layer: int, batched: Sequence[Batch], targets: Tensor) -> Tensor:
-        """The vector [d_model] that was found on some prompts, or with `each` one a prompt, [prompts, d_model].
+    def prompts(self, edited: Edited, layer: int, batched: Sequence[Batch]) -> Prompts:
+        """Prompts with the stream that the vector is added to, which does not depend on the vector.
 
         Args:
             layer: the hooked layer.
+        """
+        return Prompts(edited, layer, list(batched), [self._stream(edited, layer, batch) for batch in batched])
+
+    @torch.no_grad()
+    def _stream(self, edited: Edited, layer: int, batch: Batch) -> Tensor:
+        if self.place == "embeddings":
+            return embedded(edited.model, batch)
+        return residual_under(edited, batch, layer)
+
+    def fit(self, prompts: Prompts, targets: Tensor) -> Tensor:
+        """The vector [d_model] that was found on some prompts, or with `each` one a prompt, [prompts, d_model].
+
+        Args:
             targets: index of the letter to be said, [prompts], in the order of the batches' rows.
         """
-        given = [self.stream(edited, layer, batch) for batch in batched]
-        norm = mean_norm(given, batched)
-        if not self.each:
-            batched, given = _parted(batched, given)
-        count = sum(len(batch.last()) for batch in batched) if self.each else 1
-        vectors = torch.zeros(count, given[0].shape[-1], device=given[0].device, requires_grad=True)
-        rate = self.learning_rate * norm / vectors.shape[1] ** 0.5
-        optimiser = torch.optim.Adam([vectors], lr=rate)
+        norm, parts = mean_norm(prompts), prompts if self.each else _parted(prompts)
+        count, first = len(targets) if self.each else 1, parts.given[0]
+        vectors = torch.zeros(count, first.shape[-1], device=first.device, requires_grad=True)
+        optimiser = torch.optim.Adam([vectors], lr=self.learning_rate * norm / vectors.shape[1] ** 0.5)
         for step in range(self.steps):
-            for i in range(len(batched)) if self.each else [step % len(batched)]:
-                rows = batched[i].rows
-                logits = self.logits(edited, layer, batched[i], given[i], vectors[rows] if self.each else vectors)
+            for i in range(len(parts.batched)) if self.each else [step % len(parts.batched)]:
+                rows = parts.batched[i].rows
+                logits = self.logits(parts, i, vectors[rows] if self.each else vectors)
                 loss = torch.nn.functional.cross_entropy(logits, targets[rows].to(logits.device), reduction="sum")
-                vectors.grad = _plus(vectors.grad, torch.autograd.grad(loss, vectors)[0])
+                loss.backward(inputs=[vectors])
             optimiser.step()
             optimiser.zero_grad()
             with torch.no_grad():
@@ -74,46 +98,35 @@ class ResidualVector:
         return vectors.detach() if self.each else vectors.detach()[0]
 
     @torch.no_grad()
-    def letters(self, edited: Edited, layer: int, batched: Sequence[Batch], vector: Tensor) -> Tensor:
+    def letters(self, prompts: Prompts, vector: Tensor) -> Tensor:
         """Logits of A..D with the vector in place, [prompts, 4], in the order of the batches' rows, on the CPU."""
-        found = []
-        for batch in batched:
-            added = vector[batch.rows] if self.each else vector[None]
-            found.append(self.logits(edited, layer, batch, self.stream(edited, layer, batch), added).cpu())
-        return torch.cat(found)[torch.cat([batch.rows for batch in batched]).argsort()]
+        found, rows = [], [batch.rows for batch in prompts.batched]
+        for i, of in enumerate(rows):
+            found.append(self.logits(prompts, i, vector[of] if self.each else vector[None]).cpu())
+        return torch.cat(found)[torch.cat(rows).argsort()]
 
-    @torch.no_grad()
-    def stream(self, edited: Edited, layer: int, batch: Batch) -> Tensor:
-        """What the vector is added to, [batch, seq, d_model]."""
-        if self.place == "embeddings":
-            return embedded(edited.model, batch)
-        residual = residual_after(edited.model, batch, layer)
-        return residual if edited.intervention is None else edited.intervention(residual, batch.mask)
-
-    def logits(self, edited: Edited, layer: int, batch: Batch, given: Tensor, added: Tensor) -> Tensor:
-        """Logits of A..D, [prompts, 4], with a vector [1 or batch, d_model] added to the stream."""
+    def logits(self, prompts: Prompts, i: int, added: Tensor) -> Tensor:
+        """Logits of A..D, [prompts, 4], of batch i with a vector [1 or batch, d_model] added to the stream."""
+        batch, given, edited = prompts.batched[i], prompts.given[i], prompts.edited
         end = read_letter_logits.positions(batch)
         at = end if self.each else after_bos(batch.mask)
         pushed = given + torch.where(at[..., None], added[:, None], 0.0).to(given.dtype)
         if self.place == "embeddings":
             state = final_state_of_embeddings(edited.model, batch, pushed, edited.intervention)
         else:
-            state = final_state_from(edited.model, batch, layer, pushed, end)
+            state = final_state_from(edited.model, batch, prompts.layer, pushed, end)
         return read_letter_logits(edited.model, state, batch)
 
 
-def mean_norm(given: Sequence[Tensor], batched: Sequence[Batch]) -> float:
+def mean_norm(prompts: Prompts) -> float:
     """Mean length of the stream over the tokens after BOS."""
-    norms = [x[after_bos(batch.mask)].float().norm(dim=-1) for x, batch in zip(given, batched, strict=True)]
-    return float(torch.cat(norms).mean())
+    of = zip(prompts.given, prompts.batched, strict=True)
+    return float(torch.cat([x[after_bos(batch.mask)].float().norm(dim=-1) for x, batch in of]).mean())
 
 
-def _parted(batched: Sequence[Batch], given: Sequence[Tensor]) -> tuple[list[Batch], list[Tensor]]:
+def _parted(prompts: Prompts) -> Prompts:
     """The same prompts a few at a time."""
-    chosen = [(i, part) for i, batch in enumerate(batched)
+    chosen = [(i, part) for i, batch in enumerate(prompts.batched)
               for part in torch.arange(len(batch.ids), device=batch.ids.device).split(BATCH_PROMPTS)]  # fmt: skip
-    return [batched[i].select(part) for i, part in chosen], [given[i][part] for i, part in chosen]
-
-
-def _plus(one: Tensor | None, other: Tensor) -> Tensor:
-    return other if one is None else one + other
+    return prompts._replace(batched=[prompts.batched[i].select(part) for i, part in chosen],
+                            given=[prompts.given[i][part] for i, part in chosen])  # fmt: skip

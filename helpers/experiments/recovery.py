@@ -207,27 +207,20 @@ def vector_answers(
         questions: to fit on, to judge, and those never answered right, of which there may be none.
         seed: draws the wrong letters.
     """
-    sets = {name: asked(edited.model, of, frame) for name, of in questions.items() if of}
+    # a vector a question is fitted to the very questions that it is judged on
+    names = [name for name, of in questions.items() if of and not (attacks[0].each and name == FITTED)]
+    sets = {name: asked(edited.model, questions[name], frame) for name in names}
+    prompts = {name: attacks[0].prompts(edited, frame.layer, of.batched) for name, of in sets.items()}
     draw, rows = torch.Generator().manual_seed(seed), []
     targets = {RIGHT: {name: of.right for name, of in sets.items()}}
     targets[WRONG] = {n: (of.right + torch.randint(1, 4, of.right.shape, generator=draw)) % 4 for n, of in sets.items()}
-    none = replace(attacks[0], bound=0.0, steps=0, each=False)
+    none = replace(attacks[0], bound=0.0, steps=0)
     for attack, (target, letters) in product([none, *attacks], targets.items()):
-        shared = None if attack.each else attack.fit(edited, frame.layer, sets[FITTED].batched, letters[FITTED])
-        for name, of in sets.items():
-            vector = attack.fit(edited, frame.layer, of.batched, letters[name]) if shared is None else shared
-            said = attack.letters(edited, frame.layer, of.batched, vector).argmax(dim=1)
-            rows.append(
-                (
-                    attack.place,
-                    attacks[0].each,
-                    attack.bound,
-                    target,
-                    name,
-                    len(said),
-                    int((said == letters[name]).sum()),
-                )
-            )
+        shared = None if attack.each else attack.fit(prompts[FITTED], letters[FITTED])
+        for name, wanted in letters.items():
+            vector = attack.fit(prompts[name], wanted) if shared is None else shared
+            hits = int((attack.letters(prompts[name], vector).argmax(dim=1) == wanted).sum())
+            rows.append((attack.place, attack.each, attack.bound, target, name, len(wanted), hits))
     return pd.DataFrame(rows, columns=["place", "each", "bound", "target", "asked", "n", "right"])
 
 

@@ -744,7 +744,7 @@ def _vectors_recover(table: pd.DataFrame, each: bool) -> tuple[str, str]:
     """
     of = table[(table["place"] == "residual") & (table["each"].astype(bool) == each) & (table["bound"] > 0)]
     of = of[(of["method"] == GUARDED) & (of["target"] == "right letter")]
-    fitted, judged = (of[of["asked"] == name].set_index("bound") for name in ("fitted", "judged"))
+    judged, fitted = (of[of["asked"] == name].set_index("bound") for name in ("judged", "judged" if each else "fitted"))
     if fitted.empty or judged.empty:
         raise _MissingRowsError("no vector in the residual under DSG")
     row = judged.loc[fitted["accuracy"].idxmax()]
