@@ -302,5 +302,5 @@ def test_questions_never_answered_are_the_unknown_ones_that_are_answered_wrong(l
 
 def test_without_benign_questions_no_direction_can_be_found():
     halves = {"fitted": toy_knowledge(model=MODEL).asked[:2], "judged": toy_knowledge(model=MODEL).asked[2:4]}
-    with pytest.raises(ValueError, match="needs known side-effect questions, and there are none"):
+    with pytest.raises(ValueError, match="needs known side-effect questions, and half 0 has none"):
         recovery.without_direction(GUARDED, halves, {"fitted": [], "judged": []}, FRAME)

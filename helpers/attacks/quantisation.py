@@ -5,6 +5,7 @@ bitsandbytes. Here round to nearest, symmetric, a scale a group of inputs, so th
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class Quantisation:
         scale = torch.where(scale > 0, scale, 1.0)
         return torch.round(part.float() / scale), scale
 
-    def moved_buckets(self, edited, original) -> float:
+    def moved_buckets(self, edited: Any, original: Any) -> float:
         """The share of weights whose bucket is another than the original model's, over the matrices that were edited.
 
         Each model's buckets are its own: a group whose largest weight has changed has another scale. Not a number where

@@ -108,12 +108,15 @@ class ResidualVector:
     def logits(self, prompts: Prompts, i: int, added: Tensor) -> Tensor:
         """Logits of A..D, [prompts, 4], of batch i with a vector [1 or batch, d_model] added to the stream."""
         batch, given, edited = prompts.batched[i], prompts.given[i], prompts.edited
-        end = read_letter_logits.positions(batch)
-        at = end if self.each else after_bos(batch.mask)
+        at = after_bos(batch.mask)
+        if self.each:
+            at = torch.zeros_like(at)
+            at[batch.owner(), batch.last()] = True
         pushed = given + torch.where(at[..., None], added[:, None], 0.0).to(given.dtype)
         if self.place == "embeddings":
             state = final_state_of_embeddings(edited.model, batch, pushed, edited.intervention)
         else:
+            end = read_letter_logits.positions(batch)
             state = final_state_from(edited.model, batch, prompts.layer, pushed, end)
         return read_letter_logits(edited.model, state, batch)
 

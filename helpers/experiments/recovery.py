@@ -15,7 +15,7 @@ from torch import Tensor
 from helpers.attacks.orthogonalisation import Orthogonalisation
 from helpers.attacks.pruning import Pruning
 from helpers.attacks.quantisation import Quantisation
-from helpers.attacks.residual_vector import ResidualVector
+from helpers.attacks.residual_vector import Place, ResidualVector
 from helpers.engine.edited import Edited
 from helpers.engine.forward import last_layer, with_weights
 from helpers.engine.internals import answer_stream
@@ -161,7 +161,7 @@ def _apart(both: pd.DataFrame, other: str, name: str) -> dict[str, list[float]]:
 # --- a vector in the residual, or in the embeddings -------------------------------------------------------------------
 
 
-def vector_attacks(lab: Lab, place: str, each: bool) -> list[ResidualVector]:
+def vector_attacks(lab: Lab, place: Place, each: bool) -> list[ResidualVector]:
     """One attack a bound on the vector's length; where each question has its own, at the largest bound alone."""
     of = lab.profile.recovery
     steps, bounds = (of.each_steps, (max(of.bounds),)) if each else (of.steps, of.bounds)
@@ -188,12 +188,12 @@ def vectors(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     return table.assign(**_apart(both, "_w", "beyond"))
 
 
-def _vectors_key(lab: Lab, edited: Edited, place: str, each: bool) -> dict[str, str]:
+def _vectors_key(lab: Lab, edited: Edited, place: Place, each: bool) -> dict[str, str]:
     how = (lab.once(forget_halves), vector_attacks(lab, place, each), frame_of(lab), lab.profile.recovery.seed)
     return lab.key(vector_answers, edited, *how)
 
 
-def _vectors(lab: Lab, setting: Method | None, place: str, each: bool) -> list[pd.DataFrame]:
+def _vectors(lab: Lab, setting: Method | None, place: Place, each: bool) -> list[pd.DataFrame]:
     how = (lab.once(forget_halves), vector_attacks(lab, place, each), frame_of(lab), lab.profile.recovery.seed)
     return [vector_answers(edit_of(lab, setting)[1], *how)]
 
@@ -324,23 +324,21 @@ def _orthogonal(lab: Lab, setting: Method | None) -> list[pd.DataFrame]:
 
 
 def without_direction(edited: Edited, forget: Questions, side: Questions, frame: Frame) -> pd.DataFrame:
-    """Counts of right answers without the direction, by the layer after which it is taken out; fitted on half 0."""
-    sets = [("forget", half, asked(edited.model, forget[name], frame)) for half, name in enumerate((FITTED, JUDGED))]
-    sets += [
-        ("side", half, asked(edited.model, side[name], frame))
-        for half, name in enumerate((FITTED, JUDGED))
-        if side[name]
-    ]
-    hazard, benign = (
-        next((of for role, half, of in sets if (role, half) == (kind, 0)), None) for kind in ("forget", "side")
-    )
-    if benign is None:
-        raise ValueError("orthogonalisation needs known side-effect questions, and there are none")
+    """Counts of right answers without the direction, by the layer after which it is taken out; fitted on half 0.
+
+    Raises:
+        ValueError: there are no known side-effect questions of half 0, so nothing says which way is benign.
+    """
+    if not side[FITTED]:
+        raise ValueError("orthogonalisation needs known side-effect questions, and half 0 has none: ask more (--limit)")
+    both = {"forget": forget, "side": side}
+    sets = {(role, half): asked(edited.model, of[name], frame)
+            for role, of in both.items() for half, name in enumerate((FITTED, JUDGED)) if of[name]}  # fmt: skip
     rows = []
     for layer in range(frame.layer, last_layer(edited.model) + 1):
         attack = Orthogonalisation(layer)
-        direction = attack.direction(edited, hazard.batched, benign.batched)
-        for role, half, of in sets:
+        direction = attack.direction(edited, sets["forget", 0].batched, sets["side", 0].batched)
+        for (role, half), of in sets.items():
             said = attack.letters(edited, of.batched, direction).argmax(dim=1)
             rows.append((layer, role, half, len(said), int((said == of.right).sum())))
     return pd.DataFrame(rows, columns=["layer", "role", "half", "n", "right"])
