@@ -22,7 +22,7 @@ from helpers.text.batches import Batch
 
 Place = Literal["residual", "embeddings"]
 # Prompts a step of Adam, where all have one vector.
-BATCH_PROMPTS = 16
+BATCH_PROMPTS = 8
 
 
 class Prompts(NamedTuple):

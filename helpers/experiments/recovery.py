@@ -127,7 +127,8 @@ def _pieces(
     pieces = []
     for setting, one in jobs:
         label, edited = edit_of(lab, setting)
-        words = ", ".join(map(str, (label, stage, *one)))
+        more = (x if isinstance(x, str) else "a vector a question" if x else "one vector" for x in one)
+        words = ", ".join((label, stage, *more))
         pieces.append(Piece(words, f"recovery-{stage}", (key(lab, edited, *one),), compute, (setting, *one)))
     found = lab.computed(pieces, dear=True)
     tables = [t.assign(method=edit_of(lab, s)[0]) for (t,), (s, _) in zip(found, jobs, strict=True)]
@@ -344,6 +345,14 @@ def without_direction(edited: Edited, forget: Questions, side: Questions, frame:
     return pd.DataFrame(rows, columns=["layer", "role", "half", "n", "right"])
 
 
+def best_directions(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `orthogonalised` the forget rows of half 1 after the layer that is best on half 0, of every method."""
+    forget = table[table["role"] == "forget"]
+    fitted = forget[forget["half"] == 0]
+    best = fitted.loc[fitted.groupby("method", sort=False)["accuracy"].idxmax(), ["method", "layer"]]
+    return best.merge(forget[forget["half"] == 1], on=["method", "layer"])
+
+
 # --- other weights ----------------------------------------------------------------------------------------------------
 
 
@@ -450,4 +459,7 @@ def worst_case(found: Found) -> pd.DataFrame:
     side = side.rename(columns={name: f"side_{name}" for name in ("n", "accuracy", "low", "high")})
     table = above_reference(table.merge(side, on=["method", "attack"], how="left"), ["attack"])
     table.insert(2, "access", table["attack"].map(ACCESS))
+    order = [list(found.vectors["method"].unique()), list(ACCESS)]
+    table = table.sort_values(["method", "attack"], key=lambda x: x.map(order[x.name == "attack"].index))
+    table = table.reset_index(drop=True)
     return table.assign(worst=table.groupby("method")["accuracy"].transform("max") == table["accuracy"])

@@ -773,9 +773,10 @@ def _not_readable(table: pd.DataFrame) -> tuple[str, str]:
     if _above(found["unedited"], CHANCE) != AGREES:
         return f"{words}; nothing can be read without the guard either", UNDECIDED
     level = found.get("retrained", _Estimate(CHANCE, CHANCE, CHANCE))
-    left = found[GUARDED] - level
-    judged = {AGREES: DISAGREES, DISAGREES: AGREES, UNDECIDED: UNDECIDED}[_beyond(left)]
-    return _finding(f"{words}; beyond not knowing {left}", {"read no better than without knowing": judged})
+    # by luck a model that never knew may lie below chance
+    read = _weakest(_beyond(found[GUARDED] - level), _beyond(found[GUARDED] - _Estimate(CHANCE, CHANCE, CHANCE)))
+    judged = {AGREES: DISAGREES, DISAGREES: AGREES, UNDECIDED: UNDECIDED}[read]
+    return _finding(words, {"read no better than without knowing": judged})
 
 
 def _rounding_recovers(table: pd.DataFrame) -> tuple[str, str]:

@@ -141,7 +141,7 @@ def worst_case(table: pd.DataFrame) -> Figure:
         if row.worst:
             ax.add_patch(plt.Rectangle((place[0] - 0.48, place[1] - 0.46), 0.96, 0.92, fill=False, lw=1.8))
     access = table.drop_duplicates("attack").set_index("attack")["access"]
-    ax.set_xticks(range(len(attacks)), [f"{wrapped(a, 14)}\n({access[a]})" for a in attacks], fontsize=SMALL)
+    ax.set_xticks(range(len(attacks)), [f"{wrapped(a, 17)}\n({access[a]})" for a in attacks], fontsize=SMALL)
     ax.set_yticks(range(len(methods)), methods)
     n = _most(table["n"])
     ax.set_title(f"forget accuracy under attack, 95 % interval\n(n = {n}, lower is better; framed: the worst case)")
