@@ -20,6 +20,7 @@ from helpers.experiments import recovery
 from helpers.measures.logit_lens import lens
 from helpers.measures.probes import read_off
 from helpers.methods import DSG, RMU, Retrained
+from helpers.profiles import load_profile
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.test_features import one
 from tests.toy import LAYER, ToyLab, toy_knowledge, toy_model, toy_sae
@@ -269,15 +270,27 @@ def test_an_attack_is_chosen_on_half_0_and_reported_on_half_1_by_hand():
     assert table.index[table["worst"]].tolist() == ["vector in the residual"]
 
 
+def test_a_layer_is_chosen_on_half_0_by_hand():
+    tried = enumerate(((0.2, 0.9), (0.8, 0.3), (0.5, 0.5)))
+    rows = [("A", "probe", "forget", layer, half, share) for layer, of in tried for half, share in enumerate(of)]
+    table = pd.DataFrame(rows, columns=["method", "measure", "role", "layer", "half", "accuracy"])
+    side = table.assign(role="side", accuracy=1.0)
+    for found in (recovery.best_layers(table), recovery.best_directions(pd.concat([side, table]))):
+        assert found[["layer", "half", "accuracy"]].values.tolist() == [[1, 1, 0.3]]
+
+
+@pytest.mark.parametrize(("key", "value"), [("bits", [1]), ("groups", [0]), ("pruned_shares", [1.5]), ("bounds", [])])
+def test_settings_that_mean_nothing_are_refused_by_name(key, value):
+    with pytest.raises(ValueError, match=f"recovery.{key}"):
+        load_profile("tiny", {f"recovery.{key}": value})
+
+
 def test_a_difference_is_to_the_reference_and_to_the_wrong_target():
-    rows = [(method, RIGHT, right) for method, right in (("A", 0.9), (Retrained.name, 0.3))]
+    rows = [(method, recovery.RIGHT, right) for method, right in (("A", 0.9), (Retrained.name, 0.3))]
     table = pd.DataFrame(rows, columns=["method", "target", "accuracy"]).assign(low=0.1, high=1.0)
     found = recovery.above_reference(table, ["target"])
     assert found["above"].tolist() == pytest.approx([0.6, 0.0])
     assert recovery.above_reference(table[:1], ["target"])["above"].isna().all()
-
-
-RIGHT = recovery.RIGHT
 
 
 def test_wrong_letters_are_never_the_right_ones(lab):

@@ -294,7 +294,7 @@ class RecoverySettings:
     Attributes:
         methods: names of the methods that are attacked, each at its chosen setting.
         side_effect_floor: the side-effect accuracy that the chosen setting must keep.
-        side_questions: of side-effect questions so many of each half show what an attack costs, and which way is benign.
+        side_questions: so many side-effect questions of each half show what an attack costs, and which way is benign.
         bounds: of a vector's length, in multiples of the mean length of what it is added to.
         steps, each_steps: of Adam, where all questions have one vector and where each has its own.
         learning_rate: length of Adam's first step, in the same multiples.

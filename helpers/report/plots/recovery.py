@@ -143,6 +143,7 @@ def worst_case(table: pd.DataFrame) -> Figure:
     access = table.drop_duplicates("attack").set_index("attack")["access"]
     ax.set_xticks(range(len(attacks)), [f"{wrapped(a, 17)}\n({access[a]})" for a in attacks], fontsize=SMALL)
     ax.set_yticks(range(len(methods)), methods)
+    ax.set(xlabel="attack (what it touches)", ylabel="method")
     n = _most(table["n"])
     ax.set_title(f"forget accuracy under attack, 95 % interval\n(n = {n}, lower is better; framed: the worst case)")
     ax.grid(False)
