@@ -86,6 +86,8 @@ class ResidualVector:
         vectors = torch.zeros(count, first.shape[-1], device=first.device, requires_grad=True)
         optimiser = torch.optim.Adam([vectors], lr=self.learning_rate * norm / vectors.shape[1] ** 0.5)
         for step in range(self.steps):
+            # ever shorter steps, or the last batches alone would decide
+            optimiser.param_groups[0]["lr"] = self.learning_rate * norm / vectors.shape[1] ** 0.5 * (1 - step / self.steps)
             for i in range(len(parts.batched)) if self.each else [step % len(parts.batched)]:
                 rows = parts.batched[i].rows
                 logits = self.logits(parts, i, vectors[rows] if self.each else vectors)
