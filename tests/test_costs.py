@@ -122,8 +122,8 @@ def test_notebooks_cost_what_they_are_made_of():
 
 def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
     found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
-    # four methods, four bounds, two targets; ten more steps of 8 prompts, above layer 3 and through all 26 layers
-    more = 4 * 4 * 2 * 10 * 3 * GEMMA.blocks(22 + 26, 8 * PROMPT_TOKENS, PROMPT_TOKENS)
+    # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers
+    more = 4 * 4 * 2 * 10 * 3 * GEMMA.blocks(22 + 26, 16 * PROMPT_TOKENS, PROMPT_TOKENS)
     assert found[1].training - found[0].training == pytest.approx(more)
     assert found[0].answers == found[1].answers > 0
 

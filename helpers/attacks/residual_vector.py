@@ -22,7 +22,7 @@ from helpers.text.batches import Batch
 
 Place = Literal["residual", "embeddings"]
 # Prompts a step of Adam, where all have one vector.
-BATCH_PROMPTS = 8
+BATCH_PROMPTS = 16
 
 
 class Prompts(NamedTuple):
@@ -84,10 +84,11 @@ class ResidualVector:
         norm, parts = mean_norm(prompts), prompts if self.each else _parted(prompts)
         count, first = len(targets) if self.each else 1, parts.given[0]
         vectors = torch.zeros(count, first.shape[-1], device=first.device, requires_grad=True)
-        optimiser = torch.optim.Adam([vectors], lr=self.learning_rate * norm / vectors.shape[1] ** 0.5)
+        rate = self.learning_rate * norm / vectors.shape[1] ** 0.5
+        optimiser = torch.optim.Adam([vectors], lr=rate)
         for step in range(self.steps):
             # ever shorter steps, or the last batches alone would decide
-            optimiser.param_groups[0]["lr"] = self.learning_rate * norm / vectors.shape[1] ** 0.5 * (1 - step / self.steps)
+            optimiser.param_groups[0]["lr"] = rate * (1 - step / self.steps)
             for i in range(len(parts.batched)) if self.each else [step % len(parts.batched)]:
                 rows = parts.batched[i].rows
                 logits = self.logits(parts, i, vectors[rows] if self.each else vectors)
