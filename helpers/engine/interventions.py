@@ -12,12 +12,15 @@ chosen columns alone. Three independent choices name every published method: *wh
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from helpers.engine.columns import Columns, chosen_columns, feature_ids, layer_of
+
+# What a gate decides by at tokens that the model itself says (`DuringGeneration`).
+New = Literal["never", "held", "each", "running"]
 
 
 @dataclass(frozen=True)
@@ -212,20 +215,29 @@ class Clamp:
         return self.edit(residual, touchable)
 
 
-class Held:
-    """An intervention through generation with a KV cache: what the gate says of the prompts holds until the end.
+class DuringGeneration:
+    """An intervention through generation with a KV cache, where each pass but the first sees one new token only.
 
-    Call it with the residual of the prompts, then with that of each new token. (Muhamed et al.'s code gates every
-    forward pass by itself, and so never acts on generated tokens.)
+    Call it with the residual of the prompts, then with that of each new token. Published code does not say what a gate
+    is to do with the latter, so it is a choice. What the cache holds is not edited again: a gate that opens late leaves
+    earlier tokens as they are.
 
     Args:
         clamp: the intervention.
         mask: [batch, seq], true at the prompts' real tokens, padded on either side.
-        generated: whether new tokens are edited too, in the sequences whose gate has opened.
+        new: what the gate decides by at new tokens. 'held': its verdict on the prompt holds to the end. 'never': they
+            are left alone (Muhamed et al.'s released code, which takes each for BOS). 'each': every token is judged by
+            itself. 'running': by rho over the prompt and what has been said so far, the new token included. Without a
+            gate, all but 'never' edit every new token.
+
+    Raises:
+        ValueError: `new` is none of these.
     """
 
-    def __init__(self, clamp: Clamp, mask: Tensor, generated: bool) -> None:
-        self._clamp, self._mask, self._generated = clamp, mask, generated
+    def __init__(self, clamp: Clamp, mask: Tensor, new: New = "held") -> None:
+        if new not in get_args(New):
+            raise ValueError(f"new={new!r} is unknown, allowed are {', '.join(map(repr, get_args(New)))}")
+        self._clamp, self._mask, self._new = clamp, mask, new
         self._opened: Tensor | None = None
 
     @property
@@ -236,12 +248,28 @@ class Held:
     def __call__(self, residual: Tensor) -> Tensor:
         """The edited residual [batch, seq, d_model] of the prompts at the first call, of new tokens at later ones."""
         if self._opened is None:
-            mask = self._mask.to(residual.device)
-            self._opened = self._clamp.opened(self._clamp.hot(residual), mask)
-            return self._clamp.edit(residual, self._clamp.touchable(mask) & self._opened[:, None])
-        if not self._generated:
+            return self._prompts(residual)
+        if self._new == "never":
             return residual
-        return self._clamp.edit(residual, self._opened[:, None].expand(residual.shape[:2]))
+        opened = self._opened[:, None].expand(residual.shape[:2])
+        if self._clamp.gate is not None and self._new != "held":
+            opened = self._shares(self._clamp.hot(residual)) > self._clamp.gate.threshold
+        return self._clamp.edit(residual, opened)
+
+    def _prompts(self, residual: Tensor) -> Tensor:
+        mask, hot = self._mask.to(residual.device), self._clamp.hot(residual)
+        self._opened, counted = self._clamp.opened(hot, mask), after_bos(mask)
+        self._hot, self._tokens = (hot & counted).sum(dim=1, keepdim=True), counted.sum(dim=1, keepdim=True)
+        return self._clamp.edit(residual, self._clamp.touchable(mask) & self._opened[:, None])
+
+    def _shares(self, hot: Tensor) -> Tensor:
+        """Rho by which each new token is judged, from whether it is hot, [batch, new]."""
+        if self._new == "each":
+            return hot.double()
+        hots = self._hot + hot.cumsum(dim=1)
+        tokens = self._tokens + torch.arange(1, hot.shape[1] + 1, device=hot.device)
+        self._hot, self._tokens = hots[:, -1:], tokens[:, -1:]
+        return hots.double() / tokens.double()
 
 
 def _numbers(value: float | Sequence[float] | Tensor | Scale | Add) -> float | Sequence[float] | Tensor:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from helpers.engine.architecture import decoder
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
-from helpers.engine.interventions import Clamp, Held
+from helpers.engine.interventions import Clamp, DuringGeneration
 from helpers.measures.lm_eval.tasks import FOLDER
 
 try:
@@ -122,12 +123,12 @@ class EditedHFLM(HFLM):
         # beam search and the like run several copies of each prompt
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         mask = options["attention_mask"].bool().repeat_interleave(copies, dim=0)
-        with self._edited(Held(self._intervention, mask, generated=True)):
+        with self._edited(DuringGeneration(self._intervention, mask)):
             return super()._model_generate(context, max_length, stop, **options)
 
     @contextmanager
     def _edited(self, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        block = self.model.model.layers[self._intervention.layer]
+        block = decoder(self.model).layers[self._intervention.layer]
         handle = block.register_forward_hook(lambda block, inputs, residual: edit(residual))
         try:
             yield
