@@ -64,7 +64,10 @@ def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """Only a sequence whose hot fraction lies strictly above the threshold is touched (Muhamed et al.)."""
+    """Only a sequence whose score lies strictly above the threshold is touched; the score is rho (Muhamed et al.).
+
+    Heirs score otherwise, and may look at more than hot tokens (`helpers.methods.gates`).
+    """
 
     threshold: float
 
@@ -72,9 +75,20 @@ class Gate:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"a gate's threshold is a fraction of tokens from 0 to 1, got {self.threshold!r}")
 
-    def opens(self, hot: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: which sequences are touched, from hot tokens [batch, seq] and mask [batch, seq]."""
-        return hot_fraction(hot, mask) > self.threshold
+    def evidence(self, residual: Tensor, hot: Tensor) -> Tensor:
+        """What the gate sees of each token, [batch, seq, ...], from residual [batch, seq, d_model]: is it hot."""
+        return hot
+
+    def score(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] float64: what the threshold is for, from the evidence at each token and mask [batch, seq].
+
+        The tokens of a sequence stand in their order, but there may be gaps between them (see `touched_prompts`).
+        """
+        return hot_fraction(evidence, mask)
+
+    def opens(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: which sequences are touched."""
+        return self.score(evidence, mask) > self.threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +168,15 @@ class Clamp:
         """[batch, seq] bool: the tokens of residual [batch, seq, d_model] at which any deciding feature fires."""
         return (self._trigger_columns.encode(residual) > self.fires_above).any(dim=-1)
 
-    def opened(self, hot: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: the sequences that are touched, from hot tokens [batch, seq]; all of them without a gate."""
+    def evidence(self, residual: Tensor, hot: Tensor) -> Tensor:
+        """What the gate sees of each token, [batch, seq, ...]; hot tokens [batch, seq] without a gate."""
+        return hot if self.gate is None else self.gate.evidence(residual, hot)
+
+    def opened(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: the sequences that are touched, from the evidence; all of them without a gate."""
         if self.gate is None:
-            return torch.ones(len(hot), dtype=torch.bool, device=hot.device)
-        return self.gate.opens(hot, mask)
+            return torch.ones(len(evidence), dtype=torch.bool, device=evidence.device)
+        return self.gate.opens(evidence, mask)
 
     def touchable(self, mask: Tensor) -> Tensor:
         """[batch, seq] bool: the real tokens that may be touched, all but BOS if not otherwise said; gate aside."""
@@ -208,7 +226,8 @@ class Clamp:
         mask = mask.to(residual.device)
         touchable = self.touchable(mask)
         if self.gate is not None:
-            touchable = touchable & self.opened(self.hot(residual), mask)[:, None]
+            evidence = self.evidence(residual, self.hot(residual))
+            touchable = touchable & self.opened(evidence, mask)[:, None]
         return self.edit(residual, touchable)
 
 
@@ -237,7 +256,8 @@ class Held:
         """The edited residual [batch, seq, d_model] of the prompts at the first call, of new tokens at later ones."""
         if self._opened is None:
             mask = self._mask.to(residual.device)
-            self._opened = self._clamp.opened(self._clamp.hot(residual), mask)
+            evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
+            self._opened = self._clamp.opened(evidence, mask)
             return self._clamp.edit(residual, self._clamp.touchable(mask) & self._opened[:, None])
         if not self._generated:
             return residual

@@ -235,7 +235,7 @@ def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
     """[prompts] bool: where an intervention sets anything, and the gate, asked about that prompt alone, is open."""
     hot, paths, owner = clamp.hot(residual), batch.paths(), batch.owner()
     anything = (clamp.set_at(hot)[owner] & clamp.touchable(paths)).any(dim=1)
-    return anything & clamp.opened(hot[owner], paths)
+    return anything & clamp.opened(clamp.evidence(residual, hot)[owner], paths)
 
 
 def answer_probabilities(

@@ -288,6 +288,29 @@ class TheoremsSettings:
 
 
 @settings_table
+class GateSettings:
+    """Notebook 13: other gates for DSG, set on the questions of half 0.
+
+    Attributes:
+        names: of `helpers.methods.gates`, in the order of figures.
+        calibration: a quantile of the scores of benign questions, or the split-conformal one above it.
+        false_alarms: the share of benign questions that may open a gate.
+        window: in tokens.
+        hazard_features: of the second level.
+        detector_features: of the linear detector.
+        benign_questions: of each subject that is not to be forgotten, how many are asked under attack.
+    """
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    calibration: Literal["quantile", "conformal"]
+    false_alarms: Annotated[float, Field(gt=0, lt=1)]
+    window: Count
+    hazard_features: Count
+    detector_features: Count
+    benign_questions: Count
+
+
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
@@ -316,6 +339,7 @@ class Profile:
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
+    gates: GateSettings
     method: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:
