@@ -288,6 +288,40 @@ class TheoremsSettings:
 
 
 @settings_table
+class MuseSettings:
+    """Notebook 10: a MUSE benchmark (Shi et al. 2024), and how it is measured.
+
+    Attributes:
+        source: 'organism' takes the invented world's chronicles, 'hub' a data set, '' where there is none.
+        name: of the benchmark: 'chronicles', 'MUSE-News' or 'MUSE-Books'.
+        prompt_tokens: what is given of a passage that comes whole.
+        new_tokens, answer_tokens: the length of a continuation and of an answer, at most.
+        head: how many solved questions stand above the one that is asked.
+        min_k: the share of least likely tokens in Min-K%, in percent.
+        stemming: whether ROUGE-L takes words of one stem for the same.
+        utility_floor: the share of the target's utility below which a training is stopped.
+        methods: names, as `Lab.sweep` takes them; `request_methods` of them serve request after request.
+        gates: what a gate decides by while text is generated (`engine.generation.generate`); the first is the one that
+            methods are compared under.
+        resamples: of the bootstraps over passages and questions.
+    """
+
+    source: Literal["organism", "hub", ""]
+    name: str
+    prompt_tokens: Count
+    new_tokens: Count
+    answer_tokens: Count
+    head: Annotated[int, Field(ge=0)]
+    min_k: Annotated[float, Field(gt=0, le=100)]
+    stemming: bool
+    utility_floor: Share
+    methods: tuple[str, ...]
+    request_methods: tuple[str, ...]
+    gates: Annotated[tuple[Literal["never", "held", "each", "running"], ...], Field(min_length=1)]
+    resamples: Count
+
+
+@settings_table
 class GateSettings:
     """Notebook 13: other gates for DSG, set on the questions of half 0.
 
@@ -339,6 +373,7 @@ class Profile:
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
+    muse: MuseSettings
     gates: GateSettings
     method: dict[str, dict[str, Any]]
 

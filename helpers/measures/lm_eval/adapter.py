@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
-from helpers.engine.interventions import Clamp, Held
+from helpers.engine.interventions import Clamp, DuringGeneration
 from helpers.measures.lm_eval.tasks import FOLDER
 
 try:
@@ -123,7 +123,7 @@ class EditedHFLM(HFLM):
         # beam search and the like run several copies of each prompt
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         mask = options["attention_mask"].bool().repeat_interleave(copies, dim=0)
-        with self._edited(Held(self._intervention, mask, generated=True)):
+        with self._edited(DuringGeneration(self._intervention, mask)):
             return super()._model_generate(context, max_length, stop, **options)
 
     @contextmanager
