@@ -624,6 +624,61 @@ CASES |= {
 }
 
 
+def unblocked(n=100, bare=1.0, **right):
+    """11_attacks: of n blocked questions so many right at 400 tokens of far or near text, or over 3 turns."""
+    words = {"turns": "3 turns, options last"}
+    rows = [("ours", words.get(k, "400 tokens of {} text {}".format(*f"{k}_".split("_"))), "DSG", n, bare,
+             *share(r, n)) for k, r in right.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["world", "setting", "method", "n", "unguarded", "accuracy", "low", "high"])
+
+
+def share(right, n):
+    return (right / n, *wilson_interval(right, n)) if n else (float("nan"),) * 3
+
+
+def opened(near, side, n=100):
+    """11_benign: on so many of n questions of the near domain and of far subjects the gate opens without attack."""
+    rows = [("no attack", "gate opens", role, right, n) for role, right in (("near", near), ("side", side))]
+    return pd.DataFrame(rows, columns=["attack", "measure", "role", "right", "n"])
+
+
+CASES |= {
+    claims._filler_unblocks: {
+        "nearly all": (unblocked(far_before=90), AGREES),
+        "half": (unblocked(far_before=50), UNDECIDED),
+        "null: hardly any": (unblocked(far_before=10), DISAGREES),
+        "null: the attack breaks the questions": (unblocked(far_before=10, bare=0.3), UNDECIDED),
+        "null: nothing is blocked": (unblocked(far_before=0, n=0), NOT_RUN),
+    },
+    claims._near_text_does_not: {
+        "hardly any": (unblocked(far_before=90, near_before=10), AGREES),
+        "as many as far text": (unblocked(far_before=90, near_before=90), DISAGREES),
+        "half": (unblocked(far_before=90, near_before=50), UNDECIDED),
+        "null: far text does not either": (unblocked(far_before=5, near_before=5), UNDECIDED),
+        "no near text": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._around_is_harmless: {
+        "hardly any": (unblocked(far_around=10), AGREES),
+        "half": (unblocked(far_around=50), UNDECIDED),
+        "most": (unblocked(far_around=90), DISAGREES),
+        "null: it breaks the questions": (unblocked(far_around=10, bare=0.3), UNDECIDED),
+        "none around": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._turns_unblock: {
+        "most": (unblocked(turns=69), AGREES),
+        "half": (unblocked(turns=50), UNDECIDED),
+        "null: none": (unblocked(turns=0), DISAGREES),
+        "no turns": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._near_domain_pays: {
+        "much more often": (opened(60, 1), AGREES),
+        "a little": (opened(15, 3), UNDECIDED),
+        "null: alike": (opened(3, 3), DISAGREES),
+        "no near domain": (opened(60, 1).query("role == 'side'"), NOT_RUN),
+    },
+}
+
+
 @pytest.fixture
 def judged(tmp_path):
     """From a rule and rows to our number in words and the verdict, by way of the figure's file."""

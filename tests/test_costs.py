@@ -120,6 +120,19 @@ def test_notebooks_cost_what_they_are_made_of():
         notebook_work(profile, GEMMA, 2142, "04")
 
 
+def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
+    once = {"prompt_attacks.attacks": ["dilution"], "attack.dilution.tokens": [100], "attack.dilution.fillers": ["far"],
+            "attack.dilution.places": ["before"]}  # fmt: skip
+    one, two = (
+        notebook_work(load_profile("gemma-2-2b-it", once | {"attack.dilution.places": places}), GEMMA, 2142, "11")
+        for places in (["before"], ["before", "after"])
+    )
+    n, length = 1273 * KNOWN_SHARE, PROMPT_TOKENS + 100
+    expected = GEMMA.blocks(2 * 4 + 2 * 22, n * length, length) + 2 * GEMMA.head(n)
+    assert two.answers - one.answers == pytest.approx(expected)
+    assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
+
+
 def test_memory_counts_the_models_held_at_once():
     profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
     one, two, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
@@ -131,7 +144,7 @@ def test_memory_counts_the_models_held_at_once():
 def test_projections_are_work_at_rates():
     slow, fast = (projections("gemma-2-2b-it", "cpu", EVEN, product=p) for p in (1e12, 2e12))
     counted = [number for number in slow if slow[number] is not None]
-    assert counted == ["01", "03", "05", "06"] and list(slow) == list(load_profile("gemma-2-2b-it").notebooks)
+    assert counted == ["01", "03", "05", "06", "11"] and list(slow) == list(load_profile("gemma-2-2b-it").notebooks)
     for number in counted:
         assert slow[number][0] == pytest.approx(2 * fast[number][0]) and slow[number][1] == fast[number][1]
     assert projections("gemma-2-2b", "cpu", EVEN, product=1e12) == {"04": None}

@@ -30,6 +30,7 @@ OF_PAPER = {
     "07": ("dsg",),
     "08": ("dsg",),
     "09": ("dsg",),
+    "11": ("dsg",),
     "14": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
@@ -43,6 +44,8 @@ ABOUT = {
     "05_gate_cost": "dsg",
     "05_rho": "dsg",
     "09_no_text": "dsg",
+    "11_benign": "dsg",
+    "11_gate": "dsg",
     "14_causal": "dsg",
     "14_fisher": "dsg",
     "14_roc": "dsg",

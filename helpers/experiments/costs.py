@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from helpers.attacks import PromptAttack, attacks_of
 from helpers.loading.sources import question_source
 from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.dsg import DSG
@@ -105,7 +106,7 @@ class Work:
         return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
 
 
-COUNTED = ("01", "02", "03", "05", "06")
+COUNTED = ("01", "02", "03", "05", "06", "11")
 KINDS = tuple(field.name for field in fields(Work))
 
 
@@ -161,6 +162,8 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
             return start + job.thresholds() + job.asked(dsg + 2 * static) + job.rmu() + ablation
         case "06":
             return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.attacks()
+        case "11":
+            return start + job.thresholds() + job.asked(dsg) + job.prompt_attacks()
     raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
 
 
@@ -221,6 +224,27 @@ class _Job:
         asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
         training = finetuning_work(self.shape, rows * length, length)
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
+
+    def prompt_attacks(self) -> Work:
+        """The known questions to forget in every attack's way, by the model and by the guard, whose gate is read too.
+
+        Benign ones as if under the longest setting of each attack and a control of equal length.
+        """
+        asked, sizes, every = self.profile.questions, self.profile.prompt_attacks, attacks_of(self.profile)
+        forget = (question_source(asked.forget).rows or 0) * KNOWN_SHARE
+        benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
+        longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
+        lengths = [(forget, _length(attack)) for attack in every] + [(benign, n) for n in longest.values()]
+        return sum((self._asked_long(*of) for of in lengths), Work())
+
+    def _asked_long(self, n: float, length: int) -> Work:
+        shape, layer = self.shape, self.profile.sae.layer
+        gate = shape.blocks(layer + 1, n * length, length)
+        return Work(answers=gate + sweep_work(shape, layer, 1, n * length, length, n))
+
+
+def _length(attack: PromptAttack) -> int:
+    return attack.length(PROMPT_TOKENS)
 
 
 def projections(

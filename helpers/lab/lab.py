@@ -31,7 +31,7 @@ from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spre
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
 from helpers.lab.scores import Scored, Scores
-from helpers.loading.data import FORGET_FILE, Requests, load_questions, load_requests, load_texts
+from helpers.loading.data import FORGET_FILE, Requests, load_fillers, load_questions, load_requests, load_texts
 from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
 from helpers.loading.saes import load_sae
@@ -151,6 +151,14 @@ class Lab(Run):
         """Requests for help, harmful and benign, loaded when they are first asked for: most notebooks never do."""
         hub = Hub()
         found = load_requests(self.profile, hub)
+        self._note_hub(hub)
+        return found
+
+    @cached_property
+    def fillers(self) -> dict[str, list[str]]:
+        """Harmless texts by kind, loaded when an attack first asks for them."""
+        hub = Hub()
+        found = load_fillers(self.profile, hub)
         self._note_hub(hub)
         return found
 

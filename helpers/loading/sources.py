@@ -132,7 +132,8 @@ def needed(profile: Profile) -> tuple[Source, ...]:
     if asked.source == "hub":
         found += [question_source(name) for name in (asked.forget, asked.near, *asked.side_effect)]
     if texts.source == "hub":
-        found += [text_source(name) for name in (texts.forget, texts.retain, texts.neutral)]
+        named = (texts.forget, texts.retain, texts.neutral, *profile.prompt_attacks.fillers.values())
+        found += [text_source(name) for name in named]
     if texts.requests not in ("", "organism"):
         found += request_sources(texts.requests)
     return tuple(dict.fromkeys(found))

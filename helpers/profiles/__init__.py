@@ -332,7 +332,6 @@ class GateSettings:
         window: in tokens.
         hazard_features: of the second level.
         detector_features: of the linear detector.
-        benign_questions: of each subject that is not to be forgotten, how many are asked under attack.
     """
 
     names: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -341,7 +340,24 @@ class GateSettings:
     window: Count
     hazard_features: Count
     detector_features: Count
+
+
+@settings_table
+class PromptAttackSettings:
+    """Notebook 11: attacks by the prompt.
+
+    Attributes:
+        attacks: their names, each with a table `[attack.<name>]`.
+        methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
+        benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
+        fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
+            `helpers.loading.sources`.
+    """
+
+    attacks: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
     benign_questions: Count
+    fillers: dict[str, str]
 
 
 @settings_table
@@ -352,6 +368,7 @@ class Profile:
         notebooks: the numbers of the notebooks that the profile serves, none for every notebook.
         own_methods: files of methods of one's own, which notebooks show beside the papers'.
         method: a table a method of `helpers.methods`, by its key there; the method's own file says what stands in it.
+        attack: the same of the attacks by the prompt of `helpers.attacks`.
     """
 
     name: str
@@ -375,7 +392,9 @@ class Profile:
     theorems: TheoremsSettings
     muse: MuseSettings
     gates: GateSettings
+    prompt_attacks: PromptAttackSettings
     method: dict[str, dict[str, Any]]
+    attack: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:
         """The table of a method, checked against the class that says what stands in it.
@@ -383,10 +402,17 @@ class Profile:
         Raises:
             ValueError: there is no such table, or one with an unknown key, a missing one or a value not allowed.
         """
-        if method not in self.method:
-            tables = ", ".join(self.method) or "none"
-            raise ValueError(f"profile {self.name!r} has no table [method.{method}], which it needs; it has {tables}")
-        return _checked(kind, self.method[method], self.name, f"method.{method}.")
+        return self._table("method", self.method, method, kind)
+
+    def settings_of(self, attack: str, kind: type[Grid]) -> Grid:
+        """`grid_of` for the table of an attack."""
+        return self._table("attack", self.attack, attack, kind)
+
+    def _table(self, what: str, tables: Mapping[str, dict[str, Any]], name: str, kind: type[Grid]) -> Grid:
+        if name not in tables:
+            known = ", ".join(tables) or "none"
+            raise ValueError(f"profile {self.name!r} has no table [{what}.{name}], which it needs; it has {known}")
+        return _checked(kind, tables[name], self.name, f"{what}.{name}.")
 
 
 def available_profiles() -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from helpers.report.plots.features import (
 from helpers.report.plots.forget_sets import at_once, features_by_name, forget_requests, little_text
 from helpers.report.plots.gates import gate_cost, rho
 from helpers.report.plots.organism import long_prompts, quality, training
+from helpers.report.plots.prompt_attacks import attacked_benign, diluted_gate, dilution, prompt_attacks
 from helpers.report.plots.side_by_side import side_by_side
 from helpers.report.plots.style import SHEET
 from helpers.report.plots.theorems import causal, fisher, roc
@@ -42,9 +43,10 @@ from helpers.report.plots.tradeoffs import (
 
 __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
-    "at_once", "attribution", "carriers", "causal", "clamp_curve", "conditional_sweeps", "controls", "decoders",
-    "features_by_name", "few_documents", "firing_rates", "fisher", "forget_requests", "gate_cost", "held_out",
-    "highlighted_question", "letters", "little_text", "long_prompts", "other_half", "pareto", "protocols",
-    "published_dsg", "published_pareto", "quality", "relearning", "relearning_rates", "residual_drift",
-    "retention_tradeoff", "rho", "roc", "selection_rules", "side_by_side", "strongest_passages", "training",
+    "at_once", "attacked_benign", "attribution", "carriers", "causal", "clamp_curve", "conditional_sweeps",
+    "controls", "decoders", "diluted_gate", "dilution", "features_by_name", "few_documents", "firing_rates",
+    "fisher", "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters", "little_text",
+    "long_prompts", "other_half", "pareto", "prompt_attacks", "protocols", "published_dsg", "published_pareto",
+    "quality", "relearning", "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "roc",
+    "selection_rules", "side_by_side", "strongest_passages", "training",
 ]  # fmt: skip
