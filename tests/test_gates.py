@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from helpers.engine.edited import clamp_facts
-from helpers.engine.features import gate_scores, mean_activations
+from helpers.engine.features import mean_activations
 from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.generation import generate
 from helpers.engine.interventions import Clamp, Gate
-from helpers.engine.scoring import Sweep, question_batches, read_letters, read_rows, touched_prompts
+from helpers.engine.scoring import Sweep, gate_scores, question_batches, read_letters, read_rows, touched_prompts
 from helpers.methods.dsg import DSG
 from helpers.methods.gates import GATES, gate_of
 from helpers.methods.gates.cusum import Cusum, CusumGate

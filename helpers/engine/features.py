@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers.engine.columns import chosen_columns, layer_of
 from helpers.engine.forward import residual_after
-from helpers.engine.interventions import Clamp, after_bos, hot_fraction
+from helpers.engine.interventions import after_bos, hot_fraction
 from helpers.text.batches import Batch, Rows, batches
 
 if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
@@ -202,23 +202,6 @@ def hot_fractions(model, sae: SAE, features: Sequence[int] | Tensor, rows: Rows,
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
         activations = columns.encode(residual_after(model, batch, layer_of(sae)))
         found[batch.rows.numpy()] = hot_fraction((activations > 0).any(dim=-1), batch.mask).cpu().numpy()
-    return found
-
-
-@torch.no_grad()
-def gate_scores(model, clamp: Clamp, rows: Rows, batch_tokens: int) -> np.ndarray:
-    """What the gate of an intervention makes of every row, [rows] float64 in the caller's order (see `Gate.score`).
-
-    Raises:
-        ValueError: the intervention has no gate.
-    """
-    if clamp.gate is None:
-        raise ValueError("this intervention has no gate that could score a prompt")
-    found = np.empty(len(rows))
-    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
-        residual = residual_after(model, batch, clamp.layer)
-        evidence = clamp.evidence(residual, clamp.hot(residual))
-        found[batch.rows.numpy()] = clamp.gate.score(evidence, batch.mask).cpu().numpy()
     return found
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.engine.edited import Edited
-from helpers.engine.features import gate_scores
-from helpers.engine.scoring import is_right
+from helpers.engine.scoring import gate_scores, is_right
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy

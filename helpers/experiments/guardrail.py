@@ -7,8 +7,8 @@ import pandas as pd
 from torch import Tensor
 
 from helpers.engine.edited import Edited
-from helpers.engine.features import gate_scores, hot_fractions
-from helpers.engine.scoring import is_right
+from helpers.engine.features import hot_fractions
+from helpers.engine.scoring import gate_scores, is_right
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
 from helpers.text.batches import Rows

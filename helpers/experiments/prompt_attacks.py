@@ -12,8 +12,8 @@ import pandas as pd
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.prompts import BENIGN, HAZARD, Means, NoAttack, PromptAttack, prompts
 from helpers.engine.edited import Edited
-from helpers.engine.features import hot_fractions
 from helpers.engine.forward import huggingface
+from helpers.engine.interventions import Gate
 from helpers.engine.scoring import Sweep, is_right, read_letters, row_batches
 from helpers.lab.choosing import choose
 from helpers.lab.pieces import Piece
@@ -21,7 +21,6 @@ from helpers.measures.knowledge import Knowledge, read_under
 from helpers.measures.metrics import accuracy, wilson_interval
 from helpers.methods.method import Method
 from helpers.published import load_published
-from helpers.text.batches import Rows
 from helpers.text.questions import ORIGINAL_ORDER
 
 if TYPE_CHECKING:
@@ -126,16 +125,17 @@ def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Map
     tables = []
     for label, edited in edits.items():
         right = is_right(read_under(sweep, batched, edited)[:, None], questions, ORIGINAL_ORDER)[:, 0].numpy()
-        tables.append(named.assign(method=label, right=right.astype(int), **_gate(knowledge, edited, rows)))
+        tables.append(named.assign(method=label, right=right.astype(int), **_gate(sweep, edited)))
     return pd.concat(tables, ignore_index=True)
 
 
-def _gate(knowledge: Knowledge, edited: Edited, rows: Rows) -> dict[str, np.ndarray | float]:
+def _gate(sweep: Sweep, edited: Edited) -> dict[str, np.ndarray | float]:
     clamp = edited.intervention
     if clamp is None or clamp.gate is None:
         return {"rho": np.nan, "opens": np.nan}
-    rho = hot_fractions(edited.model, clamp.sae, clamp.features, rows, knowledge.batch_tokens)
-    return {"rho": rho, "opens": (rho > clamp.gate.threshold).astype(float)}
+    rho = sweep.gate_scores(replace(clamp, gate=Gate(0.0)))
+    opens = sweep.gate_scores(clamp) > clamp.gate.threshold
+    return {"rho": rho.numpy(), "opens": opens.double().numpy()}
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------

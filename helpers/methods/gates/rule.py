@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from helpers.engine.features import gate_scores, token_activations
+from helpers.engine.features import token_activations
 from helpers.engine.interventions import Clamp, Gate
+from helpers.engine.scoring import gate_scores
 from helpers.methods.look import Look
 from helpers.profiles import Profile
 from helpers.text.batches import Rows
