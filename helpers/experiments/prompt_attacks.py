@@ -62,7 +62,7 @@ def means_of(lab: Lab) -> Means:
     return means
 
 
-def _knowledge(lab: Lab, half: int, benign: int) -> Knowledge:
+def knowledge_of(lab: Lab, half: int, benign: int) -> Knowledge:
     """The known questions to forget of one half, and so many of each other subject."""
     knowledge = lab.knowledge_on(half)
     forget = lab.profile.questions.forget
@@ -82,7 +82,7 @@ def asked(
     Returns:
         attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
     """
-    knowledge, means, edits = _knowledge(lab, half, benign), lab.once(means_of), lab.once(_edits, tuple(settings))
+    knowledge, means, edits = knowledge_of(lab, half, benign), lab.once(means_of), lab.once(_edits, tuple(settings))
     ways = [NO_ATTACK, *attacks]
     pieces = [
         Piece(f"{way.name}, {way.words}, half {half}", "prompt-attacks",
@@ -100,7 +100,7 @@ def _edits(lab: Lab, settings: tuple[Method, ...]) -> dict[str, Edited]:
 
 
 def _answers(lab: Lab, way: PromptAttack, half: int, benign: int, *settings: Method) -> list[pd.DataFrame]:
-    return [answers(_knowledge(lab, half, benign), way, lab.once(means_of), lab.once(_edits, settings))]
+    return [answers(knowledge_of(lab, half, benign), way, lab.once(means_of), lab.once(_edits, settings))]
 
 
 def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Mapping[str, Edited]) -> pd.DataFrame:
