@@ -127,7 +127,7 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
         notebook_work(load_profile("gemma-2-2b-it", once | {"attack.dilution.places": places}), GEMMA, 2142, "11")
         for places in (["before"], ["before", "after"])
     )
-    n, length = 1273 * KNOWN_SHARE, PROMPT_TOKENS + 100
+    n, length = 1273 * KNOWN_SHARE / 2 + 100, PROMPT_TOKENS + 100
     expected = GEMMA.blocks(2 * 4 + 2 * 22, n * length, length) + 2 * GEMMA.head(n)
     assert two.answers - one.answers == pytest.approx(expected)
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)

@@ -1,5 +1,7 @@
 """Attacks by the prompt: each prompt by hand, what cannot be asked, and counts of what they unblock."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +18,10 @@ from helpers.engine.features import hot_fractions
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import answer_probabilities
 from helpers.experiments import prompt_attacks
+from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import load_fillers
 from helpers.measures.metrics import wilson_interval
+from helpers.methods import METHODS
 from helpers.profiles import available_profiles, load_profile
 from helpers.published import load_published
 from helpers.text.questions import ORIGINAL_ORDER, Question, frame_text, prompt_tokens, question_text, right_letters
@@ -187,6 +191,29 @@ def test_answers_without_attack_are_the_models_own_and_the_gate_is_rhos():
     assert table.loc[table["method"] == "unguarded", "rho"].isna().all()
 
 
+def test_a_guard_without_a_gate_is_refused():
+    setting = METHODS["static_clamp"](2, 5.0)
+    scores = Scores([Scored(setting, setting.label, {}, pd.DataFrame())])
+    lab = SimpleNamespace(
+        profile=load_profile("tiny", {"prompt_attacks.methods": ["static_clamp"]}), sweep=lambda name: scores,
+        edited=lambda setting: Edited(MODEL, Clamp(SAE, [3], -4.0)),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="static clamp has no gate to attack: name one that has first in"):
+        prompt_attacks.attacked_settings(lab)
+
+
+def test_half_0_asks_as_many_as_choose_and_half_1_all_to_forget_and_some_benign_ones():
+    knowledge = toy_knowledge(5, 4, 3, 2, model=MODEL)
+    lab = SimpleNamespace(
+        profile=load_profile("tiny", {"prompt_attacks.choosing_questions": 2}), knowledge_on=lambda half: knowledge
+    )
+    sizes = [
+        {s: len(of) for s, of in prompt_attacks._knowledge(lab, half, benign).questions.items()}
+        for half, benign in ((0, 0), (1, 0), (1, 3))
+    ]
+    assert sizes == [{"toxins": 2}, {"toxins": 5}, {"toxins": 5, "biology": 3, "history": 3, "aging": 2}]
+
+
 # --- counting ---------------------------------------------------------------------------------------------------------
 
 FAR_100, FAR_200, NEAR_100 = (
@@ -224,14 +251,14 @@ def test_a_guard_that_blocks_nothing_has_no_success():
     assert (found["n"] == 0).all() and found["accuracy"].isna().all()
 
 
-def test_the_strongest_is_no_control_and_of_equals_the_first():
-    attacks = [FAR_100, FAR_200, NEAR_100, TWO]
+def test_of_equals_the_first_is_the_strongest_and_a_control_differs_in_one_thing():
+    attacks = [FAR_100, FAR_200, TWO]
     table = table_of(far100=(1, 0, 1), far200=(0, 1, 1), near=(1, 1, 1))
     assert prompt_attacks.strongest(table, attacks) == [FAR_100, TWO]
     assert prompt_attacks.strongest(table_of(far200=(1, 1, 1)), attacks) == [FAR_200, TWO]
     assert prompt_attacks.strongest(table_of(none=(1, 1, 1)), attacks) == [FAR_100, TWO]  # nothing to tell them by
-    assert prompt_attacks.controls_of([FAR_100, TWO], attacks) == [NEAR_100]
-    assert prompt_attacks.controls_of([FAR_200, TWO], attacks) == []
+    assert prompt_attacks.controls_of([FAR_100, TWO], [*attacks, NEAR_100]) == [NEAR_100]
+    assert prompt_attacks.controls_of([FAR_200, TWO], [*attacks, NEAR_100]) == []
 
 
 def test_curves_begin_without_filler_in_every_panel():

@@ -226,15 +226,18 @@ class _Job:
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
 
     def prompt_attacks(self) -> Work:
-        """The known questions to forget in every attack's way, by the model and by the guard, whose gate is read too.
+        """Half of the known questions to forget in every attack's way, by model and guard, whose gate is read.
 
-        Benign ones as if under the longest setting of each attack and a control of equal length.
+        Those that choose the settings as if by both too; benign ones as if under the longest setting of each attack and
+        a control of equal length.
         """
         asked, sizes, every = self.profile.questions, self.profile.prompt_attacks, attacks_of(self.profile)
-        forget = (question_source(asked.forget).rows or 0) * KNOWN_SHARE
+        forget = (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2
+        choosing = min(sizes.choosing_questions, forget)
         benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
         longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
-        lengths = [(forget, _length(attack)) for attack in every] + [(benign, n) for n in longest.values()]
+        lengths = [(forget + choosing * (not attack.control), _length(attack)) for attack in every]
+        lengths += [(benign, n) for n in longest.values()]
         return sum((self._asked_long(*of) for of in lengths), Work())
 
     def _asked_long(self, n: float, length: int) -> Work:

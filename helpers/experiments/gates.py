@@ -11,15 +11,16 @@ import pandas as pd
 
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.prompts import Means, PromptAttack, prompts
+from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
-from helpers.engine.interventions import Clamp
+from helpers.engine.interventions import Gate
 from helpers.engine.scoring import Sweep, read_letters, row_batches
 from helpers.experiments import prompt_attacks
-from helpers.experiments.prompt_attacks import ACCURACY, NO_ATTACK, OPENS, UNGUARDED, strongest, successes
+from helpers.experiments.prompt_attacks import ACCURACY, NO_ATTACK, OPENS, SETTING, UNGUARDED, strongest, successes
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
-from helpers.methods.dsg import DSG, DSGAblation
+from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Of each gate the attack that let most through on half 0, whichever it is.
 WORST = "worst of all"
+UNGATED = "no gate"
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -49,70 +51,71 @@ def asked(
     half: int,
     benign: int = 0,
 ) -> pd.DataFrame:
-    """`prompt_attacks.asked` for guards that differ in their gates alone.
-
-    Where a gate opens, the answer is that of the clamp without a gate, elsewhere that of the unedited model, so that
-    two passes through the model serve all gates.
+    """Every question of one half as it is and under every attack, with every gate.
 
     Args:
-        guards: with a gate each.
+        guards: that differ in their gates alone.
         others: methods that stand beside them.
-        half, benign: as there.
+        half: 0 to choose attacks on, 1 to report.
+        benign: how many questions are asked of each subject that is not to be forgotten.
 
     Returns:
-        as there; the guard without a gate (label `DSGAblation.label`) is among the methods.
+        attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
     """
-    ungated = DSGAblation(**vars(guards[0]) | {"gated": False})
-    answered = prompt_attacks.asked(lab, [ungated, *others], attacks, half, benign)
-    opened = _opened(lab, guards, attacks, half, benign)
-    keys = ["attack", "setting", "subject", "id"]
-    shut, wide = (answered[answered["method"] == m].set_index(keys) for m in (UNGUARDED, ungated.label))
-    tables = [answered]
-    for method, of in opened.groupby("method", sort=False):
-        found, opens = shut.assign(method=method), of.set_index(keys)["opens"].reindex(shut.index)
-        right = np.where(opens > 0, wide["right"].reindex(shut.index), shut["right"])
-        tables.append(found.assign(opens=opens, right=right).reset_index()[answered.columns])
-    return pd.concat(tables, ignore_index=True)
-
-
-def _opened(lab: Lab, guards: Sequence[DSG], attacks: Sequence[PromptAttack], half: int, benign: int) -> pd.DataFrame:
-    means, clamps = lab.once(prompt_attacks.means_of), lab.once(_clamps, tuple(guards))
-    knowledge, ways = prompt_attacks.knowledge_of(lab, half, benign), [NO_ATTACK, *attacks]
+    ways, settings = [NO_ATTACK, *attacks], (tuple(guards), tuple(others))
+    knowledge, means = prompt_attacks.knowledge_of(lab, half, benign), lab.once(prompt_attacks.means_of)
+    edits = lab.once(_edits, settings[0]), lab.once(_edits, settings[1])
     pieces = [
-        Piece(f"{way.name}, {way.words}, half {half}", "gates", (lab.key(opened, knowledge, way, means, clamps),),
-              _opened_piece, (way, half, benign, *guards))
+        Piece(f"{way.name}, {way.words}, half {half}", "gates", (lab.key(answers, knowledge, way, means, *edits),),
+              _answers, (way, half, benign, *settings))
         for way in ways
     ]  # fmt: skip
-    tables = [table for (table,) in lab.computed(pieces, dear=False)]
-    return pd.concat(
-        [t.assign(attack=w.name, setting=w.words) for w, t in zip(ways, tables, strict=True)], ignore_index=True
-    )
+    tables = [table for (table,) in lab.computed(pieces, dear=True)]
+    named = [t.assign(attack=w.name, setting=w.words, control=w.control) for w, t in zip(ways, tables, strict=True)]
+    found = pd.concat(named, ignore_index=True)
+    return found[[*SETTING, *found.columns.difference(SETTING, sort=False)]]
 
 
-def _clamps(lab: Lab, guards: tuple[DSG, ...]) -> dict[str, Clamp | None]:
-    return {guard.label: lab.edited(guard).intervention for guard in guards}
+def _edits(lab: Lab, settings: tuple[Method, ...]) -> dict[str, Edited]:
+    return {setting.label: lab.edited(setting) for setting in settings}
 
 
-def _opened_piece(lab: Lab, way: PromptAttack, half: int, benign: int, *guards: DSG) -> list[pd.DataFrame]:
-    knowledge = prompt_attacks.knowledge_of(lab, half, benign)
-    return [opened(knowledge, way, lab.once(prompt_attacks.means_of), lab.once(_clamps, guards))]
+def _answers(
+    lab: Lab, way: PromptAttack, half: int, benign: int, guards: tuple[DSG, ...], others: tuple[Method, ...]
+) -> list[pd.DataFrame]:
+    knowledge, means = prompt_attacks.knowledge_of(lab, half, benign), lab.once(prompt_attacks.means_of)
+    return [answers(knowledge, way, means, lab.once(_edits, guards), lab.once(_edits, others))]
 
 
-def opened(knowledge: Knowledge, attack: PromptAttack, means: Means, clamps: Mapping[str, Clamp]) -> pd.DataFrame:
-    """On which questions in the attack's way each gate opens: one pass through the layers below serves all gates.
+def answers(
+    knowledge: Knowledge, attack: PromptAttack, means: Means, guards: Mapping[str, Edited], others: Mapping[str, Edited]
+) -> pd.DataFrame:
+    """Every question once in the attack's way: unguarded, under a guard with no gate, with every gate, by the others.
+
+    Where a gate opens, the answer is that of the clamp without a gate, elsewhere that of the unedited model: two passes
+    through the layers above serve all gates, and one through those below.
+
+    Args:
+        guards: clamps of the unedited model that differ in their gates alone.
 
     Returns:
-        method, subject, id, opens (1 or 0).
+        as `prompt_attacks.answers`; rho is of the guards' features.
     """
     model, known = knowledge.model, knowledge.asked
-    kept, rows = prompts(attack, model.tokenizer, known, means, huggingface(model).config.max_position_embeddings)
-    batched = row_batches(model, rows, knowledge.batch_tokens)
-    sweep = Sweep(model, batched, knowledge.layer, read_letters, knowledge.cache)
-    named = pd.DataFrame({"subject": [known[i].subject for i in kept], "id": [str(known[i].id) for i in kept]})
-    tables = []
+    clamps = {label: edited.intervention for label, edited in guards.items()}
+    ungated = replace(next(iter(clamps.values())), gate=None)
+    edits = {UNGUARDED: Edited(model), UNGATED: Edited(model, ungated), **others}
+    found = prompt_attacks.answers(knowledge, attack, means, edits)
+    _, rows = prompts(attack, model.tokenizer, known, means, huggingface(model).config.max_position_embeddings)
+    sweep = Sweep(
+        model, row_batches(model, rows, knowledge.batch_tokens), knowledge.layer, read_letters, knowledge.cache
+    )
+    shut, wide = (found[found["method"] == method].reset_index(drop=True) for method in (UNGUARDED, UNGATED))
+    rho, tables = sweep.gate_scores(replace(ungated, gate=Gate(0.0))).numpy(), [found]
     for label, clamp in clamps.items():
-        opens = sweep.gate_scores(clamp) > clamp.gate.threshold
-        tables.append(named.assign(method=label, opens=opens.double().numpy()))
+        opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).numpy()
+        right = np.where(opens, wide["right"], shut["right"])
+        tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float)))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -63,26 +63,30 @@ def means_of(lab: Lab) -> Means:
 
 
 def knowledge_of(lab: Lab, half: int, benign: int) -> Knowledge:
-    """The known questions to forget of one half, and so many of each other subject."""
-    knowledge = lab.knowledge_on(half)
-    forget = lab.profile.questions.forget
-    kept = {s: of if s == forget else of[:benign] for s, of in knowledge.questions.items() if s == forget or benign}
-    return replace(knowledge, questions=kept)
+    """The known questions to forget of half 1, or as many of half 0 as choose; and so many of each other subject."""
+    knowledge, forget = lab.knowledge_on(half), lab.profile.questions.forget
+    limits = dict.fromkeys(knowledge.questions, benign)
+    limits[forget] = len(knowledge.questions[forget]) if half else lab.profile.prompt_attacks.choosing_questions
+    return replace(knowledge, questions={s: of[: limits[s]] for s, of in knowledge.questions.items() if limits[s]})
 
 
 def asked(
     lab: Lab, settings: Sequence[Method], attacks: Sequence[PromptAttack], half: int, benign: int = 0
 ) -> pd.DataFrame:
-    """Every question of one half as it is and under every attack, by the unedited model and under every setting.
+    """Every question of one half as it is and under every attack, under every setting and by the unedited model.
 
     Args:
-        half: 0 to choose attacks on, 1 to report.
+        half: 0 to choose attacks on, where the unedited model is not asked; 1 to report.
         benign: how many questions are asked of each subject that is not to be forgotten.
 
     Returns:
         attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
     """
-    knowledge, means, edits = knowledge_of(lab, half, benign), lab.once(means_of), lab.once(_edits, tuple(settings))
+    knowledge, means, edits = (
+        knowledge_of(lab, half, benign),
+        lab.once(means_of),
+        lab.once(_edits, half, tuple(settings)),
+    )
     ways = [NO_ATTACK, *attacks]
     pieces = [
         Piece(f"{way.name}, {way.words}, half {half}", "prompt-attacks",
@@ -95,12 +99,13 @@ def asked(
     return found[[*SETTING, *found.columns.difference(SETTING, sort=False)]]
 
 
-def _edits(lab: Lab, settings: tuple[Method, ...]) -> dict[str, Edited]:
-    return {UNGUARDED: lab.unedited} | {setting.label: lab.edited(setting) for setting in settings}
+def _edits(lab: Lab, half: int, settings: tuple[Method, ...]) -> dict[str, Edited]:
+    unguarded = {UNGUARDED: lab.unedited} if half else {}
+    return unguarded | {setting.label: lab.edited(setting) for setting in settings}
 
 
 def _answers(lab: Lab, way: PromptAttack, half: int, benign: int, *settings: Method) -> list[pd.DataFrame]:
-    return [answers(knowledge_of(lab, half, benign), way, lab.once(means_of), lab.once(_edits, settings))]
+    return [answers(knowledge_of(lab, half, benign), way, lab.once(means_of), lab.once(_edits, half, settings))]
 
 
 def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Mapping[str, Edited]) -> pd.DataFrame:
@@ -171,28 +176,32 @@ def successes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def chosen(lab: Lab, guard: Method, attacks: Sequence[PromptAttack]) -> list[PromptAttack]:
+    """Of each attack the setting that unblocks most on half 0 (`strongest`); controls are not chosen from."""
+    tried = [attack for attack in attacks if not attack.control]
+    return strongest(asked(lab, [guard], tried, half=0), tried)
+
+
 def strongest(table: pd.DataFrame, attacks: Sequence[PromptAttack]) -> list[PromptAttack]:
     """Of each attack the setting with which the guard, the first method, lets most through; of equals the first.
 
-    Controls are not chosen.
-
     Args:
-        table: of `asked` on half 0.
-        attacks: every setting in it.
+        table: of `asked`.
+        attacks: those to choose from.
     """
     found = successes(table)
     share = found[found["method"] == found["method"].iloc[0]].set_index(["attack", "setting"])["accuracy"].fillna(0)
-    chosen: dict[str, PromptAttack] = {}
-    for attack in (a for a in attacks if not a.control):
-        best = chosen.get(attack.name)
+    first: dict[str, PromptAttack] = {}
+    for attack in attacks:
+        best = first.get(attack.name)
         if best is None or share[attack.name, attack.words] > share[best.name, best.words]:
-            chosen[attack.name] = attack
-    return list(chosen.values())
+            first[attack.name] = attack
+    return list(first.values())
 
 
-def controls_of(chosen: Sequence[PromptAttack], attacks: Sequence[PromptAttack]) -> list[PromptAttack]:
-    """Of some settings those that ought to fail and differ from a chosen one in a single field."""
-    return [b for a in chosen for b in attacks if b.control and type(a) is type(b) and _differ(a, b) == 1]
+def controls_of(settings: Sequence[PromptAttack], attacks: Sequence[PromptAttack]) -> list[PromptAttack]:
+    """The settings that ought to fail and differ from one of some in a single field."""
+    return [b for a in settings for b in attacks if b.control and type(a) is type(b) and _differ(a, b) == 1]
 
 
 def _differ(a: PromptAttack, b: PromptAttack) -> int:
@@ -207,8 +216,7 @@ def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
     shown = theirs.assign(
         world=REPRODUCTION, method=found["method"].iloc[0], accuracy=middle, n=theirs["n"].astype(int)
     )
-    both = pd.concat([found, shown[[c for c in found if c in shown]]], ignore_index=True)
-    return both.assign(right=both["right"].fillna((both["accuracy"] * both["n"]).round()))
+    return pd.concat([found, shown[[c for c in found if c in shown]]], ignore_index=True)
 
 
 def of_settings(found: pd.DataFrame, attacks: Sequence[PromptAttack]) -> pd.DataFrame:

@@ -349,6 +349,7 @@ class PromptAttackSettings:
     Attributes:
         attacks: their names, each with a table `[attack.<name>]`.
         methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
+        choosing_questions: to forget, of half 0, how many choose the settings of attacks.
         benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
         fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
             `helpers.loading.sources`.
@@ -356,6 +357,7 @@ class PromptAttackSettings:
 
     attacks: Annotated[tuple[str, ...], Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    choosing_questions: Count
     benign_questions: Count
     fillers: dict[str, str]
 

@@ -99,7 +99,7 @@ def prompt_attacks(table: pd.DataFrame) -> Figure:
         _row_points(ax, rows, places, 0.2 * j, colour, marker, label, 9 if is_reference(method) else 5)
     bare = ours[ours["method"] == guard]
     ax.plot(bare["unguarded"], [places[key] for key in _keys(bare)], marker="o", ls="none", mfc="none", color=BLACK,
-            label=f"the unguarded model on {guard}'s")  # fmt: skip
+            label=f"unguarded, on the same as {guard}")  # fmt: skip
     if len(theirs):
         colour, marker = _look(guard)
         _row_points(ax, theirs, places, -0.2, colour, marker, f"{guard}: {theirs['world'].iloc[0]}", 5, mfc="white")
