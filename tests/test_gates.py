@@ -4,15 +4,21 @@ from dataclasses import replace
 from math import log, sqrt
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from helpers.engine.edited import clamp_facts
+from helpers.attacks.dilution import Dilution
+from helpers.attacks.interleaving import Interleaving
+from helpers.attacks.prompts import Means, prompts
+from helpers.engine.edited import Edited, clamp_facts
 from helpers.engine.features import mean_activations
 from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.generation import generate
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import Sweep, gate_scores, question_batches, read_letters, read_rows, touched_prompts
+from helpers.experiments import gates as experiment
+from helpers.measures.metrics import wilson_interval
 from helpers.methods.dsg import DSG
 from helpers.methods.gates import GATES, gate_of
 from helpers.methods.gates.cusum import Cusum, CusumGate
@@ -23,7 +29,9 @@ from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, Examples, calibrate
 from helpers.methods.gates.two_level import TwoLevel, TwoLevelGate, telling_features
 from helpers.methods.gates.window import Window, WindowGate, largest_mean
 from helpers.profiles import CacheSettings, load_profile
-from helpers.text.questions import ORDERS, prompt_tokens
+from helpers.published import load_published
+from helpers.report.plots.mended_gates import THEIRS
+from helpers.text.questions import ORDERS, prompt_tokens, right_letters
 from tests.test_features import one
 from tests.toy import LAYER, toy_knowledge, toy_model, toy_sae
 
@@ -364,3 +372,101 @@ def test_facts_of_a_gate_are_its_kind_and_what_it_is_set_by() -> None:
 def test_only_a_gate_gives_scores() -> None:
     with pytest.raises(ValueError, match="no gate that could score"):
         gate_scores(MODEL, Clamp(SAE, FEATURES, 0.0), [[2, 3]], 10)
+
+
+# --- notebook 13 ------------------------------------------------------------------------------------------------------
+
+
+def test_two_passes_serve_all_gates() -> None:
+    """What each guard answers, against every guard put in place by itself, question by question."""
+    knowledge = toy_knowledge(model=MODEL)
+    means, attack = (
+        Means("chat", {"far": ("The old farmer watches the quiet window again today",) * 9}, {}),
+        Dilution(9, "before", "far"),
+    )
+    rows = prompts(attack, MODEL.tokenizer, knowledge.asked, means, 256)[1]
+    right = torch.tensor(right_letters(knowledge.asked, ORDERS[:1]))[:, 0]
+    guards = {}
+    for name in ("rho", "cusum", "detector"):
+        scores = gate_scores(MODEL, Clamp(SAE, FEATURES, 0.0, "any", gates()[name]), rows, 100)
+        guards[name] = Edited(MODEL, Clamp(SAE, FEATURES, -30.0, "any", cut(name, between(scores))))
+    table = experiment.answers(
+        knowledge, attack, means, guards, {"other": Edited(MODEL, Clamp(SAE, [1], 40.0, "always"))}
+    )
+    alone = {experiment.UNGUARDED: None, "other": Clamp(SAE, [1], 40.0, "always")}
+    alone |= {label: edited.intervention for label, edited in guards.items()}
+    alone[experiment.UNGATED] = replace(guards["rho"].intervention, gate=None)
+    for label, clamp in alone.items():
+        of, expected = table[table["method"] == label], read_rows(MODEL, rows, read_letters, clamp, 1).argmax(dim=1)
+        assert of["right"].tolist() == (expected == right).int().tolist(), label
+        assert of["id"].tolist() == [str(q.id) for q in knowledge.asked]
+        if clamp is not None and clamp.gate is not None:
+            scores = gate_scores(MODEL, clamp, rows, 1)
+            assert of["opens"].tolist() == (scores > clamp.gate.threshold).tolist() and 0 < of["opens"].sum() < len(of)
+    assert table.groupby("method")["right"].sum().nunique() > 1, "the clamp does nothing here"
+
+
+def told(attack, setting, role, method, right, opens=None, n=4) -> pd.DataFrame:
+    """n questions of a role, the first `right` of them right and the first `opens` of gates open."""
+    ids = [f"{role}{i}" for i in range(n)]
+    opened = [np.nan] * n if opens is None else [float(i < opens) for i in range(n)]
+    return pd.DataFrame({
+        "attack": attack, "setting": setting, "control": False, "subject": role, "role": role, "id": ids, "n": 1,
+        "method": method, "right": [int(i < right) for i in range(n)], "rho": 0.5, "opens": opened,
+    })  # fmt: skip
+
+
+def half(unblocked: dict[str, int]) -> pd.DataFrame:
+    """A guard that blocks all of 4 questions, and how many of them it lets through in each setting of two attacks."""
+    settings = {
+        "as it is": "no attack",
+        "5 tokens of far text before": "dilution",
+        "9 tokens of far text before": "dilution",
+        "2 words between words": "interleaving",
+    }
+    tables = [
+        told(attack, setting, "forget", method, 4 if method == "unguarded" else unblocked.get(setting, 0), opens)
+        for setting, attack in settings.items()
+        for method, opens in (("unguarded", None), ("DSG, window", 4))
+    ]
+    benign = [
+        told("no attack", "as it is", role, "DSG, window", 4, opens) for role, opens in (("near", 3), ("side", 1))
+    ]
+    padded = told("dilution", "9 tokens of far text before", "side", "DSG, window", 4, 2)
+    return pd.concat([*tables, *benign, padded], ignore_index=True)
+
+
+ATTACKS = [Dilution(5, "before", "far"), Dilution(9, "before", "far"), Interleaving(2, "far")]
+
+
+def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
+    half_0 = half({"5 tokens of far text before": 2, "9 tokens of far text before": 1, "2 words between words": 1})
+    half_1 = half({"5 tokens of far text before": 1, "9 tokens of far text before": 4, "2 words between words": 3})
+    table = experiment.attacked(half_0, half_1, ATTACKS).set_index("attack")
+    assert table["setting"].to_dict() == {
+        "dilution": "5 tokens of far text before",
+        "interleaving": "2 words between words",
+        experiment.WORST: "5 tokens of far text before",
+    }
+    assert table["accuracy"].to_dict() == {"dilution": 0.25, "interleaving": 0.75, experiment.WORST: 0.25}
+    assert (table["n"] == 4).all() and (table["unguarded"] == 1).all()
+    assert (table["forget"] == 0).all() and (table["near"] == 0.75).all()
+    assert table["near_low"].iloc[0] == pytest.approx(wilson_interval(3, 4)[0])
+
+
+def test_clean_and_padded_counts() -> None:
+    table = half({})
+    clean = experiment.clean(table).set_index(["method", "role", "measure"])["right"]
+    assert clean["DSG, window", "near", "gate opens"] == 3 and clean["DSG, window", "side", "accuracy"] == 4
+    assert ("unguarded", "forget", "gate opens") not in clean.index
+    alarms = experiment.alarms(table, ATTACKS).set_index(["role", "tokens"])["right"]
+    assert alarms.to_dict() == {("near", 0): 3, ("side", 0): 1, ("side", 9): 2}
+
+
+def test_published_rows_are_of_gates_that_are_there_and_have_no_counts() -> None:
+    both = experiment.with_reproduction(experiment.clean(half({})))
+    theirs = both[both["world"] != "ours"]
+    assert set(theirs["method"]) == {"DSG, window"} and theirs["n"].isna().all()
+    names = {"DSG", *DSG.looks()}
+    assert set(load_published("guard_gates")["gate"]) <= names
+    assert set(THEIRS) <= set(load_published("guard_gates")["measure"])

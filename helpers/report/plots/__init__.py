@@ -27,6 +27,7 @@ from helpers.report.plots.features import (
 )
 from helpers.report.plots.forget_sets import at_once, features_by_name, forget_requests, little_text
 from helpers.report.plots.gates import gate_cost, rho
+from helpers.report.plots.mended_gates import gate_choice, gates_attacked, padded_alarms
 from helpers.report.plots.organism import long_prompts, quality, training
 from helpers.report.plots.prompt_attacks import attacked_benign, diluted_gate, dilution, prompt_attacks
 from helpers.report.plots.side_by_side import side_by_side
@@ -45,8 +46,8 @@ __all__ = [
     "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "ablation", "activation_distribution", "alignments", "all_questions",
     "at_once", "attacked_benign", "attribution", "carriers", "causal", "clamp_curve", "conditional_sweeps",
     "controls", "decoders", "diluted_gate", "dilution", "features_by_name", "few_documents", "firing_rates",
-    "fisher", "forget_requests", "gate_cost", "held_out", "highlighted_question", "letters", "little_text",
-    "long_prompts", "other_half", "pareto", "prompt_attacks", "protocols", "published_dsg", "published_pareto",
-    "quality", "relearning", "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "roc",
-    "selection_rules", "side_by_side", "strongest_passages", "training",
+    "fisher", "forget_requests", "gate_choice", "gate_cost", "gates_attacked", "held_out", "highlighted_question",
+    "letters", "little_text", "long_prompts", "other_half", "padded_alarms", "pareto", "prompt_attacks",
+    "protocols", "published_dsg", "published_pareto", "quality", "relearning", "relearning_rates", "residual_drift",
+    "retention_tradeoff", "rho", "roc", "selection_rules", "side_by_side", "strongest_passages", "training",
 ]  # fmt: skip
