@@ -718,6 +718,7 @@ CASES |= {
         "many more": (padded(30), AGREES),
         "a few more": (padded(8), UNDECIDED),
         "fewer": (padded(5, before=30), DISAGREES),
+        "null: none at all": (padded(0, before=0), UNDECIDED),
         "no filler": (padded(30).query("tokens == 0"), NOT_RUN),
     },
     claims._two_levels_spare: {
@@ -731,7 +732,7 @@ CASES |= {
         "each fails at something": (worst(rho=90, cusum=60, none=0), AGREES),
         "one does both": (worst(cusum=3, near=2), DISAGREES),
         "one may": (worst(cusum=33, near=2), UNDECIDED),
-        "null: always shut": (worst(cusum=3, near=0, forget=100), AGREES),
+        "null: always shut": (worst(cusum=3, near=0, forget=100), UNDECIDED),
         "nothing is blocked": (worst(cusum=3).assign(n=0), NOT_RUN),
     },
 }

@@ -840,13 +840,16 @@ def _no_gate_does_all(table: pd.DataFrame) -> tuple[str, str]:
     rows = table[(table["attack"] == "worst of all") & table["method"].str.startswith("DSG") & (table["n"] > 0)]
     if rows.empty:
         raise _MissingRowsError("no guard that blocks anything")
-    words, does = [], []
+    words, does, blocks = [], [], []
     for _, row in rows.iterrows():
         near, forget = (
             _Estimate(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))) for name in ("near", "forget")
         )
-        does.append(_weakest(_below(_estimate(row), HELD), _below(near, MARGIN), _below(forget, 0.5)))
+        blocks.append(_below(forget, 0.5))
+        does.append(_weakest(_below(_estimate(row), HELD), _below(near, MARGIN), blocks[-1]))
         words.append(f"{row['method']}: worst {_estimate(row)}, near {near}")
+    if AGREES not in blocks:
+        return "no guard blocks half of the questions to forget when nobody attacks", UNDECIDED
     if AGREES in does:
         return "; ".join(words), DISAGREES
     return "; ".join(words), UNDECIDED if UNDECIDED in does else AGREES
