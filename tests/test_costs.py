@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.attacks.decomposition import Decomposition
 from helpers.engine.features import feature_statistics
 from helpers.engine.forward import final_state, huggingface, unembed
 from helpers.engine.interventions import Clamp
@@ -133,6 +134,21 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
 
 
+def test_a_further_gate_costs_a_pass_below_and_a_further_attack_three_parts():
+    few = {"gates.names": ["rho"], "prompt_attacks.attacks": ["decomposition"], "attack.decomposition.turns": [2]}
+    one, gate, attack = (
+        notebook_work(load_profile("gemma-2-2b-it", few | more, "13"), GEMMA, 2142, "13")
+        for more in ({}, {"gates.names": ["rho", "cusum"]}, {"attack.decomposition.turns": [2, 3]})
+    )
+    known = 2142 * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    assert gate.statistics - one.statistics == pytest.approx(GEMMA.blocks(4, known, PROMPT_TOKENS))
+    assert gate.answers == one.answers and attack.statistics == one.statistics
+    turns = Decomposition.grid(load_profile("gemma-2-2b-it", {"attack.decomposition.turns": [3]}, "13"))
+    n, length = 1273 * KNOWN_SHARE / 2 + 40 + 20 * 5, turns[0].length(PROMPT_TOKENS)
+    expected = GEMMA.blocks(2 * 4 + 2 * 22, n * length, length) + 2 * GEMMA.head(n)
+    assert attack.answers - one.answers == pytest.approx(expected)
+
+
 def test_memory_counts_the_models_held_at_once():
     profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
     one, two, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
@@ -144,7 +160,9 @@ def test_memory_counts_the_models_held_at_once():
 def test_projections_are_work_at_rates():
     slow, fast = (projections("gemma-2-2b-it", "cpu", EVEN, product=p) for p in (1e12, 2e12))
     counted = [number for number in slow if slow[number] is not None]
-    assert counted == ["01", "03", "05", "06", "11"] and list(slow) == list(load_profile("gemma-2-2b-it").notebooks)
+    assert counted == ["01", "03", "05", "06", "11", "13"] and list(slow) == list(
+        load_profile("gemma-2-2b-it").notebooks
+    )
     for number in counted:
         assert slow[number][0] == pytest.approx(2 * fast[number][0]) and slow[number][1] == fast[number][1]
     assert projections("gemma-2-2b", "cpu", EVEN, product=1e12) == {"04": None}

@@ -107,8 +107,8 @@ def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
 # --- all that ends well -----------------------------------------------------------------------------------------------
 
 SERVED = {
-    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "11", "14"), "gemma-2-2b-it-layer-7": ("01", "03"),
-    "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "14"),
+    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "11", "13", "14"), "gemma-2-2b-it-layer-7": ("01", "03"),
+    "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "13", "14"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"

@@ -31,6 +31,7 @@ OF_PAPER = {
     "08": ("dsg",),
     "09": ("dsg",),
     "11": ("dsg",),
+    "13": ("dsg",),
     "14": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
@@ -46,6 +47,8 @@ ABOUT = {
     "09_no_text": "dsg",
     "11_benign": "dsg",
     "11_gate": "dsg",
+    "13_gates": "dsg",
+    "13_padding": "dsg",
     "14_causal": "dsg",
     "14_fisher": "dsg",
     "14_roc": "dsg",

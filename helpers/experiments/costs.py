@@ -106,7 +106,7 @@ class Work:
         return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
 
 
-COUNTED = ("01", "02", "03", "05", "06", "11")
+COUNTED = ("01", "02", "03", "05", "06", "11", "13")
 KINDS = tuple(field.name for field in fields(Work))
 
 
@@ -164,6 +164,8 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
             return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.attacks()
         case "11":
             return start + job.thresholds() + job.asked(dsg) + job.prompt_attacks()
+        case "13":
+            return start + job.thresholds() + job.asked(dsg) + job.gates()
     raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
 
 
@@ -239,6 +241,18 @@ class _Job:
         lengths = [(forget + choosing * (not attack.control), _length(attack)) for attack in every]
         lengths += [(benign, n) for n in longest.values()]
         return sum((self._asked_long(*of) for of in lengths), Work())
+
+    def gates(self) -> Work:
+        """Every gate set on half of the known questions; then what is asked in every attack's way, by three passes.
+
+        The layers below serve all gates at once; above them there are the unedited model and the clamp without a gate.
+        """
+        asked, sizes, shape = self.profile.questions, self.profile.prompt_attacks, self.shape
+        forget = (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2
+        n = forget + min(sizes.choosing_questions, forget) + sizes.benign_questions * (1 + len(asked.side_effect))
+        passes = len(self.profile.gates.names) * self.questions * KNOWN_SHARE / 2 * PROMPT_TOKENS
+        setting = statistics_work(shape, self.profile.sae.layer, 0, passes, PROMPT_TOKENS)
+        return sum((self._asked_long(n, _length(a)) for a in attacks_of(self.profile)), Work(statistics=setting))
 
     def _asked_long(self, n: float, length: int) -> Work:
         shape, layer = self.shape, self.profile.sae.layer
