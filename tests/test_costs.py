@@ -144,7 +144,7 @@ def test_a_further_gate_costs_a_pass_below_and_a_further_attack_three_parts():
     assert gate.statistics - one.statistics == pytest.approx(GEMMA.blocks(4, known, PROMPT_TOKENS))
     assert gate.answers == one.answers and attack.statistics == one.statistics
     turns = Decomposition.grid(load_profile("gemma-2-2b-it", {"attack.decomposition.turns": [3]}, "13"))
-    n, length = 1273 * KNOWN_SHARE / 2 + 40 + 20 * 5, turns[0].length(PROMPT_TOKENS)
+    n, length = 1273 * KNOWN_SHARE / 2 + 100 + 20 * 5, turns[0].length(PROMPT_TOKENS)
     expected = GEMMA.blocks(2 * 4 + 2 * 22, n * length, length) + 2 * GEMMA.head(n)
     assert attack.answers - one.answers == pytest.approx(expected)
 
