@@ -10,6 +10,7 @@ import torch
 
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.interleaving import Interleaving
+from helpers.attacks.near_interleaving import NearInterleaving
 from helpers.attacks.prompts import Means, prompts
 from helpers.engine.edited import Edited, clamp_facts
 from helpers.engine.features import mean_activations
@@ -442,7 +443,7 @@ ATTACKS = [Dilution(5, "before", "far"), Dilution(9, "before", "far"), Interleav
 def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
     half_0 = half({"5 tokens of far text before": 2, "9 tokens of far text before": 1, "2 words between words": 1})
     half_1 = half({"5 tokens of far text before": 1, "9 tokens of far text before": 4, "2 words between words": 3})
-    table = experiment.attacked(half_0, half_1, ATTACKS).set_index("attack")
+    table = experiment.attacked(half_0, half_1, experiment.clean(half_1), ATTACKS).set_index("attack")
     assert table["setting"].to_dict() == {
         "dilution": "5 tokens of far text before",
         "interleaving": "2 words between words",
@@ -452,6 +453,13 @@ def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
     assert (table["n"] == 4).all() and (table["unguarded"] == 1).all()
     assert (table["forget"] == 0).all() and (table["near"] == 0.75).all()
     assert table["near_low"].iloc[0] == pytest.approx(wilson_interval(3, 4)[0])
+
+
+def test_near_interleaving_is_interleaving_with_words_of_another_kind_and_says_so() -> None:
+    means, question = Means("plain", {"near": ("cells grow in warm water all day",) * 9}, {}), toy_knowledge().asked[0]
+    near, plain = (kind(2, "near") for kind in (NearInterleaving, Interleaving))
+    assert near.prompt(MODEL.tokenizer, question, means) == plain.prompt(MODEL.tokenizer, question, means)
+    assert (near.name, near.words) == ("near interleaving", "2 near words between words")
 
 
 def test_clean_and_padded_counts() -> None:

@@ -57,7 +57,8 @@ SMALL = {
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
-    "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.few_shot.examples": [1],
+    "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
+    "attack.few_shot.examples": [1],
     "attack.combined.questions": [1],
 }  # fmt: skip
 

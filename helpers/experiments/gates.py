@@ -87,6 +87,11 @@ def asked(
     return found[[*SETTING, *found.columns.difference(SETTING, sort=False)]]
 
 
+def asked_plainly(lab: Lab, guards: Sequence[DSG], others: Sequence[Method]) -> pd.DataFrame:
+    """`asked` of half 1 under no attack, with all known questions of every subject."""
+    return asked(lab, guards, others, [], half=1, benign=max(map(len, lab.known.values())))
+
+
 def _edits(lab: Lab, settings: tuple[Method, ...]) -> dict[str, Edited]:
     return {setting.label: lab.edited(setting) for setting in settings}
 
@@ -190,13 +195,16 @@ def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack]) -> pd.DataFrame
     return accuracy(padded.assign(right=padded["opens"]), ["method", "role", "tokens"])
 
 
-def attacked(half_0: pd.DataFrame, half_1: pd.DataFrame, attacks: Sequence[PromptAttack]) -> pd.DataFrame:
+def attacked(
+    half_0: pd.DataFrame, half_1: pd.DataFrame, plain: pd.DataFrame, attacks: Sequence[PromptAttack]
+) -> pd.DataFrame:
     """Of each guard's blocked questions how many are right under each attack, at the setting chosen on half 0.
 
     Every guard is attacked at the setting that unblocks most of its own questions on half 0; all counts are of half 1.
 
     Args:
-        half_0, half_1: of `asked`; the first may lack a method, which is then left out.
+        half_0, half_1: of `asked`, under every attack.
+        plain: of `clean`.
 
     Returns:
         the columns of `prompt_attacks.successes` with `WORST` as a last attack of each method, and of the method itself
@@ -212,15 +220,14 @@ def attacked(half_0: pd.DataFrame, half_1: pd.DataFrame, attacks: Sequence[Promp
         mine = found[found["method"] == method].set_index(["attack", "setting"])
         for attack, name in [*((one, one.name) for one in chosen), (worst, WORST)]:
             row = mine.loc[(attack.name, attack.words)]
-            rows.append({**row, "attack": name, "setting": attack.words, **_itself(half_1, method)})
+            rows.append({**row, "attack": name, "setting": attack.words, **_itself(plain, method)})
     table = pd.DataFrame(rows)
     first = ["method", "attack", "setting"]
     return table[[*first, *table.columns.difference([*first, "world", "control"], sort=False)]]
 
 
-def _itself(half_1: pd.DataFrame, method: str) -> dict[str, float]:
-    table = clean(half_1[half_1["method"] == method]).set_index(["role", "measure"])
-    found = {}
+def _itself(plain: pd.DataFrame, method: str) -> dict[str, float]:
+    table, found = plain[plain["method"] == method].set_index(["role", "measure"]), {}
     for name, key, missing in (("forget", ("forget", ACCURACY), np.nan), ("near", ("near", OPENS), 1.0)):
         row = table.loc[key] if key in table.index else None
         for column, end in (("accuracy", ""), ("low", "_low"), ("high", "_high")):
