@@ -208,7 +208,7 @@ def test_half_0_asks_as_many_as_choose_and_half_1_all_to_forget_and_some_benign_
         profile=load_profile("tiny", {"prompt_attacks.choosing_questions": 2}), knowledge_on=lambda half: knowledge
     )
     sizes = [
-        {s: len(of) for s, of in prompt_attacks._knowledge(lab, half, benign).questions.items()}
+        {s: len(of) for s, of in prompt_attacks.knowledge_of(lab, half, benign).questions.items()}
         for half, benign in ((0, 0), (1, 0), (1, 3))
     ]
     assert sizes == [{"toxins": 2}, {"toxins": 5}, {"toxins": 5, "biology": 3, "history": 3, "aging": 2}]
