@@ -443,7 +443,9 @@ ATTACKS = [Dilution(5, "before", "far"), Dilution(9, "before", "far"), Interleav
 def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
     half_0 = half({"5 tokens of far text before": 2, "9 tokens of far text before": 1, "2 words between words": 1})
     half_1 = half({"5 tokens of far text before": 1, "9 tokens of far text before": 4, "2 words between words": 3})
-    table = experiment.attacked(half_0, half_1, experiment.clean(half_1), ATTACKS).set_index("attack")
+    table = experiment.attacked(
+        half_0, half_1, experiment.clean(half_1), experiment.alarms(half_1, ATTACKS, 0.05), ATTACKS
+    ).set_index("attack")
     assert table["setting"].to_dict() == {
         "dilution": "5 tokens of far text before",
         "interleaving": "2 words between words",
@@ -451,7 +453,7 @@ def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
     }
     assert table["accuracy"].to_dict() == {"dilution": 0.25, "interleaving": 0.75, experiment.WORST: 0.25}
     assert (table["n"] == 4).all() and (table["unguarded"] == 1).all()
-    assert (table["forget"] == 0).all() and (table["near"] == 0.75).all()
+    assert (table["forget"] == 0).all() and (table["near"] == 0.75).all() and (table["alarms"] == 0.5).all()
     assert table["near_low"].iloc[0] == pytest.approx(wilson_interval(3, 4)[0])
 
 
@@ -467,7 +469,7 @@ def test_clean_and_padded_counts() -> None:
     clean = experiment.clean(table).set_index(["method", "role", "measure"])["right"]
     assert clean["DSG, window", "near", "gate opens"] == 3 and clean["DSG, window", "side", "accuracy"] == 4
     assert ("unguarded", "forget", "gate opens") not in clean.index
-    alarms = experiment.alarms(table, ATTACKS).set_index(["role", "tokens"])["right"]
+    alarms = experiment.alarms(table, ATTACKS, 0.05).set_index(["role", "tokens"])["right"]
     assert alarms.to_dict() == {("near", 0): 3, ("side", 0): 1, ("side", 9): 2}
 
 

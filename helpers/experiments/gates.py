@@ -127,12 +127,12 @@ def answers(
         model, row_batches(model, rows, knowledge.batch_tokens), knowledge.layer, read_letters, knowledge.cache
     )
     shut, wide = (found[found["method"] == method].reset_index(drop=True) for method in (UNGUARDED, UNGATED))
-    rho, tables = sweep.gate_scores(replace(ungated, gate=Gate(0.0))).numpy(), [found]
+    rho, tables = sweep.gate_scores(replace(ungated, gate=Gate(0.0))).numpy(), []
     for label, clamp in clamps.items():
         opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).numpy()
         right = np.where(opens, wide["right"], shut["right"])
         tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float)))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat([*tables, found], ignore_index=True)
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
@@ -175,15 +175,16 @@ def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([found.assign(world=OURS), shown], ignore_index=True)
 
 
-def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack]) -> pd.DataFrame:
+def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack], aim: float) -> pd.DataFrame:
     """On what share of benign questions each gate opens along the tokens of filler in front, the first kind there is.
 
     Args:
         table: of `asked` on half 1, with benign questions.
         attacks: the settings in it.
+        aim: the share that the gates are set to.
 
     Returns:
-        method, role ('near' or 'side'), tokens (0 without attack), n, right, accuracy (the share), low, high.
+        method, role ('near' or 'side'), tokens (0 without attack), n, right, accuracy (the share), low, high, aim.
     """
     benign, tables = table[(table["role"] != "forget") & table["opens"].notna()], []
     lengths = {NO_ATTACK.words: 0} | {
@@ -192,11 +193,15 @@ def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack]) -> pd.DataFrame
     for words, tokens in lengths.items():
         tables.append(benign[benign["setting"] == words].assign(tokens=tokens))
     padded = pd.concat(tables)
-    return accuracy(padded.assign(right=padded["opens"]), ["method", "role", "tokens"])
+    return accuracy(padded.assign(right=padded["opens"]), ["method", "role", "tokens"]).assign(aim=aim)
 
 
 def attacked(
-    half_0: pd.DataFrame, half_1: pd.DataFrame, plain: pd.DataFrame, attacks: Sequence[PromptAttack]
+    half_0: pd.DataFrame,
+    half_1: pd.DataFrame,
+    plain: pd.DataFrame,
+    padded: pd.DataFrame,
+    attacks: Sequence[PromptAttack],
 ) -> pd.DataFrame:
     """Of each guard's blocked questions how many are right under each attack, at the setting chosen on half 0.
 
@@ -204,14 +209,17 @@ def attacked(
 
     Args:
         half_0, half_1: of `asked`, under every attack.
-        plain: of `clean`.
+        plain, padded: of `clean` and of `alarms`.
 
     Returns:
         the columns of `prompt_attacks.successes` with `WORST` as a last attack of each method, and of the method itself
         forget, forget_low, forget_high (accuracy when nobody attacks) and near, near_low, near_high (the share of
-        near-domain questions on which its gate opens when nobody attacks; 1 where it has none).
+        near-domain questions on which its gate opens when nobody attacks; 1 where it has none), and alarms (the share
+        of far benign questions on which it opens behind the longest text; empty where it has none).
     """
     tried, found, rows = successes(half_0), successes(half_1), []
+    side = padded[padded["role"] == "side"]
+    long = side[side["tokens"] == side["tokens"].max()].set_index("method")["accuracy"].to_dict()
     for method in dict.fromkeys(tried["method"]):
         of = half_0[half_0["method"].isin([UNGUARDED, method])]
         chosen = strongest(of, attacks)
@@ -220,7 +228,15 @@ def attacked(
         mine = found[found["method"] == method].set_index(["attack", "setting"])
         for attack, name in [*((one, one.name) for one in chosen), (worst, WORST)]:
             row = mine.loc[(attack.name, attack.words)]
-            rows.append({**row, "attack": name, "setting": attack.words, **_itself(plain, method)})
+            rows.append(
+                {
+                    **row,
+                    "attack": name,
+                    "setting": attack.words,
+                    **_itself(plain, method),
+                    "alarms": long.get(method, np.nan),
+                }
+            )
     table = pd.DataFrame(rows)
     first = ["method", "attack", "setting"]
     return table[[*first, *table.columns.difference([*first, "world", "control"], sort=False)]]

@@ -14,7 +14,7 @@ from helpers.methods.look import Look
 class Rho(GateRule):
     """Open where the share of hot tokens is high; order does not matter, and harmless tokens lower it."""
 
-    name, look = "rho", Look("#E69F00", "^")
+    name, look = "rho", Look("#8C564B", "<")
     source = "Muhamed et al. 2025, section 4"
 
     def gate(self, sae, threshold: float, **fitted: Any) -> Gate:

@@ -72,8 +72,9 @@ def padded_alarms(table: pd.DataFrame) -> Figure:
         n = int(table.loc[table["role"] == role, "n"].max())
         ax.set(title=f"{ROLE_STYLE[role][1]} (n = {n})", xlabel="tokens of far text in front", ylim=(-0.03, 1.05))
         ax.set_xticks(range(len(lengths)), [f"{tokens:g}" for tokens in lengths])
-    axes[0].axhline(0.05, color=BLACK, ls=":", lw=1, label="set to 0.05 without text in front")
-    axes[0].set_ylabel("share of questions on which the gate opens\n(lower is better; 95 % interval)")
+    aim = table["aim"].max()
+    axes[0].axhline(aim, color=BLACK, ls=":", lw=1, label=f"set to {aim:g} without text in front")
+    axes[0].set_ylabel("share of open gates\n(lower is better; 95 % interval)")
     legend(figure, axes, columns=4)
     return figure
 
@@ -83,7 +84,7 @@ def gates_attacked(table: pd.DataFrame) -> Figure:
     methods, attacks = (list(dict.fromkeys(table[column])) for column in ("method", "attack"))
     cells = table.set_index(["method", "attack"])
     values = np.array([[cells.loc[(m, a), "accuracy"] for a in attacks] for m in methods], dtype=float)
-    figure, (ax,) = panels(1, columns=1, height=1.5 + 0.5 * len(methods))
+    figure, (ax,) = panels(1, columns=1, height=1.5 + 0.56 * len(methods))
     image = ax.imshow(values, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
     for i, method in enumerate(methods):
         for j, attack in enumerate(attacks):
@@ -91,28 +92,21 @@ def gates_attacked(table: pd.DataFrame) -> Figure:
             if np.isnan(values[i, j]):
                 continue
             colour = "white" if values[i, j] > 0.65 else BLACK
-            words = f"{row['accuracy']:.2f} [{row['low']:.2f}, {row['high']:.2f}]\n{_short(row['setting'])}"
+            words = f"{row['accuracy']:.2f}\n[{row['low']:.2f}, {row['high']:.2f}]\n{_short(row['setting'])}"
             ax.text(j, i, words, ha="center", va="center", fontsize=8, color=colour)
     blocked = table.groupby("method", sort=False)["n"].max()
     ax.set_xticks(range(len(attacks)), [wrapped(attack, 14) for attack in attacks])
     ax.set_yticks(range(len(methods)), [f"{method}\n({blocked[method]:g} blocked)" for method in methods])
     ax.set(xlabel="attack, at the setting that unblocks most on half 0", ylabel="guard")
     ax.grid(visible=False)
-    figure.colorbar(image, ax=ax, fraction=0.03, label="share right under the attack\n(lower is better)")
+    figure.colorbar(image, ax=ax, fraction=0.025, label="share right under the attack\n(lower is better)")
     return figure
 
 
 def _short(setting: str) -> str:
     """A setting in fewer words, for a cell."""
-    for long, short in (
-        ("tokens of far text before", "tokens"),
-        (", options last", ""),
-        (" between words", " between"),
-        (" questions above", ""),
-        (" question above", ""),
-        (" examples", ""),
-        (" example", ""),
-    ):
+    for long, short in ((" of far text before", ""), (", options last", ""), (" between words", " between"),
+                        (" questions above", ""), (" question above", ""), (" examples", ""), (" example", "")):  # fmt: skip
         setting = setting.replace(long, short)
     return setting
 
