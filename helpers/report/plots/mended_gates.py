@@ -105,9 +105,8 @@ def gates_attacked(table: pd.DataFrame) -> Figure:
 
 def _short(setting: str) -> str:
     """A setting in fewer words, for a cell."""
-    for long, short in ((" of far text before", ""), (", options last", ""), (" between words", " between"),
-                        (" questions above", ""), (" question above", ""), (" examples", ""), (" example", "")):  # fmt: skip
-        setting = setting.replace(long, short)
+    for words in (" of far text before", ", options last", " between words", " questions above", " examples"):
+        setting = setting.removesuffix(words)
     return setting
 
 
