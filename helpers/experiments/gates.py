@@ -73,12 +73,12 @@ def asked(
     Returns:
         attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
     """
-    ways, settings = [NO_ATTACK, *attacks], (tuple(guards), tuple(others))
+    ways, settings = [NO_ATTACK, *attacks], (*guards, *others)
     knowledge, means = prompt_attacks.knowledge_of(lab, half, benign), lab.once(prompt_attacks.means_of)
-    edits = lab.once(_edits, settings[0]), lab.once(_edits, settings[1])
+    edits = lab.once(_edits, settings[: len(guards)]), lab.once(_edits, settings[len(guards) :])
     pieces = [
         Piece(f"{way.name}, {way.words}, half {half}", "gates", (lab.key(answers, knowledge, way, means, *edits),),
-              _answers, (way, half, benign, *settings))
+              _answers, (way, half, benign, len(guards), *settings))
         for way in ways
     ]  # fmt: skip
     tables = [table for (table,) in lab.computed(pieces, dear=True)]
@@ -97,10 +97,11 @@ def _edits(lab: Lab, settings: tuple[Method, ...]) -> dict[str, Edited]:
 
 
 def _answers(
-    lab: Lab, way: PromptAttack, half: int, benign: int, guards: tuple[DSG, ...], others: tuple[Method, ...]
+    lab: Lab, way: PromptAttack, half: int, benign: int, n_guards: int, *settings: Method
 ) -> list[pd.DataFrame]:
     knowledge, means = prompt_attacks.knowledge_of(lab, half, benign), lab.once(prompt_attacks.means_of)
-    return [answers(knowledge, way, means, lab.once(_edits, guards), lab.once(_edits, others))]
+    edits = lab.once(_edits, settings[:n_guards]), lab.once(_edits, settings[n_guards:])
+    return [answers(knowledge, way, means, *edits)]
 
 
 def answers(
