@@ -58,8 +58,8 @@ SMALL = {
     "relearning.side_effect_floor": 0.0,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
     "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
-    "attack.few_shot.examples": [1],
-    "attack.combined.questions": [1],
+    "attack.few_shot.examples": [1], "attack.combined.questions": [1],
+    "gates.hazard_features": 2, "gates.detector_features": 3,
 }  # fmt: skip
 
 
