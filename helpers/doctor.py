@@ -1,8 +1,10 @@
 """What stands between this machine and a profile's figures: `python -m helpers.doctor --profile gemma-2-2b-it`.
 
 Looks at versions, device, memory, disk, the hub, the token, the access to what is gated and the cache, estimates time
-and memory of every notebook, and downloads nothing. Every line is ok, warning or fails, with the next step; the exit
-code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
+and memory of every notebook, and downloads nothing. `--probe` fetches a few megabytes instead, and looks at every
+assumption about what is on the hub: config, tokenizer, SAE files, columns of questions and texts. `--fidelity` runs the
+model and sets what others have measured on it beside ours. Every line is ok, warning or fails, with the next step; the
+exit code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
 called `..._lines` knows neither network nor disk.
 """
 
@@ -22,14 +24,17 @@ import pandas as pd
 import torch
 from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import disable_progress_bars, get_session
 
-from helpers.experiments.costs import measured_shares, projections
-from helpers.lab.lab import TOLERANCE
+from helpers.experiments.costs import MEASURED, in_words, measured_shares, projections, target_costs
+from helpers.experiments.fidelity import NOTEBOOK, fidelity, known_answers
+from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
+from helpers.loading.finetuned import REFERENCE, finetuned
 from helpers.loading.hub import TOKENS, explained, files_of, own_cache
 from helpers.loading.models import device_of
+from helpers.loading.probe import probe
 from helpers.loading.sources import Source, needed, text_source
 from helpers.profiles import Profile, available_profiles, load_profile
 from helpers.records.provenance import NUMERIC_PACKAGES, ROOT, versions
@@ -37,8 +42,6 @@ from helpers.reproduce import find_notebooks
 
 State = Literal["ok", "warning", "fails"]
 
-# Where the shares come from that a projection rests on.
-MEASURED = ROOT / "tests" / "benchmarks" / "results" / "full_width.csv"
 # What a run writes beside downloads: stages, executed notebooks, figures.
 OWN_FILES_GB = 1.0
 
@@ -220,17 +223,33 @@ def _projection_line(device: Device, number: str, found: tuple[float, float] | N
     if found is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
     seconds, memory = found
-    text = f"about {_duration(seconds)}, {memory / 1e9:.0f} GB of memory (projected)"
+    text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
     step = "halve it: --set model.dtype=bfloat16; less for residuals: --set cache.memory_mb=0; or leave it out: --only"
     return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
 
 
-def _duration(seconds: float) -> str:
-    units = (("days", 86400), ("h", 3600), ("min", 60))
-    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
-    return f"{seconds / size:.1f} {unit}"
+def finetuned_lines(
+    profile: Profile, device: Device, faults: Mapping[str, str], costs: Mapping[str, tuple[float, float] | None]
+) -> list[Line]:
+    """The models that have to be fine-tuned here before a notebook can be run.
+
+    Args:
+        faults: by their texts, why one is not there, '' where it is.
+        costs: seconds and bytes to make each (`costs.target_costs`).
+    """
+    lines = []
+    for texts, fault in faults.items():
+        what, found = f"fine-tuned on {texts}", costs.get(texts)
+        if not fault:
+            lines.append(Line("ok", what, "there, made by the profile's settings"))
+            continue
+        price = "no estimate" if found is None else in_words(*found)
+        short = found is not None and found[1] > device.memory
+        room = f", and {device.memory / 1e9:.0f} GB are here" if short else ""
+        lines.append(Line("fails", what, f"not there; to make it: {price}{room}", fault))
+    return lines
 
 
 # --- what is observed -------------------------------------------------------------------------------------------------
@@ -300,6 +319,19 @@ def _refusal(source: Source) -> str:
     return ""
 
 
+def observed_finetuned(profile: Profile) -> dict[str, str]:
+    """Of each model that the profile needs fine-tuned, by its texts, why it is not there; '' where it is."""
+    reference = [REFERENCE] if profile.method["retrained"]["source"] == "finetuned" else []
+    found = {}
+    for texts in [profile.model.finetuned] * bool(profile.model.finetuned) + reference:
+        try:
+            finetuned(profile, texts)
+            found[texts] = ""
+        except (ValueError, FileNotFoundError) as error:
+            found[texts] = str(error)
+    return found
+
+
 def sources_of(profile: Profile) -> tuple[Source, ...]:
     """What the profile needs of the hub for all of its notebooks, each once."""
     versions_of = [load_profile(profile.name, notebook=number) for number in profile.notebooks]
@@ -349,9 +381,32 @@ def examine(profile: Profile) -> list[Line]:
         return [*lines, Line("ok", "hub", "nothing is loaded from it"), *time_lines(profile, minutes)]
     lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
     lines += source_lines(needs, spares(profile))
+    lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
     return lines + projection_lines(
         device, projections(profile.name, device.kind, measured_shares(pd.read_csv(MEASURED)))
     )
+
+
+def probed(profile: Profile) -> list[Line]:
+    """What the profile takes for granted about the hub, as far as a few megabytes tell (`loading.probe`)."""
+    if profile.model.source == "organism":
+        return [Line("ok", "hub", "nothing is loaded from it")]
+    disable_progress_bars()
+    version = load_profile(profile.name, notebook=profile.notebooks[0])
+    return [
+        Line("ok" if one.holds else "fails", one.name, one.found, "" if one.holds else f"expected: {one.expected}")
+        for one in probe(version, own_cache() / "probe")
+    ]
+
+
+def compared(profile: Profile) -> list[Line]:
+    """Known answers of others beside what comes out here (`experiments.fidelity`); stages are kept for the notebook."""
+    known = known_answers(load_profile(profile.name, notebook=NOTEBOOK))
+    lab = open_lab(profile.name, f"{NOTEBOOK}_fidelity")
+    return [
+        Line("ok" if one.agrees else "warning", one.quantity, one.ours, "" if one.agrees else f"known: {one.theirs}")
+        for one in fidelity(lab, known)
+    ]
 
 
 def report(profile: Profile, lines: Sequence[Line]) -> list[str]:
@@ -368,10 +423,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 when nothing fails, 1 when something does, 2 for a profile that does not exist."""
     parser = argparse.ArgumentParser(prog="python -m helpers.doctor", description="What is missing for a profile.")
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
+    parser.add_argument(
+        "--probe", action="store_true", help="look at every assumption about the hub, on a few MB of it"
+    )
+    parser.add_argument("--fidelity", action="store_true", help="what others measured on the model, beside ours: a run")
     options = parser.parse_args(arguments)
     try:
         profile = load_profile(options.profile)
-        lines = examine(profile)
+        look = probed if options.probe else compared if options.fidelity else examine
+        lines = look(profile)
     except ValueError as error:
         print(f"error: {error}")
         return 2

@@ -202,16 +202,13 @@ def test_a_guard_without_a_gate_is_refused():
         prompt_attacks.attacked_settings(lab)
 
 
-def test_half_0_asks_as_many_as_choose_and_half_1_all_to_forget_and_some_benign_ones():
-    knowledge = toy_knowledge(5, 4, 3, 2, model=MODEL)
-    lab = SimpleNamespace(
-        profile=load_profile("tiny", {"prompt_attacks.choosing_questions": 2}), knowledge_on=lambda half: knowledge
-    )
+def test_so_many_are_asked_of_each_half_and_benign_ones_where_they_are_wanted():
+    knowledge, profile = toy_knowledge(5, 4, 3, 2, model=MODEL), load_profile("tiny", {"prompt_attacks.questions": 2})
+    lab = SimpleNamespace(profile=profile, knowledge_on=lambda half: knowledge)
     sizes = [
-        {s: len(of) for s, of in prompt_attacks.knowledge_of(lab, half, benign).questions.items()}
-        for half, benign in ((0, 0), (1, 0), (1, 3))
+        {s: len(of) for s, of in prompt_attacks.knowledge_of(lab, 1, benign).questions.items()} for benign in (0, 3)
     ]
-    assert sizes == [{"toxins": 2}, {"toxins": 5}, {"toxins": 5, "biology": 3, "history": 3, "aging": 2}]
+    assert sizes == [{"toxins": 2}, {"toxins": 2, "biology": 3, "history": 3, "aging": 2}]
 
 
 # --- counting ---------------------------------------------------------------------------------------------------------
@@ -244,6 +241,12 @@ def test_success_counts_blocked_questions_only():
     assert (row["low"], row["high"]) == wilson_interval(1, 2)
     assert row["unguarded"] == 1 and row["rho"] == pytest.approx(0.45) and row["opens"] == 0.5
     assert found.loc["as it is", "right"] == 0
+
+
+def test_half_0_is_asked_of_the_guard_alone():
+    table = table_of(far100=(1, 0, 0))
+    found = prompt_attacks.successes(table[table["method"] == "DSG"])
+    assert found["unguarded"].isna().all() and found["right"].max() == 1
 
 
 def test_a_guard_that_blocks_nothing_has_no_success():

@@ -7,14 +7,17 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from helpers.engine.architecture import architecture, decoder
 from helpers.engine.forward import final_state, final_state_from, huggingface, unembed
 from helpers.engine.interventions import Clamp
 from helpers.engine.residuals import Residuals
 from helpers.engine.trees import tree_batches
 from helpers.profiles import CacheSettings
 from helpers.text.batches import Batch, Rows, batches
-from helpers.text.questions import LETTERS, ORDERS, Order, Question, prompt_tokens, right_letters
+from helpers.text.questions import ORDERS, Order, Question, prompt_tokens, right_letters
+from helpers.text.tokens import letter_ids
 
 # Logits of so many words are held at once: 512 positions of a vocabulary of 32,768, 65 of Gemma's 256,000.
 CHUNK_LOGITS = 1 << 24
@@ -54,18 +57,6 @@ at_the_end = partial(Readout, everywhere=False)
 everywhere = partial(Readout, everywhere=True)
 
 
-def letter_ids(tokenizer) -> Tensor:
-    """Token ids of the four answer letters, [2, 4]: 'A' to 'D' without a space before them and with one.
-
-    Raises:
-        ValueError: a letter is not one token.
-    """
-    ids = [[tokenizer.encode(space + letter, add_special_tokens=False) for letter in LETTERS] for space in ("", " ")]
-    if any(len(token) != 1 for row in ids for token in row):
-        raise ValueError(f"every answer letter must be one token, got {ids}")
-    return torch.tensor(ids)[..., 0]
-
-
 @at_the_end
 def read_letters(model, state: Tensor, batch: Batch) -> Tensor:
     """p(A..D) after each prompt, [prompts, 4]: shares of the whole vocabulary, the larger of 'A' and ' A'."""
@@ -91,17 +82,48 @@ def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
 @everywhere
 def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
     """Next-token loss of each row, [batch, 2]: the sum of nats over its predicted tokens, and how many those are."""
+    per_token, predicted = _token_losses(model, state, batch), batch.mask[:, 1:]
+    return torch.stack([per_token.sum(dim=1), predicted.sum(dim=1).double()], dim=1)
+
+
+def read_min_k(share: float) -> Readout:
+    """Reads Min-K% of each row, [batch]: the mean of the lowest share of its tokens' log-probabilities, in nats.
+
+    As MUSE takes it: BOS is not predicted, and of n predicted tokens the lowest int(share * n) count.
+
+    Raises:
+        ValueError: when it reads a row so short that none would count.
+    """
+
+    def measure(model, state: Tensor, batch: Batch) -> Tensor:
+        counted = (batch.mask[:, 1:].sum(dim=1) * share).long()
+        if not counted.all():
+            n = int(batch.mask.sum(dim=1).min())
+            raise ValueError(f"a text of {n} tokens with BOS leaves none for Min-{share:.0%}: leave it out")
+        losses = _token_losses(model, state, batch).sort(dim=1, descending=True).values
+        among = torch.arange(losses.shape[1], device=losses.device) < counted[:, None]
+        return -(losses * among).sum(dim=1) / counted
+
+    return everywhere(measure)
+
+
+def _token_losses(model, state: Tensor, batch: Batch) -> Tensor:
+    """Nats of every token but the first, [batch, seq - 1] float64; 0 at padding."""
     predicted = batch.mask[:, 1:]
     states, targets = state[:, :-1][predicted], batch.ids[:, 1:][predicted]
     # in chunks, for the logits of even one row over Gemma's 256,000 words are more than all its residuals
-    chunk = max(1, CHUNK_LOGITS // huggingface(model).config.vocab_size)
-    losses = [
-        torch.nn.functional.cross_entropy(unembed(model, s), t, reduction="none")
-        for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)
-    ]
+    chunk = max(1, CHUNK_LOGITS // architecture(huggingface(model)).vocab)
+
+    def nats(state: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(unembed(model, state), target, reduction="none")
+
+    # where a gradient is wanted, several chunks are computed once more going backward, or all logits would be kept
+    again = partial(checkpoint, nats, use_reentrant=False)
+    read = again if torch.is_grad_enabled() and len(states) > chunk else nats
+    losses = [read(s, t) for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)]
     per_token = torch.zeros(predicted.shape, dtype=torch.float64, device=state.device)
     per_token[predicted] = torch.cat(losses).double()
-    return torch.stack([per_token.sum(dim=1), predicted.sum(dim=1).double()], dim=1)
+    return per_token
 
 
 @torch.no_grad()
@@ -139,7 +161,7 @@ def question_batches(
     if not questions:
         raise ValueError("there are no questions to ask")
     rows = prompt_tokens(model.tokenizer, questions, orders, prompt_format)
-    window = getattr(huggingface(model).config, "sliding_window", None)
+    window = architecture(huggingface(model)).window
     if len(orders) == 1 or (window is not None and max(map(len, rows)) > window):
         return row_batches(model, rows, batch_tokens)
     groups = [rows[i : i + len(orders)] for i in range(0, len(rows), len(orders))]
@@ -148,9 +170,9 @@ def question_batches(
 
 def tree_cost(model) -> Callable[[int], float]:
     """What a tree of so many nodes costs this model: multiply-adds of a layer, whose attention looks at every pair."""
-    config, block = huggingface(model).config, huggingface(model).model.layers[0]
+    shape, block = architecture(huggingface(model)), decoder(huggingface(model)).layers[0]
     weights = sum(p.numel() for p in block.parameters())
-    pair = config.num_attention_heads * (2 * config.head_dim + PAIR_OVERHEAD)
+    pair = shape.heads * (2 * shape.head_dim + PAIR_OVERHEAD)
     return lambda nodes: nodes * weights + nodes**2 * pair
 
 

@@ -63,10 +63,10 @@ def means_of(lab: Lab) -> Means:
 
 
 def knowledge_of(lab: Lab, half: int, benign: int) -> Knowledge:
-    """The known questions to forget of half 1, or as many of half 0 as choose; and so many of each other subject."""
-    knowledge, forget = lab.knowledge_on(half), lab.profile.questions.forget
+    """Known questions of one half, as many as the profile says of the subject to forget and so many of each other."""
+    knowledge = lab.knowledge_on(half)
     limits = dict.fromkeys(knowledge.questions, benign)
-    limits[forget] = len(knowledge.questions[forget]) if half else lab.profile.prompt_attacks.choosing_questions
+    limits[lab.profile.questions.forget] = lab.profile.prompt_attacks.questions
     return replace(knowledge, questions={s: of[: limits[s]] for s, of in knowledge.questions.items() if limits[s]})
 
 
@@ -167,7 +167,9 @@ def successes(table: pd.DataFrame) -> pd.DataFrame:
             continue
         known = plain[plain["method"] == method]
         wrong = of.index.intersection(known.index[known["right"] == 0])
-        bare = forget[(forget["method"] == UNGUARDED) & (forget["setting"] == setting[1])].loc[wrong, "right"].mean()
+        bare = (
+            forget[(forget["method"] == UNGUARDED) & (forget["setting"] == setting[1])]["right"].reindex(wrong).mean()
+        )
         n, right = len(wrong), int(of.loc[wrong, "right"].sum())
         ends = wilson_interval(right, n) if n else (np.nan, np.nan)
         means = of.loc[wrong, ["rho", "opens"]].mean()

@@ -62,7 +62,7 @@ def load_questions(profile: Profile, hub: Hub | None = None) -> dict[str, list[Q
     hub = hub or Hub()
     if profile.questions.source == "organism":
         return _invented_questions(wanted)
-    return {subject: _hub_questions(subject, hub) for subject in wanted}
+    return {subject: hub_questions(subject, hub) for subject in wanted}
 
 
 def load_texts(profile: Profile, hub: Hub | None = None) -> Texts:
@@ -235,7 +235,13 @@ REFUSALS = (
 )  # fmt: skip
 
 
-def _hub_questions(subject: str, hub: Hub) -> list[Question]:
+def hub_questions(subject: str, hub: Hub) -> list[Question]:
+    """All questions of a set of the hub, with their rows' numbers as ids.
+
+    Raises:
+        HubError: it cannot be fetched.
+        ValueError: the set is unknown, or a row is no four-choice question.
+    """
     source = question_source(subject)
     table = hub.table(source, ["question", "choices", "answer"])
     rows = enumerate(table.to_dict("records"))
@@ -274,7 +280,7 @@ def _texts(name: str, hub: Hub, characters: int) -> list[str]:
     """A text of the hub, or a question set as text: all of it, or about so many characters drawn from a seed."""
     source = text_source(name)
     if name in QUESTIONS:
-        return [question_text(question) for question in _hub_questions(name, hub)]
+        return [question_text(question) for question in hub_questions(name, hub)]
     if not source.files:
         return hub.streamed(source, characters)
     return _drawn(hub.table(source, ["text"])["text"], characters, source.repo)
@@ -313,8 +319,10 @@ def _drawn(texts: Iterable[str], characters: int, name: str) -> list[str]:
     texts = list(texts)
     wrong = [number for number, text in enumerate(texts) if not isinstance(text, str)]
     if wrong:
-        raise ValueError(f"{name}, row {wrong[0]} is not text: {texts[wrong[0]]!r}")
-    texts = [text for text in texts if len(text) > SHORTEST]
+        # its kind and not what it holds: a text may be one that must not be shown
+        raise ValueError(f"{name}, row {wrong[0]} is not text but {type(texts[wrong[0]]).__name__}")
+    if not (texts := [text for text in texts if len(text) > SHORTEST]):
+        raise ValueError(f"{name} holds no text of more than {SHORTEST} characters")
     if sum(map(len, texts)) <= characters:
         return texts
     drawn, left = [], characters

@@ -22,7 +22,7 @@ class Source:
     Attributes:
         repo: its id.
         kind: what the hub calls it; SAEs lie in repositories of kind 'model'.
-        what: 'model', 'SAE', 'questions', 'text' or 'requests'.
+        what: 'model', 'SAE', 'questions', 'text', 'requests' or 'benchmark'.
         files: patterns of the files that are used; none for a data set that is streamed.
         size_gb: of these files in 10^9 bytes, as far as known.
         licence: short name.
@@ -33,7 +33,7 @@ class Source:
 
     repo: str
     kind: Literal["model", "dataset"]
-    what: Literal["model", "SAE", "questions", "text", "requests"]
+    what: Literal["model", "SAE", "questions", "text", "requests", "benchmark"]
     files: tuple[str, ...]
     size_gb: float
     licence: str
@@ -51,14 +51,57 @@ def _mmlu(subject: str, rows: int) -> Source:
     return Source("cais/mmlu", "dataset", "questions", (f"{subject}/test-*",), 0.0001, "MIT", rows=rows)
 
 
-MODELS = {
-    name: Source(name, "model", "model", MODEL_FILES, size, GEMMA, gated=True)
-    for name, size in (("google/gemma-2-2b-it", 5.3), ("google/gemma-2b-it", 5.0), ("google/gemma-2-2b", 10.5))
+# Every split of MUSE that is used, as configuration/split: its rows (dataset cards), None where nobody counted them.
+MUSE_SPLITS: dict[str, dict[str, int | None]] = {
+    "MUSE-News": {
+        "knowmem/forget_qa": 100, "knowmem/forget_qa_icl": 10, "knowmem/retain_qa": 100, "knowmem/retain_qa_icl": 10,
+        "verbmem/forget": 100, "privleak/forget": 100, "privleak/holdout": 100,
+        "raw/forget": 889, "raw/retain1": 1777, "raw/retain2": 1778,
+        **{f"{config}/forget_{fold}": None for config in ("scal", "sust") for fold in (1, 2, 3, 4)},
+    },
+    "MUSE-Books": {
+        "knowmem/forget_qa": 100, "knowmem/forget_qa_icl": 10, "knowmem/retain_qa": 100, "knowmem/retain_qa_icl": 10,
+        "verbmem/forget": 100, "privleak/forget": 100, "privleak/holdout": 100,
+        "raw/forget": 4, "raw/retain1": 12, "raw/retain2": 13,
+    },
+}  # fmt: skip
+# Bytes of the texts that a target reads (dataset cards).
+MUSE_BYTES = {
+    "MUSE-News": {"raw/forget": 3_281_546, "raw/retain1": 6_456_895, "raw/retain2": 6_437_312},
+    "MUSE-Books": {"raw/forget": 4_096_855, "raw/retain1": 836_924, "raw/retain2": 1_969_626},
 }
-# by release, as sae-lens names it; Farrell's own SAE is in no release
+
+
+def _muse(name: str, *splits: str, what: Literal["text", "benchmark"] = "benchmark") -> Source:
+    """Some splits of a benchmark; the rows of one are known, of several they are told apart where they are loaded."""
+    rows = MUSE_SPLITS[name][splits[0]] if len(splits) == 1 else None
+    files = tuple(f"{split}-*.parquet" for split in splits)
+    return Source(f"muse-bench/{name}", "dataset", what, files, 0.02, "CC BY 4.0", rows=rows)
+
+
+def _scope(repo: str, files: str, size: float, licence: str = "CC BY 4.0") -> Source:
+    return Source(repo, "model", "SAE", (files,), size, licence)
+
+
+MODELS = {
+    name: Source(name, "model", "model", MODEL_FILES, size, licence, gated=True)
+    for name, size, licence in (
+        ("google/gemma-2-2b-it", 5.3, GEMMA), ("google/gemma-2b-it", 5.0, GEMMA), ("google/gemma-2-2b", 10.5, GEMMA),
+        ("google/gemma-2-9b-it", 18.5, GEMMA), ("google/gemma-3-1b-it", 2.0, GEMMA),
+        ("google/gemma-3-4b-it", 8.6, GEMMA),  # with what it has for images
+        ("meta-llama/Llama-3.1-8B-Instruct", 16.1, "Llama 3.1 Community License"),
+    )
+}  # fmt: skip
+# By release, as sae-lens names it; Farrell's own SAE is in no release. One SAE's files are found by its id and layer.
 SAES = {
-    "gemma-scope-2b-pt-res": Source("google/gemma-scope-2b-pt-res", "model", "SAE", (), 0.3, "CC BY 4.0"),
-    "eoinf/unlearning_saes": Source("eoinf/unlearning_saes", "model", "SAE", (), 0.3, "none stated"),
+    "gemma-scope-2b-pt-res": _scope("google/gemma-scope-2b-pt-res", "{id}/*", 0.3),
+    "gemma-scope-9b-it-res": _scope("google/gemma-scope-9b-it-res", "{id}/*", 0.5),
+    "gemma-scope-2-1b-it-res": _scope("google/gemma-scope-2-1b-it", "resid_post/{id}/*", 0.2),
+    "gemma-scope-2-4b-it-res": _scope("google/gemma-scope-2-4b-it", "resid_post/{id}/*", 0.4),
+    "llama_scope_lxr_8x": _scope(
+        "fnlp/Llama3_1-8B-Base-LXR-8x", "Llama3_1-8B-Base-L{layer}R-8x/*", 0.6, "see its page"
+    ),
+    "eoinf/unlearning_saes": _scope("eoinf/unlearning_saes", "{id}", 0.3, "none stated"),
 }
 QUESTIONS = {
     "wmdp-bio": Source("cais/wmdp", "dataset", "questions", ("wmdp-bio/test-*",), 0.001, "MIT", rows=1273),
@@ -80,6 +123,9 @@ TEXTS = {
     "wikitext": Source(
         "Salesforce/wikitext", "dataset", "text", ("wikitext-2-raw-v1/test-*",), 0.001, "CC BY-SA 3.0", rows=4358
     ),
+    # what is to be forgotten, and MUSE's calibration text
+    **{f"{name}/{split}": _muse(name, f"raw/{split}", what="text")
+       for name in MUSE_SPLITS for split in ("forget", "retain1")},
     # streamed: only the first documents are read, and kept
     "openwebtext": Source("Skylion007/openwebtext", "dataset", "text", (), 0.01, "CC0"),
 }  # fmt: skip
@@ -94,10 +140,16 @@ REQUESTS = {
 }  # fmt: skip
 
 
+def muse_source(name: str, split: str = "") -> Source:
+    """The entry of a MUSE benchmark, or of one of its splits ('raw/forget'). Raises ValueError if it is unknown."""
+    splits = _entry(MUSE_SPLITS, name, "MUSE benchmark")
+    return _muse(name, *((split,) if split else splits))
+
+
 def sae_source(profile: Profile) -> Source:
     """The entry of the profile's SAE, of which only this one's files are used. Raises ValueError if it is unknown."""
-    known, wanted = _entry(SAES, profile.sae.source, "SAE"), profile.sae.id
-    return replace(known, files=(wanted if wanted.endswith(".pt") else f"{wanted}/*",))
+    known, sae = _entry(SAES, profile.sae.source, "SAE"), profile.sae
+    return replace(known, files=tuple(file.format(id=sae.id, layer=sae.layer) for file in known.files))
 
 
 def model_source(profile: Profile) -> Source:
@@ -134,6 +186,8 @@ def needed(profile: Profile) -> tuple[Source, ...]:
     if texts.source == "hub":
         named = (texts.forget, texts.retain, texts.neutral, *profile.prompt_attacks.fillers.values())
         found += [text_source(name) for name in named]
+    if profile.muse.source == "hub":
+        found.append(muse_source(profile.muse.name))
     if texts.requests not in ("", "organism"):
         found += request_sources(texts.requests)
     return tuple(dict.fromkeys(found))

@@ -43,6 +43,7 @@ class CRISP(TrainedMethod):
     """Minimises (1-b) U + b R + b g C, where U is the mean activation of the chosen features on forget text.
 
     R holds the residual at the SAE's layer to the frozen model's on retain text, C the state before the unembedding.
+    Where a step is gone through in parts, U is the mean over each part's activations and not over the step's.
     In U what a feature reads is raised by the size of boost times the mean of all features' pre-activations at the
     token where it fires in the frozen model, so that the gradient does not die as soon as the feature does. Paper:
     several SAEs at once and sentences of the forget domain written by hand for C; here the profile's one SAE, and
@@ -143,7 +144,14 @@ def awake(sae, features: list[int], residual: Tensor, fires: Tensor, boost: floa
         residual: [batch, seq, d_model] of the trained model.
         fires: [batch, seq, features] bool, where each feature fires in the frozen model.
         counted: [batch, seq] bool, the tokens that count.
+
+    Raises:
+        ValueError: the SAE is gated, so that a feature has two numbers before it fires.
     """
+    if sae.cfg.architecture() == "gated":
+        raise ValueError(
+            "CRISP raises what a feature is before it fires, of which a gated SAE has two: use another SAE"
+        )
     x = residual.float() - sae.b_dec if sae.cfg.apply_b_dec_to_input else residual.float()
     all_read = x @ sae.W_enc + sae.b_enc
     read = all_read[..., features] + torch.where(fires, (boost * all_read.mean(dim=-1, keepdim=True)).abs(), 0.0)

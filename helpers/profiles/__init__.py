@@ -7,7 +7,7 @@ for one notebook alone.
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -17,9 +17,12 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 FOLDER = Path(__file__).parent
 
 # Settings of no table that a command may change.
-TOP_LEVEL = ("own_methods",)
+TOP_LEVEL = ("clamp_unit", "own_methods")
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
-HARMLESS_SETTINGS = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
+HARMLESS_SETTINGS = (
+    "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
+    "questions.show_text", "texts.forget_file",
+)  # fmt: skip
 HARMLESS_TABLES = ("cache", "compute")
 
 Count = Annotated[int, Field(gt=0)]
@@ -45,15 +48,20 @@ class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
     `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
-    name of torch's; `device_map` 'auto' spreads a model over several.
+    name of torch's; `device_map` 'auto' spreads a model over several. Where weights are trained, `training_tokens` are
+    gone through at once, forward and backward, and with `gradient_checkpointing` layers keep their input alone.
+    `finetuned` names the texts on which `helpers.finetune` has trained the source for this profile, '' for none.
     """
 
     source: str
+    finetuned: Literal["forget+retain", ""]
     dtype: Literal["float32", "bfloat16"]
     device: str
     device_map: Literal["none", "auto"]
     prompt_format: Literal["plain", "chat"]
     batch_tokens: Count
+    training_tokens: Count
+    gradient_checkpointing: bool
 
 
 @settings_table
@@ -288,6 +296,42 @@ class TheoremsSettings:
 
 
 @settings_table
+class AblationSettings:
+    """Notebook 15: what DSG's settings are varied over, one by one.
+
+    Attributes:
+        ratio_percentiles: p_ratio, the percentile of the ratio above which a feature may be chosen.
+        gate_percentiles: p_dyn, the percentile of rho on retain text that is the gate's threshold.
+        bins: of the histograms whose distance says how far a statistic sets forget questions apart.
+        resamples: of the bootstrap over questions and texts.
+    """
+
+    ratio_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    gate_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    bins: Count
+    resamples: Count
+
+
+@settings_table
+class FineTuningSettings:
+    """How a target of MUSE, and its reference, are made of `model.source` (`python -m helpers.finetune`).
+
+    Attributes:
+        epochs: passes over the packed rows (of `texts.row_length` tokens).
+        learning_rate: of AdamW.
+        batch_rows: rows a step.
+        seed: of the rows' order.
+        kept_every: after so many steps all is kept from which a training that was killed goes on.
+    """
+
+    epochs: Count
+    learning_rate: Positive
+    batch_rows: Count
+    seed: int
+    kept_every: Count
+
+
+@settings_table
 class MuseSettings:
     """Notebook 10: a MUSE benchmark (Shi et al. 2024), and how it is measured.
 
@@ -349,7 +393,7 @@ class PromptAttackSettings:
     Attributes:
         attacks: their names, each with a table `[attack.<name>]`.
         methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
-        choosing_questions: to forget, of half 0, how many choose the settings of attacks.
+        questions: to forget, how many are asked of each half at most.
         benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
         fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
             `helpers.loading.sources`.
@@ -357,7 +401,7 @@ class PromptAttackSettings:
 
     attacks: Annotated[tuple[str, ...], Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
-    choosing_questions: Count
+    questions: Count
     benign_questions: Count
     fillers: dict[str, str]
 
@@ -368,6 +412,7 @@ class Profile:
 
     Attributes:
         notebooks: the numbers of the notebooks that the profile serves, none for every notebook.
+        clamp_unit: what a clamp strength of 1 is (see `lab.Lab.clamp_unit`).
         own_methods: files of methods of one's own, which notebooks show beside the papers'.
         method: a table a method of `helpers.methods`, by its key there; the method's own file says what stands in it.
         attack: the same of the attacks by the prompt of `helpers.attacks`.
@@ -376,7 +421,7 @@ class Profile:
     name: str
     title: str
     notebooks: tuple[str, ...]
-    clamp_unit: Literal["absolute", "mean activation"]
+    clamp_unit: Literal["absolute", "mean activation", "residual norm"]
     own_methods: tuple[str, ...]
     model: ModelSettings
     compute: ComputeSettings
@@ -392,9 +437,11 @@ class Profile:
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
-    muse: MuseSettings
+    ablations: AblationSettings
     gates: GateSettings
     prompt_attacks: PromptAttackSettings
+    muse: MuseSettings
+    finetuning: FineTuningSettings
     method: dict[str, dict[str, Any]]
     attack: dict[str, dict[str, Any]]
 
@@ -434,6 +481,26 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None, notebook
             type or a value that is not allowed, named with its place.
     """
     return parse_profile(_read(name), name, overrides, notebook)
+
+
+def settings_in_words(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings as a command line gives them, 'table.key=value', by dotted key.
+
+    A value is written as in TOML; what is no TOML is text, so that `--set model.dtype=bfloat16` needs no quotes.
+
+    Raises:
+        ValueError: one of them without '='.
+    """
+    given = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting!r} has no value; write it as in --set questions.limit=8")
+        try:
+            given[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            given[key.strip()] = text.strip()
+    return given
 
 
 def parse_profile(

@@ -3,6 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# MUSE's criteria in the order of the papers' tables: of texts to forget, of answers about them, of who was trained on,
+# and of answers about what is to be kept, which is the utility.
+VERBMEM, KNOWMEM_FORGET, PRIVLEAK, KNOWMEM_RETAIN = "VerbMem", "KnowMem forget", "PrivLeak", "KnowMem retain"
+CRITERIA = (VERBMEM, KNOWMEM_FORGET, PRIVLEAK, KNOWMEM_RETAIN)
+BAND = 5.0  # a PrivLeak from -5 to 5 says as little about who was trained on as the retrained model does
 # Where an answer ends: a model that goes on writes the next question of the head.
 ANSWER_ENDS = ("\n\n", "\nQuestion", "Question:")
 
@@ -65,6 +70,8 @@ class Muse:
         known_forget, known_retain: for KnowMem.
         private_forget, private_holdout: texts of one kind, which the target was trained on and which it never saw; for
             PrivLeak.
+        read: more that the target was trained on and is to retain, which no method is given and `known_retain` is about
+            (MUSE: retain2).
 
     Raises:
         ValueError: something is empty, two requests in turn have a text in common, or the holdout has a text that was
@@ -81,6 +88,7 @@ class Muse:
     known_retain: Exam
     private_forget: tuple[str, ...]
     private_holdout: tuple[str, ...]
+    read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for what in ("forget", "retain", "passages", "private_forget", "private_holdout"):

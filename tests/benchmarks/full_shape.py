@@ -36,6 +36,7 @@ from helpers.engine.scoring import (
     row_batches,
     tree_cost,
 )
+from helpers.engine.steps import Passes
 from helpers.engine.trees import tree_batches
 from helpers.experiments.costs import (
     DTYPE_BYTES,
@@ -181,7 +182,7 @@ def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.Data
     # the target's length takes one more pass up to the layer over the first rows
     count = options.steps * rmu_work(shape, layer, length, length) + shape.blocks(layer + 1, forget.numel(), length)
     name = f"RMU with a copy of the model, steps: {options.steps}"
-    stages.run(name, lambda: train(model, forget, retain, setting, 8192), "training", count)
+    stages.run(name, lambda: train(model, forget, retain, setting, Passes(8192)), "training", count)
     return pd.DataFrame(stages.rows)
 
 
