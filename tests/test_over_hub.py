@@ -59,6 +59,7 @@ SMALL = {
     "relearning.side_effect_floor": 0.0,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
     "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
+    "gates.names": ["rho", "window", "excess", "two_level", "detector"],  # two questions tell CUSUM no rates
     "gates.hazard_features": 2, "gates.detector_features": 3, "attack.few_shot.examples": [1],
     "attack.combined.questions": [1],
     "finetuning.epochs": 1, "finetuning.kept_every": 2, "muse.new_tokens": 8, "muse.answer_tokens": 2, "muse.head": 2,
