@@ -871,6 +871,65 @@ CASES |= {
 }
 
 
+def gated(n=100, near=50, forget=10, attack="dilution", **right):
+    """13_attacks: of n blocked questions so many right with each gate; it opens on so many of 100 near questions."""
+    words = {"rho": "DSG", "cusum": "DSG, CUSUM", "window": "DSG, window", "none": "no gate"}
+    rows = [(words[gate], attack, "9 tokens", n, *share(r, n), *share(forget, 100), *share(near, 100))
+            for gate, r in right.items()]  # fmt: skip
+    ends = [f"{name}{end}" for name in ("forget", "near") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["method", "attack", "setting", "n", "accuracy", "low", "high", *ends])
+
+
+def worst(*, near=50, forget=10, **right):
+    return gated(near=near, forget=forget, attack="worst of all", **right)
+
+
+def padded(after, before=5, n=100):
+    """13_padding: on so many of n benign questions each of two gates opens at 0 and at 400 tokens."""
+    rows = [(method, "side", tokens, *share(right, n)) for method in ("DSG, CUSUM", "DSG, window")
+            for tokens, right in ((400, after), (0, before))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "role", "tokens", "accuracy", "low", "high"])
+
+
+def two_levels(near, forget, n=100):
+    rows = [("ours", "DSG, two levels", role, measure, n, *share(right, n))
+            for role, measure, right in (("near", "gate opens", near), ("forget", "accuracy", forget))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["world", "method", "role", "measure", "n", "accuracy", "low", "high"])
+
+
+for rule, gate in ((claims._cusum_stops_dilution, "cusum"), (claims._window_stops_dilution, "window")):
+    CASES[rule] = {
+        "hardly any": (gated(rho=90, **{gate: 3}), AGREES),
+        "about as many as by guessing": (gated(rho=90, **{gate: 33}), UNDECIDED),
+        "as many": (gated(rho=90, **{gate: 90}), DISAGREES),
+        "null: filler unblocks nothing": (gated(rho=10, **{gate: 3}), UNDECIDED),
+        "null: nothing is blocked": (gated(rho=0, n=0, **{gate: 0}), NOT_RUN),
+    }
+CASES |= {
+    claims._padding_alarms: {
+        "many more": (padded(30), AGREES),
+        "a few more": (padded(8), UNDECIDED),
+        "fewer": (padded(5, before=30), DISAGREES),
+        "null: none at all": (padded(0, before=0), UNDECIDED),
+        "no filler": (padded(30).query("tokens == 0"), NOT_RUN),
+    },
+    claims._two_levels_spare: {
+        "spares and blocks": (two_levels(2, 30), AGREES),
+        "opens there": (two_levels(60, 30), DISAGREES),
+        "a tenth": (two_levels(10, 30), UNDECIDED),
+        "null: always shut": (two_levels(0, 100), DISAGREES),
+        "no near domain": (two_levels(2, 30).query("role == 'forget'"), NOT_RUN),
+    },
+    claims._no_gate_does_all: {
+        "each fails at something": (worst(rho=90, cusum=60, none=0), AGREES),
+        "one does both": (worst(cusum=3, near=2), DISAGREES),
+        "one may": (worst(cusum=33, near=2), UNDECIDED),
+        "null: always shut": (worst(cusum=3, near=0, forget=100), UNDECIDED),
+        "nothing is blocked": (worst(cusum=3).assign(n=0), NOT_RUN),
+    },
+}
+
+
 @pytest.fixture
 def judged(tmp_path):
     """From a rule and rows to our number in words and the verdict, by way of the figure's file."""

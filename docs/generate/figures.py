@@ -34,6 +34,7 @@ OF_PAPER = {
     "10": ("dsg",),
     "11": ("dsg",),
     "12": ("attacks",),
+    "13": ("dsg",),
     "14": ("dsg",),
     "15": ("dsg",),
 }
@@ -49,6 +50,8 @@ ABOUT = {
     "09_no_text": "dsg",
     "11_benign": "dsg",
     "11_gate": "dsg",
+    "13_gates": "dsg",
+    "13_padding": "dsg",
     "14_causal": "dsg",
     "14_fisher": "dsg",
     "14_roc": "dsg",

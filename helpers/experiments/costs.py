@@ -503,6 +503,21 @@ def _prompt_attacks(job: _Job) -> Work:
     return sum((_asked_long(job, *of) for of in lengths), swept)
 
 
+def _gates(job: _Job) -> Work:
+    """DSG's grid; every gate set on half of the known questions; then what is asked in every attack's way.
+
+    The layers below serve all gates at once; above them there are the unedited model and the clamp without a gate.
+    """
+    asked, sizes = job.profile.questions, job.profile.prompt_attacks
+    known = job.questions * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    passes = len(job.profile.gates.names) * known
+    setting = Work(statistics=statistics_work(job.shape, job.profile.sae.layer, 0, passes, PROMPT_TOKENS))
+    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    n = 2 * forget + sizes.benign_questions * (1 + len(asked.side_effect))
+    swept = job.thresholds() + job.asked(job.settings(DSG))
+    return sum((_asked_long(job, n, _length(attack)) for attack in attacks_of(job.profile)), swept + setting)
+
+
 def _asked_long(job: _Job, n: float, length: int) -> Work:
     shape, layer = job.shape, job.profile.sae.layer
     gate = shape.blocks(layer + 1, n * length, length)
@@ -545,6 +560,7 @@ NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
     "10": _muse,
     "11": _prompt_attacks,
     "12": _recovery,
+    "13": _gates,
     "14": _theorems,
     "15": _ablations,
 }

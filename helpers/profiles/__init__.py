@@ -366,6 +366,27 @@ class MuseSettings:
 
 
 @settings_table
+class GateSettings:
+    """Notebook 13: other gates for DSG, set on the questions of half 0.
+
+    Attributes:
+        names: of `helpers.methods.gates`, in the order of figures.
+        calibration: a quantile of the scores of benign questions, or the split-conformal one above it.
+        false_alarms: the share of benign questions that may open a gate.
+        window: in tokens.
+        hazard_features: of the second level.
+        detector_features: of the linear detector.
+    """
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    calibration: Literal["quantile", "conformal"]
+    false_alarms: Annotated[float, Field(gt=0, lt=1)]
+    window: Count
+    hazard_features: Count
+    detector_features: Count
+
+
+@settings_table
 class PromptAttackSettings:
     """Notebook 11: attacks by the prompt.
 
@@ -446,6 +467,7 @@ class Profile:
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
     ablations: AblationSettings
+    gates: GateSettings
     prompt_attacks: PromptAttackSettings
     muse: MuseSettings
     finetuning: FineTuningSettings
