@@ -1,8 +1,10 @@
 """What stands between this machine and a profile's figures: `python -m helpers.doctor --profile gemma-2-2b-it`.
 
 Looks at versions, device, memory, disk, the hub, the token, the access to what is gated and the cache, estimates time
-and memory of every notebook, and downloads nothing. Every line is ok, warning or fails, with the next step; the exit
-code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
+and memory of every notebook, and downloads nothing. `--probe` fetches a few megabytes instead, and looks at every
+assumption about what is on the hub: config, tokenizer, SAE files, columns of questions and texts. `--fidelity` runs the
+model and sets what others have measured on it beside ours. Every line is ok, warning or fails, with the next step; the
+exit code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
 called `..._lines` knows neither network nor disk.
 """
 
@@ -22,15 +24,17 @@ import pandas as pd
 import torch
 from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import disable_progress_bars, get_session
 
 from helpers.experiments.costs import MEASURED, in_words, measured_shares, projections, target_costs
-from helpers.lab.lab import TOLERANCE
+from helpers.experiments.fidelity import NOTEBOOK, fidelity, known_answers
+from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
 from helpers.loading.finetuned import REFERENCE, finetuned
 from helpers.loading.hub import TOKENS, explained, files_of, own_cache
 from helpers.loading.models import device_of
+from helpers.loading.probe import probe
 from helpers.loading.sources import Source, needed, text_source
 from helpers.profiles import Profile, available_profiles, load_profile
 from helpers.records.provenance import NUMERIC_PACKAGES, ROOT, versions
@@ -383,6 +387,28 @@ def examine(profile: Profile) -> list[Line]:
     )
 
 
+def probed(profile: Profile) -> list[Line]:
+    """What the profile takes for granted about the hub, as far as a few megabytes tell (`loading.probe`)."""
+    if profile.model.source == "organism":
+        return [Line("ok", "hub", "nothing is loaded from it")]
+    disable_progress_bars()
+    version = load_profile(profile.name, notebook=profile.notebooks[0])
+    return [
+        Line("ok" if one.holds else "fails", one.name, one.found, "" if one.holds else f"expected: {one.expected}")
+        for one in probe(version, own_cache() / "probe")
+    ]
+
+
+def compared(profile: Profile) -> list[Line]:
+    """Known answers of others beside what comes out here (`experiments.fidelity`); stages are kept for the notebook."""
+    known = known_answers(load_profile(profile.name, notebook=NOTEBOOK))
+    lab = open_lab(profile.name, f"{NOTEBOOK}_fidelity")
+    return [
+        Line("ok" if one.agrees else "warning", one.quantity, one.ours, "" if one.agrees else f"known: {one.theirs}")
+        for one in fidelity(lab, known)
+    ]
+
+
 def report(profile: Profile, lines: Sequence[Line]) -> list[str]:
     """The lines as text, and a last one that counts."""
     text = [f"profile {profile.name}: {profile.title}"]
@@ -397,10 +423,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 when nothing fails, 1 when something does, 2 for a profile that does not exist."""
     parser = argparse.ArgumentParser(prog="python -m helpers.doctor", description="What is missing for a profile.")
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
+    parser.add_argument(
+        "--probe", action="store_true", help="look at every assumption about the hub, on a few MB of it"
+    )
+    parser.add_argument("--fidelity", action="store_true", help="what others measured on the model, beside ours: a run")
     options = parser.parse_args(arguments)
     try:
         profile = load_profile(options.profile)
-        lines = examine(profile)
+        look = probed if options.probe else compared if options.fidelity else examine
+        lines = look(profile)
     except ValueError as error:
         print(f"error: {error}")
         return 2

@@ -186,12 +186,16 @@ def check_device(device: str) -> None:
 
 
 def check_tables(profile: Profile, overrides: Mapping[str, Any]) -> None:
-    """Make sure before any notebook starts that the tables of methods are right, where they are changed.
+    """Make sure before any notebook starts that the tables of methods and attacks are right, where they are changed.
 
     Raises:
         NotebookError: a table of a method that there is not.
-        ValueError: a table with an unknown key, or a value that is not allowed.
+        ValueError: an attack that there is not, a table with an unknown key, or a value that is not allowed.
     """
+    if any(key.startswith(("attack.", "prompt_attacks.")) for key in overrides):
+        from helpers.attacks import attacks_of
+
+        attacks_of(profile)
     changed = {key.split(".")[1] for key in overrides if key.startswith("method.")}
     if not changed:
         return

@@ -8,7 +8,7 @@ import torch
 from helpers.engine.attribution import attributions
 from helpers.engine.forward import final_state_from, residual_after
 from helpers.engine.interventions import Clamp, Scale
-from helpers.engine.scoring import answer_probabilities, letter_ids, loss_added, unembed
+from helpers.engine.scoring import answer_probabilities, loss_added, unembed
 from helpers.loading.data import WORLD_SEED
 from helpers.measures.alone import lost_alone
 from helpers.methods.selection import (
@@ -21,6 +21,7 @@ from helpers.methods.selection import (
 )
 from helpers.organism.world import build_world
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
+from helpers.text.tokens import letter_ids
 from tests.test_features import one
 from tests.toy import D_SAE, LAYER, NEUTRAL, toy_knowledge, toy_model, toy_sae
 

@@ -624,6 +624,124 @@ CASES |= {
 }
 
 
+def along(column, *settings, n=1000, n_features=10):
+    """15_p_ratio, 15_p_dyn and 15_grid: (value, right forget answers of n[, right side effects]); one row of theirs."""
+    rows = [
+        answered(
+            {"world": "ours", column: value, "n_features": n_features}, forget=(right, n), side=(*(side or (n,)), n)
+        )
+        for value, right, *side in settings
+    ]
+    theirs = {"world": "a reproduction", column: 1, "n_features": n_features}
+    return pd.DataFrame([*rows, answered(theirs, forget=(0, n))])
+
+
+def separated(n=100, **against):
+    """15_rho: interval by which rho's distance is above that of raw counts, against each text or role."""
+    rows = []
+    for name, (low, high) in against.items():
+        for statistic, apart in (("rho", (0, 0)), ("raw counts", (low, high))):
+            values = (sum(apart) / 2, *apart, 0.8, 0.7, 0.9)
+            rows.append(("ours", name.replace("_", " "), statistic, *values, n, n))
+    columns = ["difference", "difference_low", "difference_high", "tvd", "tvd_low", "tvd_high"]
+    return pd.DataFrame(rows, columns=["world", "against", "statistic", *columns, "positives", "negatives"])
+
+
+CASES |= {
+    claims._ratio_matters: {
+        "step by step": (along("ratio_percentile", (75, 600), (90, 400), (95, 300)), AGREES),
+        "a step up within the margin": (along("ratio_percentile", (75, 600), (80, 620), (95, 300)), AGREES),
+        "a step up that may be one": (along("ratio_percentile", (75, 60), (80, 65), (95, 10), n=100), UNDECIDED),
+        "null: the same everywhere": (along("ratio_percentile", (75, 1000), (95, 1000)), UNDECIDED),
+        "a large step up": (along("ratio_percentile", (75, 600), (80, 900), (95, 300)), DISAGREES),
+        "it rises": (along("ratio_percentile", (75, 300), (95, 600)), DISAGREES),
+        "one percentile": (along("ratio_percentile", (95, 300)), NOT_RUN),
+    },
+    claims._gate_is_u_shaped: {
+        "both ends cost more": (along("gate_percentile", (60, 240, 620), (95, 290, 990), (99, 900)), AGREES),
+        "null: nothing moves": (along("gate_percentile", (60, 300), (95, 300), (99, 300)), UNDECIDED),
+        "an arm may be missing": (along("gate_percentile", (60, 24, 95), (95, 29), (99, 90), n=100), UNDECIDED),
+        "the low end is the best": (along("gate_percentile", (60, 240), (95, 400), (99, 900)), DISAGREES),
+        "nothing between the ends": (along("gate_percentile", (60, 240), (99, 900)), NOT_RUN),
+    },
+    claims._strength_saturates: {
+        "one step": (along("strength", (10, 640), (25, 310), (500, 290)), AGREES),
+        "null: no step at all": (along("strength", (10, 1000), (25, 1000), (500, 1000)), UNDECIDED),
+        "a step that may be none": (along("strength", (10, 50), (25, 40), (500, 38), n=100), UNDECIDED),
+        "it goes on": (along("strength", (10, 900), (25, 700), (500, 290)), DISAGREES),
+        "more and fewer features differ": (
+            pd.concat([along("strength", (10, 640), (25, 310), (500, 290)),
+                       along("strength", (10, 900), (25, 700), (500, 290), n_features=20)]), PARTLY,
+        ),
+        "two strengths": (along("strength", (10, 640), (25, 310)), NOT_RUN),
+    },
+    claims._rho_beats_counts: {
+        "from both texts": (separated(retain_text=(0.1, 0.3), packed_retain_text=(0.1, 0.3)), AGREES),
+        "questions do not count": (separated(retain_text=(0.1, 0.3), side=(-0.3, -0.1)), AGREES),
+        "one is open": (separated(retain_text=(0.1, 0.3), packed_retain_text=(-0.1, 0.1)), UNDECIDED),
+        "null: the same": (separated(packed_retain_text=(0.0, 0.0)), UNDECIDED),
+        "counts are better": (separated(packed_retain_text=(-0.3, -0.1)), DISAGREES),
+        "one of each": (separated(retain_text=(0.1, 0.3), packed_retain_text=(-0.3, -0.1)), PARTLY),
+        "few questions": (separated(n=5, retain_text=(0.1, 0.3)), NOT_RUN),
+    },
+}  # fmt: skip
+
+
+def unblocked(n=100, bare=1.0, **right):
+    """11_attacks: of n blocked questions so many right at 400 tokens of far or near text, or over 3 turns."""
+    words = {"turns": "3 turns, options last"}
+    rows = [("ours", words.get(k, "400 tokens of {} text {}".format(*f"{k}_".split("_"))), "DSG", n, bare,
+             *share(r, n)) for k, r in right.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["world", "setting", "method", "n", "unguarded", "accuracy", "low", "high"])
+
+
+def share(right, n):
+    return (right / n, *wilson_interval(right, n)) if n else (float("nan"),) * 3
+
+
+def opened(near, side, n=100):
+    """11_benign: on so many of n questions of the near domain and of far subjects the gate opens without attack."""
+    rows = [("no attack", "gate opens", role, right, n) for role, right in (("near", near), ("side", side))]
+    return pd.DataFrame(rows, columns=["attack", "measure", "role", "right", "n"])
+
+
+CASES |= {
+    claims._filler_unblocks: {
+        "nearly all": (unblocked(far_before=90), AGREES),
+        "half": (unblocked(far_before=50), UNDECIDED),
+        "null: hardly any": (unblocked(far_before=10), DISAGREES),
+        "null: the attack breaks the questions": (unblocked(far_before=10, bare=0.3), UNDECIDED),
+        "null: nothing is blocked": (unblocked(far_before=0, n=0), NOT_RUN),
+    },
+    claims._near_text_does_not: {
+        "hardly any": (unblocked(far_before=90, near_before=10), AGREES),
+        "as many as far text": (unblocked(far_before=90, near_before=90), DISAGREES),
+        "half": (unblocked(far_before=90, near_before=50), UNDECIDED),
+        "null: far text does not either": (unblocked(far_before=5, near_before=5), UNDECIDED),
+        "no near text": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._around_is_harmless: {
+        "hardly any": (unblocked(far_around=10), AGREES),
+        "half": (unblocked(far_around=50), UNDECIDED),
+        "most": (unblocked(far_around=90), DISAGREES),
+        "null: it breaks the questions": (unblocked(far_around=10, bare=0.3), UNDECIDED),
+        "none around": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._turns_unblock: {
+        "most": (unblocked(turns=69), AGREES),
+        "half": (unblocked(turns=50), UNDECIDED),
+        "null: none": (unblocked(turns=0), DISAGREES),
+        "no turns": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._near_domain_pays: {
+        "much more often": (opened(60, 1), AGREES),
+        "a little": (opened(15, 3), UNDECIDED),
+        "null: alike": (opened(3, 3), DISAGREES),
+        "no near domain": (opened(60, 1).query("role == 'side'"), NOT_RUN),
+    },
+}
+
+
 def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(12, 8, 16), ga=((2, 1, 4),)):
     """10_criteria: (value, low, high) of DSG, and of GA's utility where trainings stopped, beside one target."""
     target = {"VerbMem": (98, 96, 99), "KnowMem forget": (82, 77, 87), "KnowMem retain": (80, 74, 86)}

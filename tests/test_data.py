@@ -1,16 +1,18 @@
 """What the profile names is what is loaded."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from helpers.loading.data import FORGET_FILE, REFUSALS, load_questions, load_requests, load_texts
+from helpers.loading.data import FORGET_FILE, REFUSALS, WORLD_SEED, load_questions, load_requests, load_texts
 from helpers.loading.hub import AccessError, Hub, HubError
 from helpers.loading.sources import QUESTIONS, Source, needed, question_source
-from helpers.organism.world import load_words
+from helpers.organism.world import build_world, load_words
 from helpers.profiles import FOLDER, load_profile, parse_profile
+from helpers.text.corpora import Document, framed, pack
 
 TINY = (FOLDER / "tiny.toml").read_text(encoding="utf-8")
 
@@ -200,6 +202,92 @@ def test_of_a_long_text_a_seed_draws_as_much_as_is_asked_for(folder):
     folder.put("cais/wmdp-bio-forget-corpus/train-0.parquet", rows)
     first, again = (load_texts(load_profile("gemma-2-2b-it", SMALL), folder).forget for _ in range(2))
     assert first == again and len(first) == 2 and first[0].text != rows[0]["text"]  # 2 rows x 8 tokens x 6 characters
+
+
+# --- other layouts ----------------------------------------------------------------------------------------------------
+
+CORPUS = "cais/wmdp-bio-forget-corpus"
+LINES = [{"text": f"{i} " + LONG} for i in range(3)]
+
+
+def forget_of(folder: Folder, **overrides) -> list[str]:
+    return [
+        d.text
+        for d in load_texts(
+            load_profile("gemma-2-2b-it", SMALL | {"texts.forget_rows": 1000} | overrides), folder
+        ).forget
+    ]
+
+
+def test_rows_that_are_there_as_parquet_and_as_jsonl_are_read_once(folder):
+    folder.put(f"{CORPUS}/data/train-0.parquet", LINES)
+    folder.put(f"{CORPUS}/bio.jsonl", LINES)
+    assert forget_of(folder) == [line["text"] for line in LINES]
+    assert f"{CORPUS} has its rows as .parquet and as .jsonl: .parquet is read" in folder.warnings
+
+
+@pytest.mark.parametrize("name", ["bio.jsonl", "data/deep/er/bio-forget.jsonl", "a/b/train-00000-of-00002.parquet"])
+def test_one_format_in_whatever_folder_with_further_columns_is_the_same_text(folder, name):
+    folder.put(f"{CORPUS}/{name}", [{"title": "t", "abstract": "a", "doi": None} | line for line in LINES])
+    assert forget_of(folder) == [line["text"] for line in LINES]
+
+
+def test_shards_come_in_the_order_of_their_names(folder):
+    for i, line in enumerate(LINES):
+        folder.put(f"{CORPUS}/train-0000{i}-of-00003.parquet", [line])
+    assert forget_of(folder) == [line["text"] for line in LINES]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"abstract": LONG, "title": "t"}], rf"^{CORPUS}: x.jsonl has no column text, it has abstract, title"),
+        ([*LINES, {"text": None}], rf"^{CORPUS}, row 3 is not text but (NoneType|float)"),
+        ([{"text": ""}, {"text": "short"}], rf"^{CORPUS} holds no text of more than 50 characters"),
+    ],
+)
+def test_a_corpus_that_is_otherwise_is_one_line_without_its_words(folder, rows, message):
+    folder.put(f"{CORPUS}/x.jsonl", rows)
+    with pytest.raises(ValueError, match=message) as caught:
+        forget_of(folder)
+    assert "\n" not in str(caught.value) and LONG not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [".jsonl", ".csv"])
+def test_bytes_that_are_no_utf_8_are_one_line(folder, tmp_path, end):
+    """From the hub as from a local copy."""
+    text = f'{{"text": "caf\u00e9 {LONG}"}}\n' if end == ".jsonl" else f"text\ncaf\u00e9 {LONG}\n"
+    local = tmp_path / f"copy{end}"
+    local.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"^the local forget text: copy{end} cannot be read: .*utf-8") as caught:
+        forget_of(folder, **{"texts.forget_file": str(local)})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_document_is_left_out_and_a_very_long_one_is_one_text_of_many_rows(folder, model):
+    words = " ".join(build_world(WORLD_SEED).prose(400, 0))
+    long = words * (3_000_000 // len(words) + 1)
+    folder.put(f"{CORPUS}/train-0.parquet", [{"text": ""}, {"text": long[:3_000_000]}])
+    (found,) = forget_of(folder)
+    assert len(found) == 3_000_000
+    rows = pack(model.tokenizer, [found], 128)
+    assert len(rows) > 3_000 and set(rows[:, 0].tolist()) == {model.tokenizer.bos_token_id}
+    (framed_row,) = framed(model.tokenizer, [Document("toxins", found)], "chat", 128)
+    assert 128 < len(framed_row) < 200  # cut, with its frame around it
+
+
+def test_a_file_of_another_format_is_named(folder):
+    (folder.folder / CORPUS).mkdir(parents=True)
+    (folder.folder / CORPUS / "x.parquet").write_bytes(b"no parquet at all")
+    with pytest.raises(ValueError, match=rf"^{CORPUS}: x.parquet cannot be read: "):
+        forget_of(folder)
+    local = folder.folder / "copy.txt"
+    local.write_text(LONG)
+    shutil.rmtree(folder.folder / CORPUS)
+    with pytest.raises(
+        ValueError, match=r"copy.txt is not a file that can be read, allowed are .parquet, .jsonl, .csv"
+    ):
+        forget_of(folder, **{"texts.forget_file": str(local)})
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

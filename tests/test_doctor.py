@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from helpers.doctor import (
@@ -29,12 +32,15 @@ from helpers.doctor import (
     token_lines,
     version_lines,
 )
+from helpers.experiments.fidelity import Answer
 from helpers.loading.sources import MODELS, SAES, TEXTS
+from helpers.organism import MODEL_DIR
 from helpers.profiles import load_profile
 from helpers.records.provenance import ROOT
 
 MODEL = MODELS["google/gemma-2-2b-it"]
-SAE = replace(SAES["gemma-scope-2b-pt-res"], files=("layer_3/*",))
+SAE_OF = "gemma-scope-2b-pt-res"
+SAE = replace(SAES[SAE_OF], files=("layer_3/*",))
 CORPUS = TEXTS["bio-forget-corpus"]
 CPU, GPU = Device("cpu", "cpu", 16 * 10**9), Device("cuda:0", "a GPU", 24 * 10**9)
 COMMIT = "0123456789abcdef"
@@ -198,6 +204,18 @@ def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
     assert not list((tmp_path / "hf").rglob("*.*")), "the doctor downloads nothing"
 
 
+def test_known_answers_are_said_beside_ours(monkeypatch, capsys):
+    answers = [Answer("tau", "0.5460", "0.5458", True), Answer("known questions of x", "3", "108 to 110", False)]
+    opened = []
+    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names: opened.append(names))
+    monkeypatch.setattr("helpers.doctor.fidelity", lambda lab, known: answers)
+    assert main(["--profile", "gemma-2-2b-it", "--fidelity"]) == 0
+    told = capsys.readouterr().out
+    assert opened == [("gemma-2-2b-it", "05_fidelity")] and "ok       tau: 0.5460\n" in told
+    assert "warning  known questions of x: 3\n           -> known: 108 to 110\n" in told
+    assert main(["--fidelity"]) == 2 and "nothing is known of organism" in capsys.readouterr().out
+
+
 def test_an_unknown_profile_is_an_error(capsys):
     assert main(["--profile", "gemma-3"]) == 2 and "'gemma-3' is unknown" in capsys.readouterr().out
 
@@ -239,3 +257,102 @@ def test_without_access_the_model_fails_and_the_corpus_has_a_spare(doctor, hub, 
     assert f"warning  text {CORPUS.repo}: refused; instead: published features in notebook 03, " in text
     if token != "hf_wrong":  # with that one even what is open is refused
         assert text.count("\nfails") == fails
+
+
+# --- the probe --------------------------------------------------------------------------------------------------------
+
+PROFILE = "gemma-2-2b-it"
+SERVED_SAE = "models/google/gemma-scope-2b-pt-res/layer_3/width_16k/average_l0_59/params.npz"
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory):
+    """The small files of all that gemma-2-2b-it needs, in the real layouts: no weights, and a byte for an SAE."""
+    hub_files = pytest.importorskip("tests.hub_files")
+    root = tmp_path_factory.mktemp("layout")
+    model = root / "models" / MODEL.repo
+    model.mkdir(parents=True)
+    for path in MODEL_DIR.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, model)
+    (root / SERVED_SAE).parent.mkdir(parents=True)
+    (root / SERVED_SAE).write_text("x")
+    hub_files.write_datasets(root / "datasets")
+    return root
+
+
+def probed(doctor, root, home, token: str = "hf_in") -> tuple[int, dict[str, str], list[str]]:
+    """Exit code, by assumption what its lines say, and what the hub was asked for."""
+    served = pytest.importorskip("tests.hub")
+    gated = frozenset([MODEL.repo, CORPUS.repo])
+    with served.Hub(root, gated, {"hf_in": gated, "hf_out": frozenset()}) as running:
+        code, text = doctor("--profile", PROFILE, "--probe", **running.environment(home, token))
+    assert "Traceback" not in text and token not in text, text
+    found, name = {}, ""
+    for line in text.splitlines()[1:-1]:
+        if line.startswith(("ok ", "fails ")):
+            name = line[9:].partition(": ")[0]
+            found[name] = line
+        elif line.strip().startswith("->"):
+            found[name] += line
+    return code, found, running.requests
+
+
+def test_the_probe_finds_every_assumption_right_and_fetches_no_weights(doctor, layout, tmp_path):
+    code, found, requests = probed(doctor, layout, tmp_path / "home")
+    assert code == 0 and all(line.startswith("ok ") for line in found.values()), found
+    subjects = ["wmdp-bio", "college_biology", "high_school_us_history", "high_school_geography", "human_aging",
+                "college_computer_science"]  # fmt: skip
+    assert list(found) == [
+        f"model {MODEL.repo}", f"tokenizer {MODEL.repo}", f"SAE {SAE_OF} layer_3/width_16k/average_l0_59",
+        *(f"questions {subject}" for subject in subjects), "prompt of high_school_us_history",
+        "text bio-forget-corpus", "text wikitext", "text openwebtext",
+    ]  # fmt: skip
+    assert "gemma2, 6 layers of 128" in found[f"model {MODEL.repo}"] and "1273 rows" in found["questions wmdp-bio"]
+    ids = json.loads(found["prompt of high_school_us_history"].partition("tokens: ")[2])
+    assert ids[0] == 2 and ids.count(2) == 1 and len(ids) > 40
+    assert "columns title, abstract, text, doi" in found["text bio-forget-corpus"]
+    fetched = [request for request in requests if "/resolve/" in request and request.startswith("GET")]
+    assert not [request for request in fetched if "safetensors" in request or "params" in request]
+    # what was fetched is not taken for all of the model
+    assert not list((tmp_path / "home" / "hub").glob("models--*"))
+
+
+def test_the_probe_names_each_assumption_that_fails_and_looks_at_the_others(doctor, layout, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(layout, other)
+    config = other / "models" / MODEL.repo / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "qwen2", "layer_types": None}))
+    (other / SERVED_SAE).parent.rename((other / SERVED_SAE).parent.with_name("average_l0_60"))
+    for place, change in {
+        "cais/wmdp/wmdp-bio/test-00000-of-00001.parquet": lambda rows: rows.rename(columns={"answer": "label"}),
+        "cais/mmlu/human_aging/test-00000-of-00001.parquet": lambda rows: rows[:-1],
+        "cais/wmdp-bio-forget-corpus/default/train-00000-of-00001.parquet": lambda rows: rows.drop(columns="text"),
+    }.items():
+        path = other / "datasets" / place
+        change(pd.read_parquet(path)).to_parquet(path, index=False)
+    code, found, _ = probed(doctor, other, tmp_path / "home")
+    wrong = {name: line for name, line in found.items() if line.startswith("fails")}
+    expected = {
+        f"model {MODEL.repo}": "'qwen2' model: the engine knows gemma, gemma2, gemma3_text, llama",
+        f"SAE {SAE_OF} layer_3/width_16k/average_l0_59": "beside them are layer_3/width_16k/average_l0_60",
+        "questions wmdp-bio": "has no column answer, it has question, choices, label",
+        "questions human_aging": "222 rows, all of that form   -> expected: 223 rows",
+        "text bio-forget-corpus": "NoneType in `text`, columns are title, abstract, doi",
+    }
+    assert code == 1 and set(wrong) == set(expected)
+    for name, words in expected.items():
+        assert words in re.sub(r" +->", "   ->", wrong[name]), wrong[name]
+
+
+def test_the_probe_says_what_is_not_given(doctor, layout, tmp_path):
+    code, found, _ = probed(doctor, layout, tmp_path / "home", "hf_out")
+    assert code == 1
+    for name in (f"model {MODEL.repo}", "text bio-forget-corpus"):
+        assert found[name].startswith("fails") and "your token has no access yet" in found[name]
+    assert found["questions wmdp-bio"].startswith("ok") and found["text wikitext"].startswith("ok")
+
+
+def test_the_embedded_model_has_nothing_to_probe(doctor):
+    code, text = doctor("--probe", HF_HUB_OFFLINE="1")
+    assert code == 0 and "nothing is loaded from it" in text

@@ -56,6 +56,19 @@ def test_a_fault_is_named_with_its_place(old, new, message):
     assert message in str(caught.value)
 
 
+def test_other_families_have_strengths_in_lengths_of_the_residual():
+    found = {name: load_profile(name) for name in available_profiles()}
+    units = {name: profile.clamp_unit for name, profile in found.items()}
+    relative = {"gemma-2-9b-it", "gemma-3-1b-it", "gemma-3-4b-it", "llama-3.1-8b-it"}
+    assert {name for name, unit in units.items() if unit == "residual norm"} == relative
+    for name in relative:  # DSG's 500 over Gemma-2-2b's 92 is the strongest of theirs
+        strengths = found[name].method["dsg"]["strengths"]
+        assert max(strengths) == pytest.approx(500 / 92, rel=0.02)
+        for number in found[name].notebooks:
+            version = load_profile(name, notebook=number)
+            assert (version.sae.id, version.sae.layer) == (found[name].sae.id, found[name].sae.layer)
+
+
 def test_a_heir_says_only_what_differs():
     cyber, bio = load_profile("gemma-2-2b-it-cyber"), load_profile("gemma-2-2b-it")
     assert (cyber.sae.id, cyber.sae.source) == ("layer_3/width_16k/average_l0_142", bio.sae.source)
@@ -199,6 +212,7 @@ def test_an_override_is_checked_like_the_file(key, value, message):
         ({"compute.jobs": 4, "compute.threads": 2, "compute.scheduler": "tcp://a:1"}, "tiny"),
         ({"texts.forget_file": "copy.jsonl"}, "tiny"),
         ({"own_methods": ["mine.py"]}, "tiny+changed"),
+        ({"clamp_unit": "residual norm"}, "tiny+changed"),
         ({"compute.jobs": 4, "method.rmu.steps": 3}, "tiny+changed"),
     ],
 )

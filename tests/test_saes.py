@@ -2,17 +2,29 @@
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from sae_lens import SAE
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.saes.gated_sae import GatedSAE, GatedSAEConfig
+from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
+from sae_lens.saes.sae import SAEMetadata
+from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+from sae_lens.saes.topk_sae import TopKSAE, TopKSAEConfig
+from safetensors.torch import save_file
 
-from helpers.engine.columns import chosen_columns, explained_variance, feature_ids, layer_of
+from helpers.engine.columns import check_kind, chosen_columns, explained_variance, feature_ids, layer_of
+from helpers.engine.interventions import Clamp
+from helpers.loading.hub import Hub, files_of
 from helpers.loading.saes import converted, load_sae, read_tensors
+from helpers.loading.sources import sae_source
 from helpers.organism import sae_dir
-from helpers.profiles import FOLDER, parse_profile
-from tests.toy import D_MODEL, toy_sae
+from helpers.profiles import FOLDER, available_profiles, load_profile, parse_profile
+from tests.toy import D_MODEL, brute_force_clamp, toy_sae
 
 
 def test_columns_encode_and_decode_as_the_whole_sae_does():
@@ -148,3 +160,133 @@ def test_another_file_than_farrells_is_refused(farrell, tmp_path):
     with pytest.raises(ValueError, match="holds no `state_dict`"):
         converted(path, "commit")
     assert not (tmp_path / "cache").exists()
+
+
+# --- kinds of SAEs ----------------------------------------------------------------------------------------------------
+
+
+def filled(sae: SAE) -> SAE:
+    """With random numbers in every weight, about a tenth of the features firing."""
+    draw = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for weight in sae.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw) * D_MODEL**-0.5)
+        for name in ("b_enc", "b_gate"):
+            if getattr(sae, name, None) is not None:
+                getattr(sae, name).sub_(1.0)
+    return sae.eval().requires_grad_(False)
+
+
+def shape(centred: bool) -> dict:
+    return {"d_in": D_MODEL, "d_sae": 32, "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": centred,
+            "normalize_activations": "none", "metadata": SAEMetadata(hook_name="blocks.1.hook_resid_post")}  # fmt: skip
+
+
+def saved_batchtopk(centred: bool, folder: Path) -> SAE:
+    """A BatchTopK SAE as sae-lens keeps it after training."""
+    sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=4, rescale_acts_by_decoder_norm=False, **shape(centred)))
+    filled(sae)
+    sae.topk_threshold.fill_(0.3)
+    sae.save_inference_model(folder)
+    return SAE.load_from_disk(folder)
+
+
+KINDS = {
+    "standard": lambda centred, folder: filled(StandardSAE(StandardSAEConfig(**shape(centred)))),
+    "jumprelu": lambda centred, folder: filled(JumpReLUSAE(JumpReLUSAEConfig(**shape(centred)))),
+    "gated": lambda centred, folder: filled(GatedSAE(GatedSAEConfig(**shape(centred)))),
+    "batchtopk": saved_batchtopk,
+}
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_single_columns_of_a_kind_say_what_the_whole_sae_says(kind, centred, tmp_path):
+    sae, ids = KINDS[kind](centred, tmp_path / "sae"), list(range(31, -1, -3))
+    x = 2 * torch.randn(2, 40, D_MODEL, generator=torch.Generator().manual_seed(0))
+    found, whole = chosen_columns(sae, ids).encode(x), sae.encode(x)[..., ids]
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+    assert 0.02 < float((found > 0).float().mean()) < 0.9
+    mask = torch.ones(2, 40)
+    edited = Clamp(sae, ids, -4.0)(x, mask)
+    torch.testing.assert_close(edited, brute_force_clamp(sae, x, mask, ids, -4.0), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sae", "message"),
+    [
+        (lambda: TopKSAE(TopKSAEConfig(k=4, **shape(False))), "'topk' cannot .*: a feature fires if it is among the k"),
+        (lambda: StandardSAE(StandardSAEConfig(**shape(False) | {"normalize_activations": "layer_norm"})),
+         "input normalisation 'layer_norm' cannot .*: every residual is scaled anew"),
+        (lambda: JumpReLUSAE(JumpReLUSAEConfig(**shape(False) | {"normalize_activations": "expected_average_only_in"})),
+         "the factor by which residuals are scaled is not in the SAE's files"),
+        (lambda: SimpleNamespace(cfg=SimpleNamespace(architecture=lambda: "new", normalize_activations="none")),
+         "'new' cannot .*: nobody has looked at it; allowed are standard, jumprelu, gated"),
+    ],
+    ids=["topk", "layer norm", "unknown factor", "unknown kind"],
+)  # fmt: skip
+def test_where_single_columns_do_not_suffice_one_line_says_why(sae, message):
+    with pytest.raises(ValueError, match=message):
+        check_kind(sae())
+
+
+def test_a_kind_that_is_not_served_is_refused_when_it_is_loaded(monkeypatch, tmp_path, profile):
+    TopKSAE(TopKSAEConfig(k=4, **shape(False))).save_model(tmp_path)
+    monkeypatch.setattr("helpers.loading.saes.sae_dir", lambda layer: tmp_path)
+    with pytest.raises(ValueError, match="architecture 'topk' cannot be edited by single columns"):
+        load_sae(profile)
+
+
+# --- other releases ---------------------------------------------------------------------------------------------------
+
+
+class Folder(Hub):
+    """A hub that is a folder here."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def fetch(self, source):
+        assert files_of(source, self.folder), source.files
+        return self.folder
+
+
+def test_a_file_of_gemma_scope_2_is_read_from_the_cache_without_asking_the_hub(tmp_path):
+    """sae-lens would ask for the file's header, cached or not."""
+    toy = toy_sae()
+    names = {"w_enc": toy.W_enc, "w_dec": toy.W_dec, "b_enc": toy.b_enc, "b_dec": toy.b_dec, "threshold": toy.threshold}
+    folder = tmp_path / "resid_post/layer_13_width_16k_l0_medium"
+    folder.mkdir(parents=True)
+    save_file({name: weight.data.clone() for name, weight in names.items()}, folder / "params.safetensors")
+    profile = load_profile("gemma-3-1b-it", {"sae.width": 32})
+    sae, x = load_sae(profile, hub=Folder(tmp_path)), torch.randn(9, D_MODEL)
+    assert torch.equal(sae.encode(x), toy.encode(x)) and torch.equal(
+        sae.decode(toy.encode(x)), toy.decode(toy.encode(x))
+    )
+    assert layer_of(sae) == 13
+    save_file({"w_enc": toy.W_enc.data}, folder / "params.safetensors")
+    with pytest.raises(ValueError, match="is not an SAE of Gemma Scope 2's: it has no b_dec, b_enc, threshold, w_dec"):
+        load_sae(profile, hub=Folder(tmp_path))
+
+
+def test_the_files_of_a_release_are_where_it_keeps_them():
+    ids = {name: sae_source(load_profile(name)).files for name in ("gemma-2-9b-it", "gemma-3-4b-it", "llama-3.1-8b-it")}
+    assert ids == {
+        "gemma-2-9b-it": ("layer_9/width_16k/average_l0_88/*",),
+        "gemma-3-4b-it": ("resid_post/layer_17_width_16k_l0_medium/*",),
+        "llama-3.1-8b-it": ("Llama3_1-8B-Base-L9R-8x/*",),
+    }
+
+
+def test_releases_ids_and_folders_are_those_of_sae_lens():
+    """Its registry, as installed, knows every SAE that a profile names, at the place from which it is fetched."""
+    registry = get_pretrained_saes_directory()
+    for name in available_profiles():
+        for number in (None, *load_profile(name).notebooks):
+            profile = load_profile(name, notebook=number)
+            if profile.sae.source in ("organism", "eoinf/unlearning_saes"):
+                continue
+            release = registry[profile.sae.source]
+            assert release.repo_id == sae_source(profile).repo
+            assert sae_source(profile).files == (f"{release.saes_map[profile.sae.id]}/*",), (name, number)

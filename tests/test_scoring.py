@@ -12,7 +12,6 @@ from helpers.engine.scoring import (
     at_the_end,
     is_right,
     known_questions,
-    letter_ids,
     loss_added,
     mean_loss,
     question_batches,
@@ -29,6 +28,7 @@ from helpers.loading.models import load_model
 from helpers.organism.world import build_world
 from helpers.profiles import CacheSettings
 from helpers.text.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
+from helpers.text.tokens import letter_ids
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
 FEATURES = [3, 5, 8, 13]

@@ -19,18 +19,24 @@ class Columns:
     """What an intervention needs of an SAE: k encoder columns with bias and threshold, and k decoder rows.
 
     Shapes: encoder [d_model, k], bias [k], threshold [k], decoder [k, d_model]; all float32, for JumpReLU's threshold
-    is lost in bfloat16.
+    is lost in bfloat16. A gated SAE says by the same columns whether a feature fires and, scaled and shifted by `gain`
+    and `offset` [k], how strongly; None where both are one.
     """
 
     encoder: Tensor
     bias: Tensor
     threshold: Tensor
     decoder: Tensor
+    gain: Tensor | None = None
+    offset: Tensor | None = None
 
     def encode(self, residual: Tensor) -> Tensor:
-        """Activations [..., k] of residual [..., d_model]: JumpReLU, or ReLU where the threshold is 0."""
+        """Activations [..., k] of residual [..., d_model]: JumpReLU, ReLU where the threshold is 0, or gated."""
         pre = residual.float() @ self.encoder.to(residual.device) + self.bias.to(residual.device)
-        return pre.relu() * (pre > self.threshold.to(residual.device))
+        size = pre
+        if self.gain is not None and self.offset is not None:
+            size = pre * self.gain.to(residual.device) + self.offset.to(residual.device)
+        return size.relu() * (pre > self.threshold.to(residual.device))
 
     def decode(self, activations: Tensor) -> Tensor:
         """What activations [..., k] add to the residual: [..., d_model], without the decoder's bias."""
@@ -55,28 +61,56 @@ def feature_ids(sae: SAE, features: Sequence[int] | Tensor, unique: bool = True)
     return ids
 
 
+# Why single columns of other SAEs say nothing, by their architecture or input normalisation in sae-lens.
+ALL_COLUMNS = {
+    "topk": "a feature fires if it is among the k largest of all, so one needs every column",
+    "abstopk": "a feature fires if it is among the k largest of all, so one needs every column",
+    "temporal": "a feature depends on earlier tokens",
+    "layer_norm": "every residual is scaled anew, so that a feature's activation is no linear map of it",
+    "constant_norm_rescale": "every residual is scaled anew, so that a feature's activation is no linear map of it",
+    "expected_average_only_in": "the factor by which residuals are scaled is not in the SAE's files",
+}
+BY_COLUMNS = ("standard", "jumprelu", "gated")
+
+
+def check_kind(sae: SAE) -> None:
+    """Make sure that single columns suffice. sae-lens keeps trained BatchTopK SAEs as 'jumprelu', which is one of them.
+
+    Raises:
+        ValueError: they do not, and why.
+    """
+    kind, norm = sae.cfg.architecture(), sae.cfg.normalize_activations
+    if kind in BY_COLUMNS and norm == "none":
+        return
+    what = f"architecture {kind!r}" if kind not in BY_COLUMNS else f"input normalisation {norm!r}"
+    why = ALL_COLUMNS.get(norm if kind in BY_COLUMNS else kind, "nobody has looked at it")
+    raise ValueError(
+        f"an SAE of {what} cannot be edited by single columns: {why}; "
+        f"allowed are {', '.join(BY_COLUMNS)} (batchtopk is saved as jumprelu) without input normalisation"
+    )
+
+
 def chosen_columns(
     sae: SAE, features: Sequence[int] | Tensor, decoders: Sequence[int] | Tensor | None = None
 ) -> Columns:
     """The columns of `features`; `decoders` gives the decoder rows when they are another feature's.
 
     Raises:
-        ValueError: the SAE is not a plain ReLU or JumpReLU SAE on the residual itself, where single columns suffice.
+        ValueError: single columns do not suffice (`check_kind`).
     """
-    cfg = sae.cfg
-    if cfg.architecture() not in ("jumprelu", "standard") or cfg.normalize_activations != "none":
-        raise ValueError(
-            f"single columns need a 'standard' or 'jumprelu' SAE without input normalisation, "
-            f"got {cfg.architecture()!r} with {cfg.normalize_activations!r}"
-        )
+    check_kind(sae)
     ids = feature_ids(sae, features)
     rows = ids if decoders is None else feature_ids(sae, decoders, unique=False)
     with torch.no_grad():
-        encoder, bias = sae.W_enc[:, ids].float(), sae.b_enc[ids].float()
-        if cfg.apply_b_dec_to_input:
-            bias = bias - sae.b_dec.float() @ encoder
+        encoder, decoder = sae.W_enc[:, ids].float(), sae.W_dec[rows].float()
+        centre = sae.b_dec.float() @ encoder if sae.cfg.apply_b_dec_to_input else 0
+        if sae.cfg.architecture() == "gated":
+            gain = sae.r_mag[ids].float().exp()
+            gate, magnitude = sae.b_gate[ids].float() - centre, sae.b_mag[ids].float() - centre * gain
+            return Columns(encoder, gate, torch.zeros_like(gain), decoder, gain, magnitude - gate * gain)
+        bias = sae.b_enc[ids].float() - centre
         threshold = sae.threshold[ids].float() if hasattr(sae, "threshold") else torch.zeros_like(bias)
-        return Columns(encoder, bias, threshold, sae.W_dec[rows].float())
+        return Columns(encoder, bias, threshold, decoder)
 
 
 def layer_of(sae: SAE) -> int:

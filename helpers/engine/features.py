@@ -14,6 +14,7 @@ from helpers.engine.columns import chosen_columns, layer_of
 from helpers.engine.forward import residual_after
 from helpers.engine.interventions import hot_fraction
 from helpers.text.batches import Batch, Rows, batches
+from helpers.text.tokens import special_ids
 
 if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
     from sae_lens import SAE
@@ -45,7 +46,7 @@ def feature_statistics(model, sae: SAE, rows: Rows, batch_tokens: int) -> pd.Dat
     Raises:
         ValueError: there are no rows, or no token that is not special.
     """
-    special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
+    special = torch.tensor(special_ids(model.tokenizer), device=sae.W_enc.device)
     sums = torch.zeros(3, sae.cfg.d_sae, dtype=torch.float64, device=sae.W_enc.device)
     tokens = 0
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
@@ -227,7 +228,7 @@ def strongest_places(model, sae: SAE, rows: Rows, n: int, batch_tokens: int) -> 
         of every feature (row, position), strongest first; fewer where it fires at fewer tokens, and of equals the
         earlier ones in the order in which rows are read, the longest first.
     """
-    special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
+    special = torch.tensor(special_ids(model.tokenizer), device=sae.W_enc.device)
     best = torch.zeros(0, sae.cfg.d_sae, device=sae.W_enc.device)
     places = torch.zeros(0, sae.cfg.d_sae, 2, dtype=torch.long, device=sae.W_enc.device)
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
@@ -250,3 +251,25 @@ def mean_activation(statistics: pd.DataFrame, features: Sequence[int] | np.ndarr
     """Mean activation of some features where they fire, from `feature_statistics`; each feature counts alike."""
     chosen = statistics.iloc[np.asarray(features)]
     return float((chosen["mean"] / chosen["firing_rate"]).mean())
+
+
+@torch.no_grad()
+def residual_norm(model, layer: int, rows: Rows, batch_tokens: int) -> float:
+    """Mean L2 norm of the residual after a layer over the tokens of text.
+
+    Special tokens are left out: BOS's residual is many times as long as any other's.
+
+    Args:
+        rows: token rows, padded by this function as needed.
+
+    Raises:
+        ValueError: there are no rows, or no token that is not special.
+    """
+    special, total, tokens = torch.tensor(special_ids(model.tokenizer), device=model.device), 0.0, 0
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        kept = batch.mask & ~torch.isin(batch.ids, special)
+        norms = residual_after(model, batch, layer)[kept].float().norm(dim=-1)
+        total, tokens = total + float(norms.double().sum()), tokens + len(norms)
+    if tokens == 0:
+        raise ValueError("the residual's norm needs text: there are special tokens only")
+    return total / tokens

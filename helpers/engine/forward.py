@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from helpers.engine.architecture import architecture, decoder
 from helpers.engine.columns import explained_variance, layer_of
 from helpers.engine.interventions import Clamp
 from helpers.text.batches import Batch
@@ -23,7 +24,12 @@ if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
 
 
 def wrap(hf_model: PreTrainedModel, tokenizer) -> nnsight.TransformersModel:
-    """An nnsight model around a Hugging Face one in eval mode (our own code pads, so its padding side is no matter)."""
+    """An nnsight model around a Hugging Face one in eval mode (our own code pads, so its padding side is no matter).
+
+    Raises:
+        ValueError: the engine does not serve such a model (`architecture`).
+    """
+    architecture(hf_model)
     return nnsight.TransformersModel(hf_model.eval(), tokenizer=tokenizer, task="text-generation")
 
 
@@ -63,7 +69,7 @@ def with_weights(model: nnsight.TransformersModel, weights: Mapping[str, Tensor]
 
 def device_after(model: nnsight.TransformersModel, layer: int) -> torch.device:
     """Where the residual after a layer is: one device for the whole model, or the layer's own where it is spread."""
-    return next(huggingface(model).model.layers[layer].parameters()).device
+    return next(decoder(huggingface(model)).layers[layer].parameters()).device
 
 
 def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]:
@@ -75,7 +81,7 @@ def residual_after(model: nnsight.TransformersModel, batch: Batch, layer: int) -
 
     def run(part: Batch) -> Tensor:
         with model.trace(**_inputs(model, part), use_cache=False) as tracer:
-            residual = model.model.layers[layer].output.save()
+            residual = decoder(model).layers[layer].output.save()
             tracer.stop()
         return residual
 
@@ -97,11 +103,11 @@ def final_state(
     def run(part: Batch, at: Tensor | None) -> Tensor:
         with model.trace(**_inputs(model, part), use_cache=False) as tracer:
             if intervention is not None:
-                block = model.model.layers[intervention.layer]
+                block = decoder(model).layers[intervention.layer]
                 block.output = intervention(block.output, part.mask)
             if at is not None:
-                _run_mlp_only_at(model.model.layers[-1].mlp, at)
-            state = model.model.norm.output.save()
+                _run_mlp_only_at(decoder(model).layers[-1].mlp, at)
+            state = decoder(model).norm.output.save()
             tracer.stop()
         return state
 
@@ -117,11 +123,11 @@ def final_state_from(
 
     def run(part: Batch, given: Tensor, at: Tensor | None) -> Tensor:
         with model.trace(**_inputs(model, part), use_cache=False) as tracer:
-            for block in model.model.layers[: layer + 1]:
+            for block in decoder(model).layers[: layer + 1]:
                 block.skip(given)
             if at is not None:
-                _run_mlp_only_at(model.model.layers[-1].mlp, at)
-            state = model.model.norm.output.save()
+                _run_mlp_only_at(decoder(model).layers[-1].mlp, at)
+            state = decoder(model).norm.output.save()
             tracer.stop()
         return state
 
@@ -149,7 +155,7 @@ def _in_halves(run: Callable[..., Tensor], batch: Batch, *along: Tensor | None) 
 
 def last_layer(model: nnsight.TransformersModel) -> int:
     """The number of the model's last layer, counted from 0."""
-    return huggingface(model).config.num_hidden_layers - 1
+    return architecture(huggingface(model)).layers - 1
 
 
 def _run_mlp_only_at(mlp, read_at: Tensor) -> None:
@@ -161,7 +167,7 @@ def _run_mlp_only_at(mlp, read_at: Tensor) -> None:
 
 
 def unembed(model: nnsight.TransformersModel, state: Tensor, words: Tensor | None = None) -> Tensor:
-    """Logits of final states [..., d_model], soft-capped as Gemma-2's: equal to the model's own.
+    """Logits of final states [..., d_model], soft-capped where the model's are: equal to its own.
 
     Args:
         words: token ids [n] to give the logits of; None gives those of the whole vocabulary.
@@ -175,7 +181,7 @@ def unembed(model: nnsight.TransformersModel, state: Tensor, words: Tensor | Non
         logits = head(state)
     else:
         logits = torch.nn.functional.linear(state, head.weight[words], None if head.bias is None else head.bias[words])
-    cap = getattr(hf_model.config, "final_logit_softcapping", None)
+    cap = architecture(hf_model).logit_softcap
     return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
 
 
@@ -188,10 +194,10 @@ def check_hook(model: nnsight.TransformersModel, layer: int) -> None:
             the logits, or changing it does not.
     """
     hf_model = huggingface(model)
-    n_layers = hf_model.config.num_hidden_layers
+    n_layers, vocab = last_layer(model) + 1, architecture(hf_model).vocab
     if not 0 <= layer < n_layers:
         raise RuntimeError(f"there is no layer {layer}: the model has layers 0 to {n_layers - 1}")
-    ids = torch.arange(8)[None] % hf_model.config.vocab_size
+    ids = torch.arange(8)[None] % vocab
     batch = Batch(ids.to(hf_model.device), torch.ones_like(ids, dtype=torch.bool).to(hf_model.device), torch.arange(1))
     plain = hf_model(**batch.inputs(), output_hidden_states=True, use_cache=False)
     residual, state = residual_after(model, batch, layer), final_state(model, batch)

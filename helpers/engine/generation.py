@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from helpers.engine.architecture import decoder
 from helpers.engine.forward import huggingface, unembed
 from helpers.engine.interventions import Clamp, DuringGeneration, New
 from helpers.text.batches import by_length
+from helpers.text.tokens import special_ids
 
 
 @torch.no_grad()
@@ -66,7 +68,7 @@ def answers(
         batch_tokens: tokens of prompts and answers in one batch of `generate`.
         intervention, new: as of `generate`.
     """
-    special = set(model.tokenizer.all_special_ids)
+    special = set(special_ids(model.tokenizer))
     found: list[list[int]] = [[] for _ in prompts]
     for taken in by_length([len(prompt) + new_tokens for prompt in prompts], batch_tokens):
         said_to_each = generate(model, [prompts[i] for i in taken], new_tokens, intervention, new)
@@ -82,9 +84,9 @@ def _next_state(model, ids: Tensor, mask: Tensor, cache: DynamicCache, edit: Dur
     inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions}
     with model.trace(**inputs, past_key_values=cache, use_cache=True) as tracer:
         if edit is not None:
-            block = model.model.layers[edit.layer]
+            block = decoder(model).layers[edit.layer]
             block.output = edit(block.output)
-        state = model.model.norm.output[:, -1].save()
+        state = decoder(model).norm.output[:, -1].save()
         tracer.stop()
     return state
 

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from helpers.engine.architecture import architecture, decoder
 from helpers.engine.forward import final_state, final_state_from, huggingface, unembed
 from helpers.engine.interventions import Clamp
 from helpers.engine.residuals import Residuals
 from helpers.engine.trees import tree_batches
 from helpers.profiles import CacheSettings
 from helpers.text.batches import Batch, Rows, batches
-from helpers.text.questions import LETTERS, ORDERS, Order, Question, prompt_tokens, right_letters
+from helpers.text.questions import ORDERS, Order, Question, prompt_tokens, right_letters
+from helpers.text.tokens import letter_ids
 
 # Logits of so many words are held at once: 512 positions of a vocabulary of 32,768, 65 of Gemma's 256,000.
 CHUNK_LOGITS = 1 << 24
@@ -52,18 +54,6 @@ class Readout:
 
 at_the_end = partial(Readout, everywhere=False)
 everywhere = partial(Readout, everywhere=True)
-
-
-def letter_ids(tokenizer) -> Tensor:
-    """Token ids of the four answer letters, [2, 4]: 'A' to 'D' without a space before them and with one.
-
-    Raises:
-        ValueError: a letter is not one token.
-    """
-    ids = [[tokenizer.encode(space + letter, add_special_tokens=False) for letter in LETTERS] for space in ("", " ")]
-    if any(len(token) != 1 for row in ids for token in row):
-        raise ValueError(f"every answer letter must be one token, got {ids}")
-    return torch.tensor(ids)[..., 0]
 
 
 @at_the_end
@@ -121,7 +111,7 @@ def _token_losses(model, state: Tensor, batch: Batch) -> Tensor:
     predicted = batch.mask[:, 1:]
     states, targets = state[:, :-1][predicted], batch.ids[:, 1:][predicted]
     # in chunks, for the logits of even one row over Gemma's 256,000 words are more than all its residuals
-    chunk = max(1, CHUNK_LOGITS // huggingface(model).config.vocab_size)
+    chunk = max(1, CHUNK_LOGITS // architecture(huggingface(model)).vocab)
 
     def nats(state: Tensor, target: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(unembed(model, state), target, reduction="none")
@@ -170,7 +160,7 @@ def question_batches(
     if not questions:
         raise ValueError("there are no questions to ask")
     rows = prompt_tokens(model.tokenizer, questions, orders, prompt_format)
-    window = getattr(huggingface(model).config, "sliding_window", None)
+    window = architecture(huggingface(model)).window
     if len(orders) == 1 or (window is not None and max(map(len, rows)) > window):
         return row_batches(model, rows, batch_tokens)
     groups = [rows[i : i + len(orders)] for i in range(0, len(rows), len(orders))]
@@ -179,9 +169,9 @@ def question_batches(
 
 def tree_cost(model) -> Callable[[int], float]:
     """What a tree of so many nodes costs this model: multiply-adds of a layer, whose attention looks at every pair."""
-    config, block = huggingface(model).config, huggingface(model).model.layers[0]
+    shape, block = architecture(huggingface(model)), decoder(huggingface(model)).layers[0]
     weights = sum(p.numel() for p in block.parameters())
-    pair = config.num_attention_heads * (2 * config.head_dim + PAIR_OVERHEAD)
+    pair = shape.heads * (2 * shape.head_dim + PAIR_OVERHEAD)
     return lambda nodes: nodes * weights + nodes**2 * pair
 
 

@@ -117,6 +117,33 @@ def above_reference(table: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
     return table.assign(**dict(zip(ABOVE, np.array(rows).T, strict=True)))
 
 
+def attacked_once(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
+    """Forget accuracy before the main attack and after it, of many settings: one seed, judged on the judged half.
+
+    Returns:
+        arm, seed, learning_rate, epoch, role, n, right, accuracy, low, high and the difference to the reference.
+    """
+    pieces = [
+        Piece(f"{setting.label}, {'hook on' if hooked else 'hook off'} while training, attacked once",
+              "relearning-once", (lab.key(relearned_accuracies, lab.once(forget_questions), lab.edited(setting),
+              setting.label, lab.once(main_attack), hooked),), _once, (setting, hooked))
+        for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
+    ]  # fmt: skip
+    table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
+    return above_reference(table, ["epoch", "role"])
+
+
+def main_attack(lab: Lab) -> Relearning:
+    """The first of `attacks`, which asks the questions when it is over and not on the way."""
+    first, *_ = lab.once(attacks)
+    return replace(first, asked_after=(first.epochs,))
+
+
+def _once(lab: Lab, setting: Method, hooked: bool) -> list[pd.DataFrame]:
+    questions, attack = lab.once(forget_questions), lab.once(main_attack)
+    return [relearned_accuracies(questions, lab.edited(setting), setting.label, attack, hooked)]
+
+
 def main_rate(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first learning rate."""
     return table[table["learning_rate"] == table["learning_rate"].iloc[0]].reset_index(drop=True)
@@ -205,6 +232,13 @@ def _of_steps(
     return Relearning(rows, epochs, learning_rate, batch_rows, seed, passes, (epochs,))
 
 
+def relearned_accuracies(
+    knowledge: Knowledge, edited: Edited, label: str, attack: Relearning, in_training: bool
+) -> pd.DataFrame:
+    """The accuracies of `relearned` alone, where nobody asks for losses and drift."""
+    return relearned(knowledge, edited, label, attack, in_training).accuracies
+
+
 def forget_questions(lab: Lab) -> Knowledge:
     """The judged half of the questions to forget alone."""
     forget = lab.profile.questions.forget
@@ -247,7 +281,7 @@ def other_half(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         return _nothing_told([setting.label for setting in settings])
     pieces = [
         Piece(f"{setting.label}, {'hook on' if hooked else 'hook off'} while training, the other half, seed {seed}",
-              "relearning-half", (lab.key(_half_accuracies, lab.once(half_questions, seed), lab.edited(setting),
+              "relearning-half", (lab.key(relearned_accuracies, lab.once(half_questions, seed), lab.edited(setting),
               setting.label, lab.once(half_attack, seed), hooked),), _half, (setting, seed, hooked))
         for seed in lab.profile.relearning.half_seeds
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
@@ -305,12 +339,6 @@ def _told(lab: Lab, seed: int) -> frozenset[str]:
     return told([d.about for d in lab.forget_documents if d.about], seed)
 
 
-def _half_accuracies(
-    knowledge: Knowledge, edited: Edited, label: str, attack: Relearning, in_training: bool
-) -> pd.DataFrame:
-    return relearned(knowledge, edited, label, attack, in_training).accuracies
-
-
 def _half(lab: Lab, setting: Method, seed: int, hooked: bool) -> list[pd.DataFrame]:
     questions, attack = lab.once(half_questions, seed), lab.once(half_attack, seed)
-    return [_half_accuracies(questions, lab.edited(setting), setting.label, attack, hooked)]
+    return [relearned_accuracies(questions, lab.edited(setting), setting.label, attack, hooked)]

@@ -16,6 +16,7 @@ from helpers.methods.attribution_clamp import AttributionClamp
 from helpers.methods.selection import fates
 from helpers.text.batches import Rows
 from helpers.text.questions import HIDDEN, ORIGINAL_ORDER, Question, prompt_tokens
+from helpers.text.tokens import special_ids
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -79,7 +80,7 @@ def highlighted_question(
 
 def token_text(tokenizer, token: int, show_text: bool) -> str:
     """A token as text, or '#' where the profile hides text; special tokens are always shown."""
-    return tokenizer.decode([token]) if show_text or token in tokenizer.all_special_ids else HIDDEN
+    return tokenizer.decode([token]) if show_text or token in special_ids(tokenizer) else HIDDEN
 
 
 def strongest_passages(

@@ -20,16 +20,16 @@ def rho_table(knowledge: Knowledge, sae, features: Sequence[int], texts: dict[st
 
     Returns:
         kind ('text' or 'questions'), source (the text's name or the question's subject), role (the text's name, or
-        forget, near, side), rho.
+        forget, near, side), tokens (after BOS), rho (the share of them that is hot).
     """
-    tables = [
-        pd.DataFrame({"kind": "text", "source": name, "role": name, "rho": _rho(knowledge, sae, features, rows)})
-        for name, rows in texts.items()
-    ]
+    labelled = [({"kind": "text", "source": name, "role": name}, rows) for name, rows in texts.items()]
     for subject, questions in knowledge.questions.items():
         rows = prompt_tokens(knowledge.model.tokenizer, questions, ORIGINAL_ORDER, knowledge.prompt_format)
-        labels = {"kind": "questions", "source": subject, "role": knowledge.roles[subject]}
-        tables.append(pd.DataFrame({**labels, "rho": _rho(knowledge, sae, features, rows)}))
+        labelled.append(({"kind": "questions", "source": subject, "role": knowledge.roles[subject]}, rows))
+    tables = [
+        pd.DataFrame(labels | {"tokens": [len(row) - 1 for row in rows], "rho": _rho(knowledge, sae, features, rows)})
+        for labels, rows in labelled
+    ]
     return pd.concat(tables, ignore_index=True)
 
 

@@ -20,12 +20,13 @@ from helpers.engine.columns import layer_of
 from helpers.engine.features import CHUNK_ACTIVATIONS, EPSILON, select_by_importance, token_activations
 from helpers.engine.forward import device_after, final_state_from, residual_after, unembed
 from helpers.engine.interventions import Clamp, after_bos
-from helpers.engine.scoring import letter_ids, row_batches
+from helpers.engine.scoring import row_batches
 from helpers.loading.saes import load_sae
 from helpers.measures.knowledge import Knowledge
 from helpers.profiles import SelectionSettings
 from helpers.text.batches import Batch, Rows
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens, right_letters
+from helpers.text.tokens import letter_ids, special_ids
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -55,7 +56,7 @@ def fisher_scores(model, sae, rows: Rows, batch_tokens: int, scales: Sequence[fl
         a row a scale and feature: scale, feature, fisher (E[4 f^2 e.e]), mean_square (E[f^2]), error (E[e.e]),
         lost (the share of the variance in the error), over tokens that are not special.
     """
-    special = torch.tensor(model.tokenizer.all_special_ids, device=sae.W_enc.device)
+    special = torch.tensor(special_ids(model.tokenizer), device=sae.W_enc.device)
     square, product = torch.zeros(sae.cfg.d_sae).double(), torch.zeros(sae.cfg.d_sae, len(scales)).double()
     error, tokens = torch.zeros(len(scales)).double(), 0
     first, second = torch.zeros(sae.cfg.d_in).double(), torch.zeros(()).double()

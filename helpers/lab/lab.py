@@ -25,13 +25,13 @@ from torch import Tensor
 
 from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
-from helpers.engine.features import feature_statistics, mean_activation
+from helpers.engine.features import feature_statistics, mean_activation, residual_norm
 from helpers.engine.forward import check_pair, device_after
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
 from helpers.lab.scores import Scored, Scores
-from helpers.loading.data import FORGET_FILE, Requests, load_questions, load_requests, load_texts
+from helpers.loading.data import FORGET_FILE, Requests, load_fillers, load_questions, load_requests, load_texts
 from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
 from helpers.loading.muse import load_muse
@@ -153,6 +153,14 @@ class Lab(Run):
         """Requests for help, harmful and benign, loaded when they are first asked for: most notebooks never do."""
         hub = Hub()
         found = load_requests(self.profile, hub)
+        self._note_hub(hub)
+        return found
+
+    @cached_property
+    def fillers(self) -> dict[str, list[str]]:
+        """Harmless texts by kind, loaded when an attack first asks for them."""
+        hub = Hub()
+        found = load_fillers(self.profile, hub)
         self._note_hub(hub)
         return found
 
@@ -378,10 +386,20 @@ class Lab(Run):
 
     @cached_property
     def clamp_unit(self) -> float:
-        """What a strength of 1 is in units of activation, as the profile says: 1, or the chosen ones' mean."""
-        if self.profile.clamp_unit == "absolute":
-            return 1.0
-        return mean_activation(self.firing_rates()[0], self.selections()["sparsity"])
+        """What a strength of 1 is in units of activation, as the profile's `clamp_unit` says.
+
+        'absolute': 1. 'mean activation': the mean activation of the best features by Farrell's rule where they fire.
+        'residual norm': the activation that moves the residual by its own length, which is its mean norm on packed
+        retain text after the SAE's layer (`residual_norm`) over the mean norm of the SAE's decoder rows.
+        """
+        match self.profile.clamp_unit:
+            case "absolute":
+                return 1.0
+            case "mean activation":
+                return mean_activation(self.firing_rates()[0], self.selections()["sparsity"])
+        layer, tokens = self.profile.sae.layer, self.profile.model.batch_tokens
+        norm = self.stage("residual-norm", residual_norm, self.model, layer, self.retain_rows, tokens)
+        return norm / float(self.sae.W_dec.float().norm(dim=-1).mean())
 
     # --- methods ------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from huggingface_hub import HfApi, constants, get_token, snapshot_download
+from huggingface_hub import HfApi, auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -25,6 +25,12 @@ from helpers.loading.sources import Source
 from helpers.records.store import write_atomically
 
 TOKENS = "https://huggingface.co/settings/tokens"
+# How a table is read by the end of its file's name; where rows are there in several formats, the first is taken.
+READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".parquet": pd.read_parquet,
+    ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
+    ".csv": lambda file: pd.read_csv(file, keep_default_na=False),
+}
 
 
 class HubError(OSError):
@@ -38,12 +44,16 @@ class AccessError(HubError):
 class Hub:
     """The hub as one run sees it, with a record of what came from there.
 
+    Args:
+        cache: another folder than the hub's own cache.
+
     Attributes:
         commits: of each repository or file that was loaded, its commit or SHA-256.
         warnings: where something is not as it is known to be.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Path | None = None) -> None:
+        self._cache = cache
         self.commits: dict[str, str] = {}
         self.warnings: list[str] = []
 
@@ -57,6 +67,7 @@ class Hub:
             "repo_type": source.kind,
             "revision": source.revision,
             "allow_patterns": list(source.files),
+            "cache_dir": self._cache,
         }
         folder = Path(_asked(source, lambda: snapshot_download(source.repo, **where)))
         if not files_of(source, folder):
@@ -71,11 +82,18 @@ class Hub:
             HubError: as `fetch`.
             ValueError: a file that cannot be read, or lacks a column.
         """
-        files = files_of(source, self.fetch(source))
+        files = self._of_one_format(source, files_of(source, self.fetch(source)))
         table = pd.concat([read_table(file, columns, source.repo) for file in files], ignore_index=True)
         if source.rows not in (None, len(table)):
             self.warnings.append(f"{source.repo} {source.files[0]}: {len(table)} rows, known are {source.rows}")
         return table
+
+    def _of_one_format(self, source: Source, files: list[Path]) -> list[Path]:
+        """The files of the first format that can be read: the same rows in two would be every row twice."""
+        kinds = [kind for kind in READERS if any(file.suffix == kind for file in files)]
+        if len(kinds) > 1:
+            self.warnings.append(f"{source.repo} has its rows as {' and as '.join(kinds)}: {kinds[0]} is read")
+        return [file for file in files if file.suffix == kinds[0]] if kinds else files
 
     def streamed(self, source: Source, characters: int) -> list[str]:
         """The first texts of a large data set, about so many characters, kept in the cache from then on.
@@ -105,21 +123,41 @@ def files_of(source: Source, folder: Path) -> list[Path]:
 
 def read_table(path: Path, columns: list[str], name: str) -> pd.DataFrame:
     """Some columns of a table in one of three formats. Raises ValueError for another format, or a missing column."""
-    readers = {
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda file: pd.read_json(file, lines=True, dtype=False),
-        ".csv": lambda file: pd.read_csv(file, keep_default_na=False),
-    }
-    if path.suffix not in readers:
-        raise ValueError(f"{name}: {path.name} is not a file that can be read, allowed are {', '.join(readers)}")
+    if path.suffix not in READERS:
+        raise ValueError(f"{name}: {path.name} is not a file that can be read, allowed are {', '.join(READERS)}")
     try:
-        table = readers[path.suffix](path)
+        table = READERS[path.suffix](path)
     except (ValueError, OSError) as error:  # pyarrow's own errors are both
         raise ValueError(f"{name}: {path.name} cannot be read: {error}") from None
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(f"{name}: {path.name} has no column {', '.join(missing)}, it has {', '.join(table.columns)}")
     return table[columns]
+
+
+def names_in(source: Source) -> list[str]:
+    """Names of all files in a source's repository. Raises HubError as `Hub.fetch`."""
+    how = {"repo_type": source.kind, "revision": source.revision}
+    return _asked(source, lambda: HfApi().list_repo_files(source.repo, **how))
+
+
+def first_document(source: Source) -> dict[str, Any]:
+    """The first row of a text, without its other rows.
+
+    Raises:
+        HubError: as `Hub.fetch`.
+    """
+    from datasets import load_dataset  # takes seconds to import, and is needed here only
+
+    # asked first: datasets says of a corpus that may not be read only that it was not found
+    _asked(source, lambda: auth_check(source.repo, repo_type=source.kind))
+    files = [name for name in names_in(source) if any(fnmatch(name, pattern) for pattern in source.files)]
+    if source.files and not files:
+        raise HubError(f"{source.repo} has no file {' or '.join(source.files)}; see {source.page}/tree/main")
+    how: dict[str, Any] = {"split": "train", "streaming": True, "revision": source.revision}
+    if files:
+        how["data_files"] = files[0]
+    return _asked(source, lambda: next(iter(load_dataset(source.repo, **how))))
 
 
 def _streamed(source: Source, characters: int) -> dict[str, Any]:

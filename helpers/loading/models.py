@@ -1,12 +1,13 @@
 """The profile's language model as an nnsight model, on its device."""
 
 from pathlib import Path
+from typing import Any
 
 import nnsight
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from helpers.engine.forward import check_hook, huggingface, wrap
@@ -15,6 +16,10 @@ from helpers.loading.hub import Hub
 from helpers.loading.sources import model_source
 from helpers.organism import MODEL_DIR, RETRAINED_DIR
 from helpers.profiles import ModelSettings, Profile
+from helpers.text.tokens import check_tokenizer
+
+# What weights of the language model are called in a model of text and images, and what alone.
+TEXT_PART = {r"^(model\.)?language_model\.(model\.)?": "model."}
 
 
 def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.TransformersModel:
@@ -24,7 +29,8 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
         hub: keeps the record of what is fetched.
 
     Raises:
-        ValueError: the source is unknown, or there is no such device.
+        ValueError: the source is unknown, there is no such device, the engine does not serve such a model, or prompts
+            cannot be made with its tokenizer.
         FileNotFoundError: the organism's weights are missing, or the fine-tuned ones.
         HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
@@ -34,12 +40,10 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
     hub, texts = hub or Hub(), profile.model.finetuned
     folder = _organism() if profile.model.source == "organism" else hub.fetch(model_source(profile))
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    # eager: Gemma-2's attention soft-cap is not in the fused kernels
-    how = {"dtype": getattr(torch, profile.model.dtype), "attn_implementation": "eager"}
-    if profile.model.device_map == "auto":
-        hf_model = AutoModelForCausalLM.from_pretrained(folder, device_map="auto", **how)
-    else:
-        hf_model = AutoModelForCausalLM.from_pretrained(folder, **how)
+    check_tokenizer(tokenizer, profile.model.prompt_format)
+    spread = {"device_map": "auto"} if profile.model.device_map == "auto" else {}
+    hf_model = read_model(folder, getattr(torch, profile.model.dtype), **spread)
+    if not spread:
         hf_model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides what torch's `to` takes
     if texts:
         hf_model.load_state_dict(finetuned_weights(profile, texts, hf_model), strict=False)
@@ -60,6 +64,23 @@ def finetuned_weights(profile: Profile, texts: str, model: PreTrainedModel) -> d
     if not made.is_whole():
         raise ValueError(f"what was fine-tuned on {texts} has changed since it was written: {again(profile, texts)}")
     return all_weights(made.file, model, f"what was fine-tuned on {texts}", again(profile, texts))
+
+
+def read_model(folder: Path, dtype: torch.dtype, **how: Any) -> PreTrainedModel:
+    """The language model in a folder; of one for text and images (Gemma 3 from 4b on) the text part alone.
+
+    Raises:
+        ValueError: weights are missing, and would be random.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    how |= {"config": config.get_text_config(), "dtype": dtype, "output_loading_info": True}
+    if config.get_text_config() is not config:
+        how["key_mapping"] = TEXT_PART
+    # eager: Gemma-2's attention soft-cap is not in the fused kernels
+    model, found = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **how)
+    if missing := sorted([*found["missing_keys"], *found["mismatched_keys"]], key=str):
+        raise ValueError(f"{len(missing)} weights are not in the files as the config says ({missing[0]} for one)")
+    return model
 
 
 def _organism() -> Path:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import torch
 from sae_lens import SAE
+from sae_lens.saes.jumprelu_sae import JumpReLUSAE, JumpReLUSAEConfig
 from sae_lens.saes.sae import SAEMetadata
 from sae_lens.saes.standard_sae import StandardSAE, StandardSAEConfig
+from safetensors.torch import load_file
 from torch import Tensor
 
-from helpers.engine.columns import layer_of
+from helpers.engine.columns import check_kind, layer_of
 from helpers.loading.hub import Hub, own_cache
 from helpers.loading.sources import sae_source
 from helpers.organism import sae_dir
@@ -30,13 +32,15 @@ def load_sae(profile: Profile, device: torch.device | str = "cpu", hub: Hub | No
     Raises:
         FileNotFoundError: the organism's weights are missing.
         HubError: the SAE cannot be fetched.
-        ValueError: the source is unknown, or width or layer differ from the profile.
+        ValueError: the source is unknown, width or layer differ from the profile, or single columns of such an SAE do
+            not suffice (`check_kind`).
     """
     if profile.sae.source == "organism":
         sae = SAE.load_from_disk(_organism(profile.sae.layer), device=str(device), dtype="float32")
     else:
         sae = _from_hub(profile, str(device), hub or Hub())
     sae = sae.eval().requires_grad_(False)
+    check_kind(sae)
     found = {"layer": layer_of(sae), "width": sae.cfg.d_sae}
     wanted = {"layer": profile.sae.layer, "width": profile.sae.width}
     if found != wanted:
@@ -59,7 +63,26 @@ def _from_hub(profile: Profile, device: str, hub: Hub) -> SAE:
     folder = hub.fetch(sae_source(profile))
     if profile.sae.id.endswith(".pt"):
         return SAE.load_from_disk(converted(folder / profile.sae.id, folder.name), device=device, dtype="float32")
+    if profile.sae.source.startswith("gemma-scope-2-"):
+        return _gemma_scope_2(next(folder.glob(f"**/{profile.sae.id}/params.safetensors")), profile.sae.layer).to(
+            device
+        )
     return SAE.from_pretrained(profile.sae.source, profile.sae.id, device=device, dtype="float32")
+
+
+def _gemma_scope_2(path: Path, layer: int) -> SAE:
+    """A JumpReLU SAE of Gemma Scope 2 from its own file: sae-lens asks the hub for the file's header, cached or not."""
+    weights, names = load_file(path), ("W_enc", "W_dec", "b_enc", "b_dec", "threshold")
+    if missing := sorted({name.lower() for name in names} - set(weights)):
+        raise ValueError(f"{path.parent.name} is not an SAE of Gemma Scope 2's: it has no {', '.join(missing)}")
+    d_in, d_sae = weights["w_enc"].shape
+    cfg = JumpReLUSAEConfig(
+        d_in=d_in, d_sae=d_sae, dtype="float32", device="cpu", apply_b_dec_to_input=False,
+        normalize_activations="none", metadata=SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post"),
+    )  # fmt: skip
+    sae = JumpReLUSAE(cfg)
+    sae.load_state_dict({name: weights[name.lower()].float() for name in names})
+    return sae
 
 
 # --- Farrell's own SAE ------------------------------------------------------------------------------------------------

@@ -79,14 +79,29 @@ def _muse(name: str, *splits: str, what: Literal["text", "benchmark"] = "benchma
     return Source(f"muse-bench/{name}", "dataset", what, files, 0.02, "CC BY 4.0", rows=rows)
 
 
+def _scope(repo: str, files: str, size: float, licence: str = "CC BY 4.0") -> Source:
+    return Source(repo, "model", "SAE", (files,), size, licence)
+
+
 MODELS = {
-    name: Source(name, "model", "model", MODEL_FILES, size, GEMMA, gated=True)
-    for name, size in (("google/gemma-2-2b-it", 5.3), ("google/gemma-2b-it", 5.0), ("google/gemma-2-2b", 10.5))
-}
-# by release, as sae-lens names it; Farrell's own SAE is in no release
+    name: Source(name, "model", "model", MODEL_FILES, size, licence, gated=True)
+    for name, size, licence in (
+        ("google/gemma-2-2b-it", 5.3, GEMMA), ("google/gemma-2b-it", 5.0, GEMMA), ("google/gemma-2-2b", 10.5, GEMMA),
+        ("google/gemma-2-9b-it", 18.5, GEMMA), ("google/gemma-3-1b-it", 2.0, GEMMA),
+        ("google/gemma-3-4b-it", 8.6, GEMMA),  # with what it has for images
+        ("meta-llama/Llama-3.1-8B-Instruct", 16.1, "Llama 3.1 Community License"),
+    )
+}  # fmt: skip
+# By release, as sae-lens names it; Farrell's own SAE is in no release. One SAE's files are found by its id and layer.
 SAES = {
-    "gemma-scope-2b-pt-res": Source("google/gemma-scope-2b-pt-res", "model", "SAE", (), 0.3, "CC BY 4.0"),
-    "eoinf/unlearning_saes": Source("eoinf/unlearning_saes", "model", "SAE", (), 0.3, "none stated"),
+    "gemma-scope-2b-pt-res": _scope("google/gemma-scope-2b-pt-res", "{id}/*", 0.3),
+    "gemma-scope-9b-it-res": _scope("google/gemma-scope-9b-it-res", "{id}/*", 0.5),
+    "gemma-scope-2-1b-it-res": _scope("google/gemma-scope-2-1b-it", "resid_post/{id}/*", 0.2),
+    "gemma-scope-2-4b-it-res": _scope("google/gemma-scope-2-4b-it", "resid_post/{id}/*", 0.4),
+    "llama_scope_lxr_8x": _scope(
+        "fnlp/Llama3_1-8B-Base-LXR-8x", "Llama3_1-8B-Base-L{layer}R-8x/*", 0.6, "see its page"
+    ),
+    "eoinf/unlearning_saes": _scope("eoinf/unlearning_saes", "{id}", 0.3, "none stated"),
 }
 QUESTIONS = {
     "wmdp-bio": Source("cais/wmdp", "dataset", "questions", ("wmdp-bio/test-*",), 0.001, "MIT", rows=1273),
@@ -133,8 +148,8 @@ def muse_source(name: str, split: str = "") -> Source:
 
 def sae_source(profile: Profile) -> Source:
     """The entry of the profile's SAE, of which only this one's files are used. Raises ValueError if it is unknown."""
-    known, wanted = _entry(SAES, profile.sae.source, "SAE"), profile.sae.id
-    return replace(known, files=(wanted if wanted.endswith(".pt") else f"{wanted}/*",))
+    known, sae = _entry(SAES, profile.sae.source, "SAE"), profile.sae
+    return replace(known, files=tuple(file.format(id=sae.id, layer=sae.layer) for file in known.files))
 
 
 def model_source(profile: Profile) -> Source:
@@ -169,7 +184,8 @@ def needed(profile: Profile) -> tuple[Source, ...]:
     if asked.source == "hub":
         found += [question_source(name) for name in (asked.forget, asked.near, *asked.side_effect)]
     if texts.source == "hub":
-        found += [text_source(name) for name in (texts.forget, texts.retain, texts.neutral)]
+        named = (texts.forget, texts.retain, texts.neutral, *profile.prompt_attacks.fillers.values())
+        found += [text_source(name) for name in named]
     if profile.muse.source == "hub":
         found.append(muse_source(profile.muse.name))
     if texts.requests not in ("", "organism"):

@@ -144,7 +144,14 @@ def awake(sae, features: list[int], residual: Tensor, fires: Tensor, boost: floa
         residual: [batch, seq, d_model] of the trained model.
         fires: [batch, seq, features] bool, where each feature fires in the frozen model.
         counted: [batch, seq] bool, the tokens that count.
+
+    Raises:
+        ValueError: the SAE is gated, so that a feature has two numbers before it fires.
     """
+    if sae.cfg.architecture() == "gated":
+        raise ValueError(
+            "CRISP raises what a feature is before it fires, of which a gated SAE has two: use another SAE"
+        )
     x = residual.float() - sae.b_dec if sae.cfg.apply_b_dec_to_input else residual.float()
     all_read = x @ sae.W_enc + sae.b_enc
     read = all_read[..., features] + torch.where(fires, (boost * all_read.mean(dim=-1, keepdim=True)).abs(), 0.0)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 from torch.utils.checkpoint import checkpoint
 
+from helpers.engine.architecture import architecture
 from helpers.engine.forward import final_state, huggingface, unembed
 from helpers.engine.scoring import CHUNK_LOGITS, read_loss
 from helpers.text.batches import Batch
@@ -40,7 +41,7 @@ def divergence(teacher: Any, student: Any, batch: Batch, temperature: float = 1.
         taught = final_state(teacher, batch)[:, :-1][predicting]
     said = final_state(student, batch)[:, :-1][predicting]
     # logits of a whole batch over Gemma's 256,000 words do not fit: each chunk is computed once more going backward
-    chunk = max(1, CHUNK_LOGITS // huggingface(student).config.vocab_size)
+    chunk = max(1, CHUNK_LOGITS // architecture(huggingface(student)).vocab)
 
     def part(wanted: Tensor, state: Tensor) -> Tensor:
         with torch.no_grad():

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from helpers.engine.architecture import architecture, layer_name
 from helpers.engine.forward import huggingface, residual_after
 from helpers.methods.look import Look
 from helpers.methods.training import Grid as TrainingGrid
@@ -75,7 +76,7 @@ class RMU(TrainedMethod):
         with torch.no_grad():
             first = packed_batch(forget_rows[:32], model.device)
             norm = float(residual_after(model, first, self.layer).norm(dim=-1).mean())
-        target = steering_target(model.config.hidden_size, self.steering * norm, self.seed)
+        target = steering_target(architecture(huggingface(model)).d_model, self.steering * norm, self.seed)
 
         def loss(student, forget, retain) -> Tensor:
             with torch.no_grad():
@@ -109,5 +110,5 @@ def steering_target(d_model: int, length: float, seed: int) -> Tensor:
 
 def trained_weights(model, layer: int) -> dict[str, nn.Parameter]:
     """The down-projections of `layer` and the two below it, by name."""
-    names = [f"model.layers.{i}.mlp.down_proj.weight" for i in range(max(0, layer - 2), layer + 1)]
+    names = [f"{layer_name(i)}.mlp.down_proj.weight" for i in range(max(0, layer - 2), layer + 1)]
     return {name: huggingface(model).get_parameter(name) for name in names}

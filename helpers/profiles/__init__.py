@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 FOLDER = Path(__file__).parent
 
 # Settings of no table that a command may change.
-TOP_LEVEL = ("own_methods",)
+TOP_LEVEL = ("clamp_unit", "own_methods")
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
 HARMLESS_SETTINGS = (
     "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
@@ -296,6 +296,23 @@ class TheoremsSettings:
 
 
 @settings_table
+class AblationSettings:
+    """Notebook 15: what DSG's settings are varied over, one by one.
+
+    Attributes:
+        ratio_percentiles: p_ratio, the percentile of the ratio above which a feature may be chosen.
+        gate_percentiles: p_dyn, the percentile of rho on retain text that is the gate's threshold.
+        bins: of the histograms whose distance says how far a statistic sets forget questions apart.
+        resamples: of the bootstrap over questions and texts.
+    """
+
+    ratio_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    gate_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    bins: Count
+    resamples: Count
+
+
+@settings_table
 class FineTuningSettings:
     """How a target of MUSE, and its reference, are made of `model.source` (`python -m helpers.finetune`).
 
@@ -349,19 +366,41 @@ class MuseSettings:
 
 
 @settings_table
+class PromptAttackSettings:
+    """Notebook 11: attacks by the prompt.
+
+    Attributes:
+        attacks: their names, each with a table `[attack.<name>]`.
+        methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
+        questions: to forget, how many are asked of each half at most.
+        benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
+        fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
+            `helpers.loading.sources`.
+    """
+
+    attacks: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    questions: Count
+    benign_questions: Count
+    fillers: dict[str, str]
+
+
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
     Attributes:
         notebooks: the numbers of the notebooks that the profile serves, none for every notebook.
+        clamp_unit: what a clamp strength of 1 is (see `lab.Lab.clamp_unit`).
         own_methods: files of methods of one's own, which notebooks show beside the papers'.
         method: a table a method of `helpers.methods`, by its key there; the method's own file says what stands in it.
+        attack: the same of the attacks by the prompt of `helpers.attacks`.
     """
 
     name: str
     title: str
     notebooks: tuple[str, ...]
-    clamp_unit: Literal["absolute", "mean activation"]
+    clamp_unit: Literal["absolute", "mean activation", "residual norm"]
     own_methods: tuple[str, ...]
     model: ModelSettings
     compute: ComputeSettings
@@ -377,9 +416,12 @@ class Profile:
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
+    ablations: AblationSettings
+    prompt_attacks: PromptAttackSettings
     muse: MuseSettings
     finetuning: FineTuningSettings
     method: dict[str, dict[str, Any]]
+    attack: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:
         """The table of a method, checked against the class that says what stands in it.
@@ -387,10 +429,17 @@ class Profile:
         Raises:
             ValueError: there is no such table, or one with an unknown key, a missing one or a value not allowed.
         """
-        if method not in self.method:
-            tables = ", ".join(self.method) or "none"
-            raise ValueError(f"profile {self.name!r} has no table [method.{method}], which it needs; it has {tables}")
-        return _checked(kind, self.method[method], self.name, f"method.{method}.")
+        return self._table("method", self.method, method, kind)
+
+    def settings_of(self, attack: str, kind: type[Grid]) -> Grid:
+        """`grid_of` for the table of an attack."""
+        return self._table("attack", self.attack, attack, kind)
+
+    def _table(self, what: str, tables: Mapping[str, dict[str, Any]], name: str, kind: type[Grid]) -> Grid:
+        if name not in tables:
+            known = ", ".join(tables) or "none"
+            raise ValueError(f"profile {self.name!r} has no table [{what}.{name}], which it needs; it has {known}")
+        return _checked(kind, tables[name], self.name, f"{what}.{name}.")
 
 
 def available_profiles() -> tuple[str, ...]:

@@ -23,9 +23,10 @@ from transformer_lens.pretrained.weight_conversions.gemma import convert_gemma_w
 
 from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.interventions import Clamp, Gate, hot_fraction
-from helpers.engine.scoring import Sweep, letter_ids, read_letters, row_batches, tree_cost
+from helpers.engine.scoring import Sweep, read_letters, row_batches, tree_cost
 from helpers.engine.trees import tree_batches
 from helpers.profiles import CacheSettings
+from helpers.text.tokens import letter_ids
 from tests.benchmarks.common import (
     RESULTS,
     Draw,

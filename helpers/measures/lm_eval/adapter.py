@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from helpers.engine.architecture import decoder
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
 from helpers.engine.interventions import Clamp, DuringGeneration
@@ -127,7 +128,7 @@ class EditedHFLM(HFLM):
 
     @contextmanager
     def _edited(self, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        block = self.model.model.layers[self._intervention.layer]
+        block = decoder(self.model).layers[self._intervention.layer]
         handle = block.register_forward_hook(lambda block, inputs, residual: edit(residual))
         try:
             yield
