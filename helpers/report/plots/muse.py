@@ -54,7 +54,7 @@ def muse_criteria(table: pd.DataFrame) -> Figure:
         ax.set_ylim(len(methods) - 0.4, -0.5)
     axes[0].set_yticks(range(len(methods)), methods)
     extra = [
-        sample("ours, utility kept (95 % interval)", marker="o", color=BLACK),
+        sample("ours, chosen on half 0 (95 % interval)", marker="o", color=BLACK),
         sample("ours, stopped as in the paper", marker="x", color=BLACK),
         *(sample(f"paper, {world}", marker=marker, mfc="white") for world, marker in WORLD_MARKERS.items()),
         sample("our target", linestyle=":"),
@@ -108,7 +108,7 @@ def muse_training(table: pd.DataFrame) -> Figure:
             ax.plot([], [], color=colour, marker=marker, label=method)
         stopped, chosen = trained[trained["stopped"].astype(bool)], trained[trained["chosen"].astype(bool)]
         ax.plot(stopped["epochs"], stopped[share], "o", ms=12, mfc="none", color=BLACK, label="stopped as in the paper")
-        ax.plot(chosen["epochs"], chosen[share], "s", ms=10, mfc="none", color=GREY, label="chosen: utility kept")
+        ax.plot(chosen["epochs"], chosen[share], "s", ms=10, mfc="none", color=GREY, label="chosen on half 0")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="epochs of the text to forget", ylabel="share of the target's", ylim=(-0.05, None))
     axes[0].axhline(table["floor"].iloc[0], color=BLACK, ls="--", lw=1, label="the paper's stopping rule")
