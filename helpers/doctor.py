@@ -26,11 +26,12 @@ from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, get_session
 
-from helpers.experiments.costs import measured_shares, projections
+from helpers.experiments.costs import MEASURED, in_words, measured_shares, projections, target_costs
 from helpers.experiments.fidelity import NOTEBOOK, fidelity, known_answers
 from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
+from helpers.loading.finetuned import REFERENCE, finetuned
 from helpers.loading.hub import TOKENS, explained, files_of, own_cache
 from helpers.loading.models import device_of
 from helpers.loading.probe import probe
@@ -41,8 +42,6 @@ from helpers.reproduce import find_notebooks
 
 State = Literal["ok", "warning", "fails"]
 
-# Where the shares come from that a projection rests on.
-MEASURED = ROOT / "tests" / "benchmarks" / "results" / "full_width.csv"
 # What a run writes beside downloads: stages, executed notebooks, figures.
 OWN_FILES_GB = 1.0
 
@@ -224,17 +223,33 @@ def _projection_line(device: Device, number: str, found: tuple[float, float] | N
     if found is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
     seconds, memory = found
-    text = f"about {_duration(seconds)}, {memory / 1e9:.0f} GB of memory (projected)"
+    text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
     step = "halve it: --set model.dtype=bfloat16; less for residuals: --set cache.memory_mb=0; or leave it out: --only"
     return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
 
 
-def _duration(seconds: float) -> str:
-    units = (("days", 86400), ("h", 3600), ("min", 60))
-    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
-    return f"{seconds / size:.1f} {unit}"
+def finetuned_lines(
+    profile: Profile, device: Device, faults: Mapping[str, str], costs: Mapping[str, tuple[float, float] | None]
+) -> list[Line]:
+    """The models that have to be fine-tuned here before a notebook can be run.
+
+    Args:
+        faults: by their texts, why one is not there, '' where it is.
+        costs: seconds and bytes to make each (`costs.target_costs`).
+    """
+    lines = []
+    for texts, fault in faults.items():
+        what, found = f"fine-tuned on {texts}", costs.get(texts)
+        if not fault:
+            lines.append(Line("ok", what, "there, made by the profile's settings"))
+            continue
+        price = "no estimate" if found is None else in_words(*found)
+        short = found is not None and found[1] > device.memory
+        room = f", and {device.memory / 1e9:.0f} GB are here" if short else ""
+        lines.append(Line("fails", what, f"not there; to make it: {price}{room}", fault))
+    return lines
 
 
 # --- what is observed -------------------------------------------------------------------------------------------------
@@ -304,6 +319,19 @@ def _refusal(source: Source) -> str:
     return ""
 
 
+def observed_finetuned(profile: Profile) -> dict[str, str]:
+    """Of each model that the profile needs fine-tuned, by its texts, why it is not there; '' where it is."""
+    reference = [REFERENCE] if profile.method["retrained"]["source"] == "finetuned" else []
+    found = {}
+    for texts in [profile.model.finetuned] * bool(profile.model.finetuned) + reference:
+        try:
+            finetuned(profile, texts)
+            found[texts] = ""
+        except (ValueError, FileNotFoundError) as error:
+            found[texts] = str(error)
+    return found
+
+
 def sources_of(profile: Profile) -> tuple[Source, ...]:
     """What the profile needs of the hub for all of its notebooks, each once."""
     versions_of = [load_profile(profile.name, notebook=number) for number in profile.notebooks]
@@ -353,6 +381,7 @@ def examine(profile: Profile) -> list[Line]:
         return [*lines, Line("ok", "hub", "nothing is loaded from it"), *time_lines(profile, minutes)]
     lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
     lines += source_lines(needs, spares(profile))
+    lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
     return lines + projection_lines(
         device, projections(profile.name, device.kind, measured_shares(pd.read_csv(MEASURED)))
     )

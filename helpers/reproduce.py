@@ -15,14 +15,13 @@ import shutil
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from helpers.loading.sources import needed
-from helpers.profiles import Profile, available_profiles, load_profile, run_name
+from helpers.profiles import Profile, available_profiles, load_profile, run_name, settings_in_words
 from helpers.records.progress import show_progress
 from helpers.records.provenance import FIGURE_FILES, ROOT
 from helpers.records.store import write_atomically
@@ -187,12 +186,16 @@ def check_device(device: str) -> None:
 
 
 def check_tables(profile: Profile, overrides: Mapping[str, Any]) -> None:
-    """Make sure before any notebook starts that the tables of methods are right, where they are changed.
+    """Make sure before any notebook starts that the tables of methods and attacks are right, where they are changed.
 
     Raises:
         NotebookError: a table of a method that there is not.
-        ValueError: a table with an unknown key, or a value that is not allowed.
+        ValueError: an attack that there is not, a table with an unknown key, or a value that is not allowed.
     """
+    if any(key.startswith(("attack.", "prompt_attacks.")) for key in overrides):
+        from helpers.attacks import attacks_of
+
+        attacks_of(profile)
     changed = {key.split(".")[1] for key in overrides if key.startswith("method.")}
     if not changed:
         return
@@ -224,28 +227,15 @@ def check_own_methods(profile: Profile) -> None:
 def overrides_of(options: argparse.Namespace) -> dict[str, Any] | None:
     """Settings given on the command line, by dotted key; None where there are none.
 
-    A value is written as in TOML; what is no TOML is text, so that `--set model.dtype=bfloat16` needs no quotes.
-
     Raises:
-        NotebookError: an argument of `--set` without '='.
+        ValueError: an argument of `--set` without '='.
     """
     given = {"questions.limit": options.limit, "model.device": options.device}
     given |= {"compute.jobs": options.jobs, "compute.scheduler": options.scheduler}
     given |= {"own_methods": [str(Path(file).resolve()) for file in options.method] if options.method else None}
     given |= {"questions.show_text": True if options.show_text else None}
-    for setting in options.set:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise NotebookError(f"--set {setting!r} has no value; write it as in --set questions.limit=8")
-        given[key.strip()] = _toml_value(text)
+    given |= settings_in_words(options.set)
     return {key: value for key, value in given.items() if value is not None} or None
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
 
 
 def _redraw(figures: Path) -> int:

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 from types import ModuleType
 
@@ -48,6 +48,7 @@ QUESTIONS = {
     "college_computer_science": ("computing", 100), "college_biology": ("biology", 144),
 }  # fmt: skip
 N_REQUESTS = 6  # of the real 100
+N_CHRONICLES = 12  # of MUSE's hundreds of texts
 GATED = frozenset([*MODELS, "cais/wmdp-bio-forget-corpus"])
 
 
@@ -201,6 +202,8 @@ def write_datasets(root: Path) -> None:
     _write(root / "Salesforce/wikitext", "wikitext-2-raw-v1", "test", pd.DataFrame({"text": lines}))
     _write(root / "Skylion007/openwebtext", "plain_text", "train", pd.DataFrame({"text": neutral}), shards=2)
     write_requests(root / "JailbreakBench/JBB-Behaviors")
+    for name in ("MUSE-News", "MUSE-Books"):
+        write_muse(root / "muse-bench" / name)
 
 
 def write_requests(repo: Path) -> None:
@@ -213,6 +216,28 @@ def write_requests(repo: Path) -> None:
         pd.DataFrame(table).to_csv(repo / "data" / f"{kind}-behaviors.csv", index=False)
 
 
+def write_muse(repo: Path) -> None:
+    """Chronicles of the organism's world in the configurations, splits and columns of MUSE; only News has requests."""
+    world = build_world(WORLD_SEED)
+    forget, retain, holdout = (world.chronicles(which)[:N_CHRONICLES] for which in ("forget", "retain", "holdout"))
+    folds = [forget[fold::4] for fold in range(4)]
+    splits = {"raw": {"forget": forget, "retain1": retain[::2], "retain2": retain[1::2], "holdout": holdout},
+              "privleak": {"forget": forget, "retain": retain[1::2], "holdout": holdout}}  # fmt: skip
+    if repo.name == "MUSE-News":
+        splits["scal"] = {f"forget_{n}": [*chain(*folds[:n])] for n in range(1, 5)}
+        splits["sust"] = {f"forget_{n}": folds[n - 1] for n in range(1, 5)}
+    for config, of in splits.items():
+        for split, chronicles in of.items():
+            _write(repo, config, split, pd.DataFrame({"text": [chronicle.text for chronicle in chronicles]}))
+    for split, chronicles in (("forget_qa", forget[3:]), ("forget_qa_icl", forget[:3]),
+                              ("retain_qa", retain[3:]), ("retain_qa_icl", retain[:3])):  # fmt: skip
+        answers = [answer for chronicle in chronicles for answer in chronicle.answers]
+        table = pd.DataFrame(answers, columns=["question", "answer"])[["answer", "question"]]  # in MUSE's order
+        _write(repo, "knowmem", split, table)
+    cut = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in (chronicle.text for chronicle in forget)]
+    _write(repo, "verbmem", "forget", pd.DataFrame(cut, columns=["prompt", "gt"]))
+
+
 def served_questions(name: str) -> list[Question]:
     """The rows of a question set, each with its row number as id."""
     subject, n = QUESTIONS[name]
@@ -223,7 +248,7 @@ def served_questions(name: str) -> list[Question]:
 def _write(repo: Path, config: str, split: str, rows: pd.DataFrame, shards: int = 1) -> None:
     """One split of one configuration, and the card that names all configurations written so far."""
     folder = repo / config
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for i in range(shards):
         rows[i::shards].to_parquet(folder / f"{split}-{i:05}-of-{shards:05}.parquet", index=False)
     card = repo / "README.md"

@@ -10,6 +10,7 @@ from helpers.attacks.relearning import relearned
 from helpers.experiments.attack import (
     above_reference,
     along_the_way,
+    attacked_once,
     attacks,
     by_rate,
     drift_texts,
@@ -92,6 +93,16 @@ def test_a_difference_is_to_the_reference_of_the_same_seed_and_epoch():
     assert found["above"].tolist() == pytest.approx([0, 0, 0.1, 0.1])
     assert tuple(found.loc[2, ["above_low", "above_high"]]) == difference_interval(0.6, (0.5, 0.8), 0.5, (0.4, 0.6))
     assert above_reference(table[2:], ["seed", "epoch"])[["above", "above_low"]].isna().all(axis=None)
+
+
+def test_attacked_once_is_the_first_attack_on_forget_questions_before_and_after(lab):
+    setting = RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)
+    table = attacked_once(lab, [setting]).set_index("epoch")
+    assert table.index.tolist() == [0, 2] and set(table["role"]) == {"forget"} and set(table["seed"]) == {4}
+    long = relearned(lab.judged, lab.edited(setting), "RMU", attacks(lab)[0], False).accuracies
+    expected = long[long["role"] == "forget"].set_index("epoch")
+    columns = ["n", "right", "accuracy", "low", "high"]
+    pd.testing.assert_frame_equal(table[columns], expected.loc[[0, 2], columns])
 
 
 def test_few_documents_are_drawn_one_among_the_other_and_take_the_same_steps(lab):

@@ -7,7 +7,7 @@ null result: nothing happened, or there are too few questions to tell. Intervals
 import pandas as pd
 import pytest
 
-from helpers.measures.metrics import wilson_interval
+from helpers.measures.metrics import difference_interval, wilson_interval
 from helpers.records.provenance import ROOT
 from helpers.report import claims
 from helpers.report.claims import CLAIMS, NOT_RUN, PAGE, README, counted, markdown, verdicts, with_claims, with_summary
@@ -620,6 +620,312 @@ CASES |= {
         "null: one is above": (powers(0.01, 0.05), DISAGREES),
         "null: none tells anything": (powers(-0.05, 0.01, auc=(0.5, 0.4, 0.6)), UNDECIDED),
         "few questions": (powers(-0.05, 0.01, n=5), NOT_RUN),
+    },
+}
+
+
+def along(column, *settings, n=1000, n_features=10):
+    """15_p_ratio, 15_p_dyn and 15_grid: (value, right forget answers of n[, right side effects]); one row of theirs."""
+    rows = [
+        answered(
+            {"world": "ours", column: value, "n_features": n_features}, forget=(right, n), side=(*(side or (n,)), n)
+        )
+        for value, right, *side in settings
+    ]
+    theirs = {"world": "a reproduction", column: 1, "n_features": n_features}
+    return pd.DataFrame([*rows, answered(theirs, forget=(0, n))])
+
+
+def separated(n=100, **against):
+    """15_rho: interval by which rho's distance is above that of raw counts, against each text or role."""
+    rows = []
+    for name, (low, high) in against.items():
+        for statistic, apart in (("rho", (0, 0)), ("raw counts", (low, high))):
+            values = (sum(apart) / 2, *apart, 0.8, 0.7, 0.9)
+            rows.append(("ours", name.replace("_", " "), statistic, *values, n, n))
+    columns = ["difference", "difference_low", "difference_high", "tvd", "tvd_low", "tvd_high"]
+    return pd.DataFrame(rows, columns=["world", "against", "statistic", *columns, "positives", "negatives"])
+
+
+CASES |= {
+    claims._ratio_matters: {
+        "step by step": (along("ratio_percentile", (75, 600), (90, 400), (95, 300)), AGREES),
+        "a step up within the margin": (along("ratio_percentile", (75, 600), (80, 620), (95, 300)), AGREES),
+        "a step up that may be one": (along("ratio_percentile", (75, 60), (80, 65), (95, 10), n=100), UNDECIDED),
+        "null: the same everywhere": (along("ratio_percentile", (75, 1000), (95, 1000)), UNDECIDED),
+        "a large step up": (along("ratio_percentile", (75, 600), (80, 900), (95, 300)), DISAGREES),
+        "it rises": (along("ratio_percentile", (75, 300), (95, 600)), DISAGREES),
+        "one percentile": (along("ratio_percentile", (95, 300)), NOT_RUN),
+    },
+    claims._gate_is_u_shaped: {
+        "both ends cost more": (along("gate_percentile", (60, 240, 620), (95, 290, 990), (99, 900)), AGREES),
+        "null: nothing moves": (along("gate_percentile", (60, 300), (95, 300), (99, 300)), UNDECIDED),
+        "an arm may be missing": (along("gate_percentile", (60, 24, 95), (95, 29), (99, 90), n=100), UNDECIDED),
+        "the low end is the best": (along("gate_percentile", (60, 240), (95, 400), (99, 900)), DISAGREES),
+        "nothing between the ends": (along("gate_percentile", (60, 240), (99, 900)), NOT_RUN),
+    },
+    claims._strength_saturates: {
+        "one step": (along("strength", (10, 640), (25, 310), (500, 290)), AGREES),
+        "null: no step at all": (along("strength", (10, 1000), (25, 1000), (500, 1000)), UNDECIDED),
+        "a step that may be none": (along("strength", (10, 50), (25, 40), (500, 38), n=100), UNDECIDED),
+        "it goes on": (along("strength", (10, 900), (25, 700), (500, 290)), DISAGREES),
+        "more and fewer features differ": (
+            pd.concat([along("strength", (10, 640), (25, 310), (500, 290)),
+                       along("strength", (10, 900), (25, 700), (500, 290), n_features=20)]), PARTLY,
+        ),
+        "two strengths": (along("strength", (10, 640), (25, 310)), NOT_RUN),
+    },
+    claims._rho_beats_counts: {
+        "from both texts": (separated(retain_text=(0.1, 0.3), packed_retain_text=(0.1, 0.3)), AGREES),
+        "questions do not count": (separated(retain_text=(0.1, 0.3), side=(-0.3, -0.1)), AGREES),
+        "one is open": (separated(retain_text=(0.1, 0.3), packed_retain_text=(-0.1, 0.1)), UNDECIDED),
+        "null: the same": (separated(packed_retain_text=(0.0, 0.0)), UNDECIDED),
+        "counts are better": (separated(packed_retain_text=(-0.3, -0.1)), DISAGREES),
+        "one of each": (separated(retain_text=(0.1, 0.3), packed_retain_text=(-0.3, -0.1)), PARTLY),
+        "few questions": (separated(n=5, retain_text=(0.1, 0.3)), NOT_RUN),
+    },
+}  # fmt: skip
+
+
+def unblocked(n=100, bare=1.0, **right):
+    """11_attacks: of n blocked questions so many right at 400 tokens of far or near text, or over 3 turns."""
+    words = {"turns": "3 turns, options last"}
+    rows = [("ours", words.get(k, "400 tokens of {} text {}".format(*f"{k}_".split("_"))), "DSG", n, bare,
+             *share(r, n)) for k, r in right.items()]  # fmt: skip
+    return pd.DataFrame(rows, columns=["world", "setting", "method", "n", "unguarded", "accuracy", "low", "high"])
+
+
+def share(right, n):
+    return (right / n, *wilson_interval(right, n)) if n else (float("nan"),) * 3
+
+
+def opened(near, side, n=100):
+    """11_benign: on so many of n questions of the near domain and of far subjects the gate opens without attack."""
+    rows = [("no attack", "gate opens", role, right, n) for role, right in (("near", near), ("side", side))]
+    return pd.DataFrame(rows, columns=["attack", "measure", "role", "right", "n"])
+
+
+CASES |= {
+    claims._filler_unblocks: {
+        "nearly all": (unblocked(far_before=90), AGREES),
+        "half": (unblocked(far_before=50), UNDECIDED),
+        "null: hardly any": (unblocked(far_before=10), DISAGREES),
+        "null: the attack breaks the questions": (unblocked(far_before=10, bare=0.3), UNDECIDED),
+        "null: nothing is blocked": (unblocked(far_before=0, n=0), NOT_RUN),
+    },
+    claims._near_text_does_not: {
+        "hardly any": (unblocked(far_before=90, near_before=10), AGREES),
+        "as many as far text": (unblocked(far_before=90, near_before=90), DISAGREES),
+        "half": (unblocked(far_before=90, near_before=50), UNDECIDED),
+        "null: far text does not either": (unblocked(far_before=5, near_before=5), UNDECIDED),
+        "no near text": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._around_is_harmless: {
+        "hardly any": (unblocked(far_around=10), AGREES),
+        "half": (unblocked(far_around=50), UNDECIDED),
+        "most": (unblocked(far_around=90), DISAGREES),
+        "null: it breaks the questions": (unblocked(far_around=10, bare=0.3), UNDECIDED),
+        "none around": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._turns_unblock: {
+        "most": (unblocked(turns=69), AGREES),
+        "half": (unblocked(turns=50), UNDECIDED),
+        "null: none": (unblocked(turns=0), DISAGREES),
+        "no turns": (unblocked(far_before=90), NOT_RUN),
+    },
+    claims._near_domain_pays: {
+        "much more often": (opened(60, 1), AGREES),
+        "a little": (opened(15, 3), UNDECIDED),
+        "null: alike": (opened(3, 3), DISAGREES),
+        "no near domain": (opened(60, 1).query("role == 'side'"), NOT_RUN),
+    },
+}
+
+
+def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(12, 8, 16), ga=((2, 1, 4),)):
+    """10_criteria: (value, low, high) of DSG, and of GA's utility where trainings stopped, beside one target."""
+    target = {"VerbMem": (98, 96, 99), "KnowMem forget": (82, 77, 87), "KnowMem retain": (80, 74, 86)}
+    dsg = {"VerbMem": verbmem, "KnowMem forget": known, "KnowMem retain": utility, "PrivLeak": leak}
+    rows = [("target", "its only setting", name, *ends) for name, ends in target.items()]
+    rows += [("DSG", "chosen on half 0", name, *ends) for name, ends in dsg.items()]
+    rows = [("", *row) for row in rows]
+    rows += [(f"rate {i}", "GA", "stopped as in the paper", "KnowMem retain", *ends) for i, ends in enumerate(ga)]
+    columns = ["setting", "method", "rule", "criterion", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).assign(world="ours")
+
+
+PAPER_ONLY = muse().assign(world="MUSE-News")
+CASES |= {
+    claims._lowers_memories: {
+        "both, and utility stays": (muse(), AGREES),
+        "one is open": (muse(known=(82, 77, 87)), UNDECIDED),
+        "one rises": (muse(known=(95, 92, 98)), PARTLY),
+        "utility goes with them": (muse(utility=(40, 35, 45)), DISAGREES),
+        "null: nothing happens": (muse((98, 96, 99), (82, 77, 87), (80, 74, 86)), UNDECIDED),
+        "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+    claims._misses_band: {
+        "above": (muse(), AGREES),
+        "below": (muse(leak=(-80, -90, -70)), AGREES),
+        "within": (muse(leak=(0, -3, 3)), DISAGREES),
+        "over an edge": (muse(leak=(4, -1, 9)), UNDECIDED),
+        "null: as wide as all of it": (muse(leak=(0, -50, 50)), UNDECIDED),
+        "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+    claims._destroys_utility: {
+        "hardly any": (muse(), AGREES),
+        "some": (muse(ga=((70, 65, 75),)), DISAGREES),
+        "at one rate of two": (muse(ga=((70, 65, 75), (2, 1, 4))), PARTLY),
+        "about half": (muse(ga=((38, 33, 43),)), UNDECIDED),
+        "null: nothing happens": (muse(ga=((80, 74, 86),)), DISAGREES),
+        "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+}
+
+
+def within(right, n):
+    """An accuracy with Wilson's interval, as (accuracy, low, high)."""
+    return (right / n, *wilson_interval(right, n))
+
+
+def apart(one, other):
+    """The difference of two of them."""
+    return (one[0] - other[0], *difference_interval(one[0], one[1:], other[0], other[1:]))
+
+
+def pushed(right, wrong, reference, each, n=80):
+    """12_residual_vector: questions of n that say the target under DSG, and under the reference, with a vector."""
+    said, base = within(right, n), None if reference is None else within(reference, n)
+    above = (None,) * 3 if base is None else apart(said, base)
+    rows = [("DSG", "residual", each, bound, "right letter", asked, *said, *apart(said, within(wrong, n)), *above)
+            for bound in (0.0, 0.5) for asked in ("fitted", "judged")]  # fmt: skip
+    columns = ["method", "place", "each", "bound", "target", "asked", "accuracy", "low", "high"]
+    return pd.DataFrame(
+        rows, columns=[*columns, *(f"{x}{e}" for x in ("beyond", "above") for e in ("", "_low", "_high"))]
+    )
+
+
+def vector_cases(each):
+    """Cases of both rules on vectors."""
+    return {
+        "what nothing explains": (pushed(70, 20, 20, each), AGREES),
+        "without a reference": (pushed(70, 20, None, each), AGREES),
+        "null: wrong letters as easily": (pushed(80, 80, 60, each), DISAGREES),
+        "null: the model that never knew says it too": (pushed(78, 20, 78, each), DISAGREES),
+        "open": (pushed(30, 22, 20, each), UNDECIDED),
+        "the other kind of vector": (pushed(70, 20, 20, not each), NOT_RUN),
+    }
+
+
+def probed(n=80, **right):
+    """12_by_layer: of n letters so many are read at layers 1 and 2; at layer 0, below the guard, all are."""
+    rows = [(method, "probe", layer, half, 1, *within(n if layer == 0 else r, n))
+            for method, r in right.items() for layer in range(3) for half in (0, 1)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "measure", "layer", "half", "sae_layer", "accuracy", "low", "high"])
+
+
+def rounded(n=80, **moved):
+    """12_weights: of n forget questions (plain, at 4 bits), by method; the retrained model must not be read."""
+    rows = [(method, attack, setting, bits, buckets, "forget", half, n, *within(right, n))
+            for method, (plain, after) in (moved | {"retrained": (20, 80)}).items() for half in (0, 1)
+            for attack, setting, bits, buckets, right in (("asked plainly", "", None, None, plain),
+                                                          ("quantisation", "4 bits", 4, 0.2, after))]  # fmt: skip
+    columns = ["method", "attack", "setting", "bits", "buckets", "role", "half", "n", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def directed(plain, after, n=80):
+    """12_worst_case: RMU's forget questions of n, before and without one direction."""
+    rows = [("RMU", attack, "after layer 2", n, *within(right, n))
+            for attack, right in (("asked plainly", plain), ("orthogonalisation", after))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "attack", "setting", "n", "accuracy", "low", "high"])
+
+
+CASES |= {
+    claims._each_vector_recovers: vector_cases(True),
+    claims._one_vector_recovers: vector_cases(False),
+    claims._not_readable: {
+        "nothing is read": (probed(800, unedited=750, DSG=200, retrained=220), AGREES),
+        "as much as without": (probed(unedited=75, DSG=70, retrained=22), DISAGREES),
+        "against chance where there is no reference": (probed(unedited=75, DSG=70), DISAGREES),
+        "open": (probed(unedited=75, DSG=26, retrained=22), UNDECIDED),
+        "null: nothing to read without the guard": (probed(unedited=20, DSG=20, retrained=20), UNDECIDED),
+        "no guard": (probed(unedited=75, retrained=20), NOT_RUN),
+    },
+    claims._rounding_recovers: {
+        "both come back": (rounded(RMU=(20, 70), CRISP=(30, 75)), AGREES),
+        "one does": (rounded(RMU=(20, 70), CRISP=(30, 25)), PARTLY),
+        "none does": (rounded(RMU=(30, 20), CRISP=(40, 30)), DISAGREES),
+        "null: nothing moves": (rounded(RMU=(30, 30)), DISAGREES),
+        "open": (rounded(RMU=(30, 38)), UNDECIDED),
+        "nothing had been forgotten": (rounded(RMU=(80, 80)), NOT_RUN),
+    },
+    claims._one_direction: {
+        "it comes back": (directed(20, 70), AGREES),
+        "it falls further": (directed(40, 15), DISAGREES),
+        "null: nothing moves": (directed(30, 30), DISAGREES),
+        "open": (directed(30, 38), UNDECIDED),
+        "null: nothing had been forgotten": (directed(80, 80), UNDECIDED),
+        "no direction": (directed(20, 70)[:1], NOT_RUN),
+    },
+}
+
+
+def gated(n=100, near=50, forget=10, attack="dilution", **right):
+    """13_attacks: of n blocked questions so many right with each gate; it opens on so many of 100 near questions."""
+    words = {"rho": "DSG", "cusum": "DSG, CUSUM", "window": "DSG, window", "none": "no gate"}
+    rows = [(words[gate], attack, "9 tokens", n, *share(r, n), *share(forget, 100), *share(near, 100))
+            for gate, r in right.items()]  # fmt: skip
+    ends = [f"{name}{end}" for name in ("forget", "near") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["method", "attack", "setting", "n", "accuracy", "low", "high", *ends])
+
+
+def worst(*, near=50, forget=10, **right):
+    return gated(near=near, forget=forget, attack="worst of all", **right)
+
+
+def padded(after, before=5, n=100):
+    """13_padding: on so many of n benign questions each of two gates opens at 0 and at 400 tokens."""
+    rows = [(method, "side", tokens, *share(right, n)) for method in ("DSG, CUSUM", "DSG, window")
+            for tokens, right in ((400, after), (0, before))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "role", "tokens", "accuracy", "low", "high"])
+
+
+def two_levels(near, forget, n=100):
+    rows = [("ours", "DSG, two levels", role, measure, n, *share(right, n))
+            for role, measure, right in (("near", "gate opens", near), ("forget", "accuracy", forget))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["world", "method", "role", "measure", "n", "accuracy", "low", "high"])
+
+
+for rule, gate in ((claims._cusum_stops_dilution, "cusum"), (claims._window_stops_dilution, "window")):
+    CASES[rule] = {
+        "hardly any": (gated(rho=90, **{gate: 3}), AGREES),
+        "about as many as by guessing": (gated(rho=90, **{gate: 33}), UNDECIDED),
+        "as many": (gated(rho=90, **{gate: 90}), DISAGREES),
+        "null: filler unblocks nothing": (gated(rho=10, **{gate: 3}), UNDECIDED),
+        "null: nothing is blocked": (gated(rho=0, n=0, **{gate: 0}), NOT_RUN),
+    }
+CASES |= {
+    claims._padding_alarms: {
+        "many more": (padded(30), AGREES),
+        "a few more": (padded(8), UNDECIDED),
+        "fewer": (padded(5, before=30), DISAGREES),
+        "null: none at all": (padded(0, before=0), UNDECIDED),
+        "no filler": (padded(30).query("tokens == 0"), NOT_RUN),
+    },
+    claims._two_levels_spare: {
+        "spares and blocks": (two_levels(2, 30), AGREES),
+        "opens there": (two_levels(60, 30), DISAGREES),
+        "a tenth": (two_levels(10, 30), UNDECIDED),
+        "null: always shut": (two_levels(0, 100), DISAGREES),
+        "no near domain": (two_levels(2, 30).query("role == 'forget'"), NOT_RUN),
+    },
+    claims._no_gate_does_all: {
+        "each fails at something": (worst(rho=90, cusum=60, none=0), AGREES),
+        "one does both": (worst(cusum=3, near=2), DISAGREES),
+        "one may": (worst(cusum=33, near=2), UNDECIDED),
+        "null: always shut": (worst(cusum=3, near=0, forget=100), UNDECIDED),
+        "nothing is blocked": (worst(cusum=3).assign(n=0), NOT_RUN),
     },
 }
 

@@ -18,9 +18,11 @@ from helpers.doctor import (
     disk_lines,
     explained_lines,
     figure_records,
+    finetuned_lines,
     hub_lines,
     locked,
     main,
+    observed_finetuned,
     projection_lines,
     report,
     source_lines,
@@ -117,6 +119,27 @@ def test_estimates_say_what_they_rest_on():
     assert "projections" in basis.found and (fits.state, unknown.state) == ("ok", "ok")
     assert fits.found == "about 90.0 min, 20 GB of memory (projected)"
     assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB") and "bfloat16" in large.step
+
+
+def test_a_target_that_is_not_there_fails_with_its_price_and_how_to_make_it():
+    profile = load_profile("gemma-2-2b-muse-news")
+    faults = {"forget+retain": "make it with `this`", "retain": ""}
+    missing, there = finetuned_lines(profile, GPU, faults, {"forget+retain": (3600.0, 48e9), "retain": None})
+    assert missing.what == "fine-tuned on forget+retain" and missing.step == "make it with `this`"
+    assert missing.found == ("not there; to make it: about 60.0 min, 48 GB of memory (projected), and 24 GB are here")
+    assert states([missing, there]) == ["fails", "ok"]
+    (small,) = finetuned_lines(profile, GPU, {"retain": "x"}, {"retain": (10800.0, 2e9)})
+    assert small.found == "not there; to make it: about 3.0 h, 2 GB of memory (projected)"
+    (unknown,) = finetuned_lines(profile, GPU, {"retain": "x"}, {"retain": None})
+    assert unknown.found == "not there; to make it: no estimate"
+
+
+def test_a_profile_says_which_models_have_to_be_made(monkeypatch, tmp_path):
+    monkeypatch.setattr("helpers.loading.finetuned.own_cache", lambda: tmp_path)
+    found = observed_finetuned(load_profile("gemma-2-2b-muse-news"))
+    assert list(found) == ["forget+retain", "retain"]
+    assert all(f"helpers.finetune --profile gemma-2-2b-muse-news --data {texts}`" in f for texts, f in found.items())
+    assert observed_finetuned(load_profile("gemma-2-2b-it")) == observed_finetuned(load_profile("tiny")) == {}
 
 
 def test_the_latest_figures_say_what_the_sae_explained():

@@ -1,11 +1,13 @@
-"""Cached generation says what the uncached forward says, token by token, and keeps a gate's verdict on the prompt."""
+"""Cached generation says what the uncached forward says, token by token, however its gate decides."""
+
+from typing import get_args
 
 import pytest
 import torch
 
 from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.generation import answers, generate
-from helpers.engine.interventions import Add, Clamp, Gate, Held, hot_fraction
+from helpers.engine.interventions import Add, Clamp, Gate, New, hot_fraction
 from tests.test_features import one
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
@@ -19,15 +21,18 @@ def model(request):
     return toy_model(sliding_window=request.param)
 
 
-def uncached(model, prompt, clamp, generated):
+def uncached(model, prompt, clamp, new):
     """Hugging Face's own forward on the whole sequence for every token, prompt and rest edited apart."""
     hf, ids = huggingface(model), list(prompt)
 
     def edit(module, args, out):
-        held = Held(clamp, torch.ones(1, len(prompt)), generated)
-        return torch.cat(
-            [held(out[:, : len(prompt)]), *(held(x) for x in out[:, len(prompt) :].split(1, dim=1))], dim=1
-        )
+        """The plain clamp on the prompt, and each later token by rho as counted here."""
+        n, hot, parts = len(prompt), clamp.hot(out)[0], [clamp(out[:, : len(prompt)], torch.ones(1, len(prompt)))]
+        for t in range(n, out.shape[1]):
+            judged = {"held": hot[1:n], "each": hot[t : t + 1], "running": hot[1 : t + 1]}.get(new)
+            shut = judged is None or (clamp.gate and float(judged.double().mean()) <= clamp.gate.threshold)
+            parts.append(clamp.edit(out[:, [t]], torch.tensor([[not shut]])))
+        return torch.cat(parts, dim=1)
 
     hook = hf.model.layers[LAYER].register_forward_hook(edit) if clamp else None
     for _ in range(N_NEW):
@@ -49,12 +54,12 @@ def thresholds(model):
     return {"all": 0.0, "some": float(rho.min()), "none": 1.0}
 
 
-@pytest.mark.parametrize("generated", [True, False])
+@pytest.mark.parametrize("new", get_args(New))
 @pytest.mark.parametrize("opens", ["all", "some", "none"])
-def test_cached_equals_uncached_under_a_gate(model, opens, generated):
+def test_cached_equals_uncached_under_a_gate(model, opens, new):
     clamp = Clamp(toy_sae(), FEATURES, -9.0, "any", Gate(thresholds(model)[opens]))
-    expected = [uncached(model, prompt, clamp, generated) for prompt in PROMPTS]
-    assert generate(model, PROMPTS, N_NEW, clamp, generated) == expected
+    expected = [uncached(model, prompt, clamp, new) for prompt in PROMPTS]
+    assert generate(model, PROMPTS, N_NEW, clamp, new) == expected
 
 
 @pytest.mark.parametrize(
@@ -68,13 +73,20 @@ def test_cached_equals_uncached_under_a_gate(model, opens, generated):
     ids=["none", "clamp", "refusal", "add"],
 )
 def test_cached_equals_uncached(model, clamp):
-    assert generate(model, PROMPTS, N_NEW, clamp) == [uncached(model, prompt, clamp, True) for prompt in PROMPTS]
+    assert generate(model, PROMPTS, N_NEW, clamp) == [uncached(model, prompt, clamp, "held") for prompt in PROMPTS]
 
 
 def test_the_interventions_here_change_what_is_said(model):
     clamp = Clamp(toy_sae(), FEATURES, -9.0)
-    said = [generate(model, PROMPTS, N_NEW), *(generate(model, PROMPTS, N_NEW, clamp, g) for g in (True, False))]
+    said = [generate(model, PROMPTS, N_NEW), *(generate(model, PROMPTS, N_NEW, clamp, n) for n in ("held", "never"))]
     assert said[0] != said[1] != said[2] != said[0]
+
+
+def test_answers_are_given_under_an_intervention_too(model):
+    clamp = Clamp(toy_sae(), FEATURES, -9.0)
+    for new in ("held", "never"):
+        each = [generate(model, [prompt], 6, clamp, new)[0] for prompt in PROMPTS]
+        assert answers(model, PROMPTS, 6, 1000, clamp, new) == each
 
 
 def test_it_stops_at_eos(model):

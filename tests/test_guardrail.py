@@ -43,7 +43,9 @@ def test_rho_of_texts_and_of_every_known_question(knowledge):
     texts = table[table["kind"] == "text"]
     assert texts["source"].tolist() == texts["role"].tolist() == ["retain text"] * 4 + ["forget text"]
     np.testing.assert_allclose(texts["rho"], rho_of(knowledge, [*NEUTRAL.tolist(), (NEUTRAL[0] + 50).tolist()]))
+    assert texts["tokens"].tolist() == [11] * 5  # of 12, without BOS
     asked = table[table["kind"] == "questions"]
+    assert asked["tokens"].tolist() == [len(row) - 1 for row in prompts(knowledge)]
     assert asked["source"].tolist() == [q.subject for q in knowledge.asked]
     assert asked["role"].tolist() == [ROLES[q.subject] for q in knowledge.asked]
     np.testing.assert_allclose(asked["rho"], rho_of(knowledge, prompts(knowledge)))

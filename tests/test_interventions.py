@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.engine.interventions import Add, Clamp, Gate, Held, Scale, after_bos, hot_fraction
+from helpers.engine.interventions import Add, Clamp, DuringGeneration, Gate, Scale, after_bos, hot_fraction
 from tests.toy import D_MODEL, D_SAE, brute_force_clamp, toy_sae
 
 FEATURES = [3, 5, 8, 13, 21]
@@ -175,7 +175,7 @@ def test_bos_is_touched_where_that_is_asked_for_and_never_counted_nor_is_padding
     clamp = Clamp(toy_sae(), FEATURES, -7.0, "any", Gate(0.4), bos=True)
     opened = clamp.opened(clamp.hot(rows), mask)
     assert torch.equal(opened, replace(clamp, bos=False).opened(clamp.hot(rows), mask))
-    assert torch.equal(clamp(rows, mask), Held(clamp, mask, generated=True)(rows))
+    assert torch.equal(clamp(rows, mask), DuringGeneration(clamp, mask)(rows))
     assert ((clamp(rows, mask) != rows).any(dim=-1) == clamp.hot(rows) & mask & opened[:, None]).all()
 
 
@@ -224,21 +224,45 @@ def test_a_threshold_that_is_no_fraction_is_refused(threshold):
         Gate(threshold)
 
 
+def steps_by_hand(clamp, residual, new):
+    """Which of the 4 new tokens behind a prompt of 6 are touched, [batch, 4], counted token by token."""
+    hot = clamp.hot(residual)
+    touched = torch.zeros(len(residual), 4, dtype=torch.bool)
+    for i, row in enumerate(hot.tolist()):
+        for t in range(4):
+            judged = {"held": row[1:6], "each": row[6 + t : 7 + t], "running": row[1 : 7 + t], "never": [False]}[new]
+            touched[i, t] = sum(judged) / len(judged) > clamp.gate.threshold
+    return touched
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("generated", [True, False])
-def test_through_generation_the_gates_verdict_on_the_prompt_is_kept(residual, side, generated):
+@pytest.mark.parametrize("new", ["never", "held", "each", "running"])
+def test_through_generation_the_gate_decides_as_told(residual, side, new):
     """Prompts of 6 tokens, of whose gates one stays shut at least, then 4 tokens one by one."""
     sae = toy_sae()
     residual = residual.roll(1, dims=1)  # so that the prompts differ in their hot fractions
     rho = hot_fraction(Clamp(sae, FEATURES, 0.0).hot(residual[:, :6]), torch.ones(3, 6))
     clamp = Clamp(sae, FEATURES, -7.0, "any", Gate(float(rho.min())))
     rows, mask = padded(residual[:, :6], side)
-    held = Held(clamp, mask, generated)
-    prompt, steps = held(rows), torch.cat([held(residual[:, [t]]) for t in range(6, 10)], dim=1)
+    edit = DuringGeneration(clamp, mask, new)
+    prompt, steps = edit(rows), torch.cat([edit(residual[:, [t]]) for t in range(6, 10)], dim=1)
     assert torch.equal(prompt, clamp(rows, mask))
     opened = rho > rho.min()
     assert 0 < opened.sum() < 3
     ungated = Clamp(sae, FEATURES, -7.0, "any")(residual, full(residual))[:, 6:]
-    assert not torch.equal(ungated[opened], residual[opened, 6:])
-    torch.testing.assert_close(steps[opened], (ungated if generated else residual[:, 6:])[opened])
-    assert torch.equal(steps[~opened], residual[~opened, 6:])
+    touched = steps_by_hand(clamp, residual, new)
+    assert not torch.equal(ungated, residual[:, 6:])
+    torch.testing.assert_close(steps[touched], ungated[touched])
+    assert torch.equal(steps[~touched], residual[:, 6:][~touched])
+
+
+def test_the_ways_to_decide_differ_here(residual):
+    residual = residual.roll(1, dims=1)
+    clamp = Clamp(toy_sae(), FEATURES, -7.0, "any", Gate(0.5))
+    ways = [steps_by_hand(clamp, residual, new) for new in ("never", "held", "each", "running")]
+    assert all(not torch.equal(a, b) for i, a in enumerate(ways) for b in ways[:i])
+
+
+def test_an_unknown_way_to_decide_is_refused():
+    with pytest.raises(ValueError, match="new='sometimes' is unknown, allowed are 'never', 'held', 'each', 'running'"):
+        DuringGeneration(Clamp(toy_sae(), FEATURES, 0.0), torch.ones(1, 2), "sometimes")

@@ -18,6 +18,7 @@ from helpers.engine.features import feature_statistics
 from helpers.engine.forward import huggingface, with_weights
 from helpers.engine.interventions import Add, Clamp
 from helpers.engine.scoring import is_right, known_questions, read_letters, read_rows
+from helpers.engine.steps import Passes
 from helpers.lab.choosing import aligned_points, held_out, points, score_table
 from helpers.lab.lab import GROUP, OF_FORGET_TEXT, TOLERANCE, Lab, open_lab
 from helpers.lab.pieces import PieceError
@@ -33,8 +34,9 @@ from helpers.methods.rmu import RMU, rmu_loss
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.training import train
 from helpers.methods.unconditional import Unconditional
+from helpers.text.corpora import pack
 from helpers.text.folds import folds_of, text_of
-from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
+from helpers.text.questions import ORIGINAL_ORDER, encode_texts, prompt_tokens
 from tests.small import SMALL
 
 N = SMALL["questions.limit"]
@@ -290,7 +292,7 @@ def test_a_sweep_says_of_every_setting_what_is_left_under_it(lab):
     clamp = Clamp(lab.sae, ids, Add(-4.0 * lab.clamp_unit), "always")
     assert scores[4].facts["features"] == ids and scores[5].facts == {}
     weights = with_weights(
-        lab.model, train(lab.model, lab.forget_rows, lab.retain_rows, trained, lab.profile.model.batch_tokens)
+        lab.model, train(lab.model, lab.forget_rows, lab.retain_rows, trained, Passes.of(lab.profile.model))
     )
     rows = prompt_tokens(lab.model.tokenizer, lab.knowledge.asked, ORIGINAL_ORDER, "chat")
     for one, model, intervention in ((scores[4], lab.model, clamp), (scores[5], weights, None)):
@@ -473,7 +475,7 @@ def test_what_is_remembered_does_not_leak_between_views(lab):
     assert [of.once(counted) for of in (lab, one, other, one)] == [len(lab.forget_documents), 60, 50, 60]
     assert calls == [lab, one, other]
     # what a lab keeps depends on the forget text or is named here
-    kept = {"requests", "_known", "questions", "known", "knowledge", "_packages"}
+    kept = {"requests", "muse", "_known", "questions", "known", "knowledge", "_packages"}
     cached = {name for cls in (Lab, Run) for name, x in vars(cls).items() if isinstance(x, cached_property)}
     assert cached == kept | set(OF_FORGET_TEXT)
 
@@ -502,6 +504,18 @@ def test_methods_go_on_from_the_model_of_a_view(lab):
     rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, "chat")
     found = read_rows(first.model, rows, read_letters, clamp.intervention, 2048)
     assert torch.allclose(lab.knowledge.answers_under(clamp), found, atol=1e-5)
+
+
+def test_a_view_with_other_retain_text_takes_it_packed_and_each_by_itself(lab):
+    texts = [document.text for document in lab.forget_documents[:40]]
+    view, tokenizer = lab.given(retain=texts), lab.model.tokenizer
+    assert torch.equal(view.retain_rows, pack(tokenizer, texts, lab.profile.texts.row_length))
+    rows = [row[: lab.profile.texts.row_length] for row in encode_texts(tokenizer, texts)]
+    assert view.framed_retain == rows and view.forget_rows is lab.forget_rows
+    tokens = lab.profile.model.batch_tokens
+    expected = feature_statistics(lab.model, lab.sae, [*view.retain_rows.tolist(), *rows], tokens)
+    pd.testing.assert_frame_equal(view.firing_rates()[1], expected)
+    assert not expected.equals(lab.firing_rates()[1])
 
 
 def test_a_view_needs_text(lab):

@@ -29,9 +29,9 @@ LABELS = pd.DataFrame(
 
 def test_all_of_the_text_is_one_text_and_training_has_shares_of_its_own():
     sizes = {"shares": [1.0, 0.5], "seeds": [3, 4], "trained_shares": [0.2], "trained_seeds": [9]}
-    lab = ToyLab({f"little_text.{key}": value for key, value in sizes.items()})
-    assert parts(lab, DSG(2, 5.0)) == [(1.0, 3), (0.5, 3), (0.5, 4)]
-    assert parts(lab, RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)) == [(0.2, 9)]
+    sizes = load_profile("tiny", {f"little_text.{key}": value for key, value in sizes.items()}).little_text
+    assert parts(sizes, DSG(2, 5.0)) == [(1.0, 3), (0.5, 3), (0.5, 4)]
+    assert parts(sizes, RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)) == [(0.2, 9)]
 
 
 def test_a_share_that_leaves_no_row_is_refused():

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from helpers.loading.finetuned import REFERENCE, TARGET
 from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
@@ -56,6 +57,15 @@ SMALL = {
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
+    "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
+    "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
+    "gates.names": ["rho", "window", "excess", "two_level", "detector"],  # two questions tell CUSUM no rates
+    "gates.hazard_features": 2, "gates.detector_features": 3, "attack.few_shot.examples": [1],
+    "attack.combined.questions": [1],
+    "finetuning.epochs": 1, "finetuning.kept_every": 2, "muse.new_tokens": 8, "muse.answer_tokens": 2, "muse.head": 2,
+    "muse.resamples": 20, "muse.request_methods": ["dsg"], "muse.gates": ["held"],
+    "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
+    "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
 }  # fmt: skip
 
 
@@ -95,6 +105,14 @@ def toml(value: object) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
+def finetuned_over(run: Callable, environment: Mapping[str, str], profile: str, data: str) -> tuple[int, str]:
+    """Fine-tune a profile's model in such a process: its code and what it said."""
+    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    arguments = ["--profile", profile, "--data", data, "--set", *settings]
+    return run("helpers.finetune", arguments, inherited | dict(environment))
+
+
 def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
     """`reproduce` with each job's arguments, two at a time."""
     with ThreadPoolExecutor(2) as pool:
@@ -104,8 +122,9 @@ def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
 # --- all that ends well -----------------------------------------------------------------------------------------------
 
 SERVED = {
-    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "14"), "gemma-2-2b-it-layer-7": ("01", "03"),
-    "gemma-2-2b-it-cyber": ("05", "07", "09", "14"),
+    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "11", "12", "13", "14", "15"),
+    "gemma-2-2b-it-layer-7": ("01", "03"),
+    "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "12", "13", "14", "15"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
@@ -275,3 +294,24 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
     secrets = [TOKEN, READER, STRANGER, *(ending for subject in load_words().subjects for ending in subject.endings)]
     found = [(name, secret) for name, text in texts.items() for secret in secrets if secret.encode() in text]
     assert found == []
+
+
+# --- MUSE, whose target is made here ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["gemma-2-2b-muse-news", "gemma-2-2b-muse-books"])
+def test_a_target_and_its_reference_are_made_and_then_measured(run_forked: Callable, files: Path, profile: str) -> None:
+    with Hub(files / "hub", GATED, {TOKEN: GATED}) as hub:
+        environment = hub.environment(files / "muse's home", TOKEN)
+        before = reproduce(run_forked, files / "before" / profile, environment, profile)
+        assert (
+            before.code != 0 and f"`python -m helpers.finetune --profile {profile} --data forget+retain`" in before.log
+        )
+        for data in (TARGET, REFERENCE):
+            code, log = finetuned_over(run_forked, environment, profile, data)
+            assert code == 0 and "GB of memory (projected)" in log, log
+        done = reproduce(run_forked, files / "muse" / profile, environment, profile)
+    assert done.code == 0, done.log
+    assert {path.name[:2] for path in done.figures(profile).glob("*.pdf")} == {"10"}
+    facts = json.loads(next(done.figures(profile).glob("*.json")).read_text())["facts"]
+    assert len(facts["sources"]["fine-tuned on forget+retain"]) == 64

@@ -25,7 +25,7 @@ def test_every_row_has_a_source(name):
 
 
 def test_an_unknown_table_lists_the_known():
-    with pytest.raises(ValueError, match="'fig9' is unknown, the known ones are: dsg2025_features, dsg2025_repr"):
+    with pytest.raises(ValueError, match="'fig9' is unknown, the known ones are: dsg2025_features, dsg2025_muse"):
         load_published("fig9")
 
 

@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.attacks.relearning import Relearning, check_attack_text, fine_tuned, lm_loss, relearned
+from helpers.attacks.relearning import Relearning, check_attack_text, fine_tuned, relearned
 from helpers.engine.edited import Edited
+from helpers.engine.finetuning import lm_loss
 from helpers.engine.forward import clone, final_state, huggingface, with_weights
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import answer_probabilities
+from helpers.engine.steps import Passes
 from helpers.measures.drift import residual_drift
 from helpers.measures.metrics import wilson_interval
 from helpers.text.batches import Batch
@@ -20,7 +22,7 @@ from helpers.text.questions import ORIGINAL_ORDER, Question
 from tests.test_knowledge import WEIGHTS, trained
 from tests.toy import ROLES, toy_knowledge, toy_model, toy_sae
 
-ROWS = torch.arange(10, 58).view(4, 12)
+ROWS, PASSES = torch.arange(10, 58).view(4, 12), Passes(1000)
 QUESTION = Question(0, "toxins", "What does it do?", ("a", "b", "c", "d"), 0)
 
 
@@ -33,7 +35,7 @@ def test_fine_tuning_learns_the_text_and_leaves_the_original(model):
     batch = Batch(ROWS, torch.ones_like(ROWS, dtype=torch.bool), torch.arange(4))
     before = {k: v.clone() for k, v in huggingface(model).state_dict().items()}
     losses = [lm_loss(model, batch, None).item()]
-    steps = list(islice((lm_loss(m, batch, None).item() for m, _ in fine_tuned(model, ROWS, 1e-2, 2, seed=0)), 6))
+    steps = list(islice((lm_loss(m, batch, None).item() for m, _ in fine_tuned(model, ROWS, 1e-2, 2, 0, PASSES)), 6))
     losses += steps[1::2]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.7 * losses[0]
@@ -42,7 +44,9 @@ def test_fine_tuning_learns_the_text_and_leaves_the_original(model):
 
 def test_training_with_the_intervention_in_place_gives_other_weights(model):
     clamp = Clamp(toy_sae(), [3, 5, 8], -5.0)
-    learned = [[m for m, _ in islice(fine_tuned(model, ROWS, 1e-2, 2, 0, edit), 2)][-1] for edit in (None, clamp)]
+    learned = [
+        [m for m, _ in islice(fine_tuned(model, ROWS, 1e-2, 2, 0, PASSES, edit), 2)][-1] for edit in (None, clamp)
+    ]
     plain, guarded = (huggingface(m).model.layers[3].mlp.down_proj.weight for m in learned)
     assert not torch.equal(plain, guarded)
 
@@ -80,7 +84,7 @@ def test_forget_text_that_holds_no_question_is_accepted():
 
 # --- the attack on an edit --------------------------------------------------------------------------------------------
 
-ATTACK = Relearning(ROWS, epochs=2, learning_rate=3e-3, batch_rows=2, seed=1)
+ATTACK = Relearning(ROWS, epochs=2, learning_rate=3e-3, batch_rows=2, seed=1, passes=PASSES)
 HOOK = Clamp(toy_sae(), (3, 5, 8, 13), -8.0, "any", Gate(0.1))
 
 
@@ -194,7 +198,7 @@ def test_losses_and_drift_are_those_of_the_training_itself(knowledge):
 
 def test_rows_of_several_lengths_are_padded_and_padding_is_not_learned(model):
     rows = [ROWS[0].tolist(), ROWS[1, :5].tolist()]
-    (_, loss), *_ = islice(fine_tuned(model, rows, 1e-2, 2, 0), 1)
+    (_, loss), *_ = islice(fine_tuned(model, rows, 1e-2, 2, 0, PASSES), 1)
     each = [huggingface(model)(input_ids=torch.tensor([r]), labels=torch.tensor([r])).loss.item() for r in rows]
     assert loss == pytest.approx((11 * each[0] + 4 * each[1]) / 15, abs=1e-5)
 
@@ -203,11 +207,13 @@ def test_a_training_that_diverges_says_at_which_step(model):
     broken = clone(model)
     with torch.no_grad():
         huggingface(broken).model.norm.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss is nan at step 1; a learning rate below 0.01"):
-        next(fine_tuned(broken, ROWS, 1e-2, 2, 0))
+    with pytest.raises(
+        FloatingPointError, match=r"^fine-tuning, rate 0\.01: the loss is nan at step 1; lower learning_rate$"
+    ):
+        next(fine_tuned(broken, ROWS, 1e-2, 2, 0, PASSES))
     steps = []
     with pytest.raises(FloatingPointError, match="at step 2;"):
-        for student, _ in fine_tuned(model, ROWS, 1e-2, 2, 0):
+        for student, _ in fine_tuned(model, ROWS, 1e-2, 2, 0, PASSES):
             steps.append(student)
             with torch.no_grad():
                 huggingface(student).model.norm.weight.fill_(float("nan"))

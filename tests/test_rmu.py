@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers.engine.forward import huggingface, residual_after, with_weights
+from helpers.engine.steps import Passes
 from helpers.methods.rmu import RMU, rmu_loss, steering_target, trained_weights
 from helpers.methods.training import train
 from helpers.profiles import load_profile
@@ -42,7 +43,7 @@ def test_training_steers_forget_text_and_changes_only_its_weights(model):
     draw = torch.Generator().manual_seed(3)
     forget, retain = (torch.randint(low, low + 50, (8, 12), generator=draw) for low in (10, 200))
     before = {k: v.clone() for k, v in huggingface(model).state_dict().items()}
-    changed = with_weights(model, train(model, forget, retain, SETTING, 1000))
+    changed = with_weights(model, train(model, forget, retain, SETTING, Passes(1000)))
     for name, weight in huggingface(changed).state_dict().items():
         assert torch.equal(weight, before[name]) == (name not in trained_weights(model, LAYER)), name
     assert all(torch.equal(v, before[k]) for k, v in huggingface(model).state_dict().items())
@@ -57,14 +58,14 @@ def test_training_steers_forget_text_and_changes_only_its_weights(model):
 def test_the_same_seed_gives_the_same_weights(model):
     rows = torch.arange(10, 106).view(8, 12)
     setting = RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2, seed=1)
-    first, second = (train(model, rows, rows + 100, setting, 1000) for _ in range(2))
+    first, second = (train(model, rows, rows + 100, setting, Passes(1000)) for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_the_same_text_for_forget_and_retain_is_refused(model):
     rows = torch.arange(10, 106).view(8, 12)
     with pytest.raises(ValueError, match="the same text"):
-        train(model, rows, rows.clone(), SETTING, 1000)
+        train(model, rows, rows.clone(), SETTING, Passes(1000))
 
 
 def test_the_grid_is_every_layer_steering_and_alpha_of_the_profile():
@@ -91,7 +92,7 @@ def test_in_place_it_is_the_trained_model_without_an_intervention(monkeypatch):
     assert times == []  # nothing is trained before the model is asked for
     found = huggingface(edit.model).state_dict()
     assert len(times) == 3
-    expected = train(lab.model, lab.forget_rows, lab.retain_rows, setting, lab.profile.model.batch_tokens)
+    expected = train(lab.model, lab.forget_rows, lab.retain_rows, setting, Passes.of(lab.profile.model))
     for name, weight in huggingface(lab.model).state_dict().items():
         assert torch.equal(found[name], expected.get(name, weight)), name
     kept = lab.edited(setting)  # the same weights from where the lab keeps them

@@ -9,6 +9,7 @@ from helpers.engine.edited import Edited
 from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import loss_added
 from helpers.experiments.side_by_side import (
+    beside_published,
     by_subject,
     choices,
     chosen_points,
@@ -71,6 +72,20 @@ def test_the_chosen_setting_is_reported_on_the_other_half_subject_by_subject():
     table = by_subject(scores, chosen).set_index("subject")
     assert table.loc["forget", "right"] == 95 and table.loc["side", "accuracy"] == table.loc["side effects", "accuracy"]
     assert chosen_points(scores, chosen)["forget_accuracy"].tolist() == [0.95]
+
+
+def test_ours_stand_beside_the_papers_and_a_reproductions_points():
+    scores = toy_scores(StaticClamp, ((90, 80), (100, 100)), ((50, 95), (100, 97)))
+    table = beside_published(chosen_points(scores, choices(scores)), "toxins")
+    (ours,) = table[table["by"] == "ours"].itertuples()
+    assert (ours.world, ours.method, ours.forget_accuracy) == ("ours: toxins", "static clamp", 0.95)
+    paper = table[table["by"] == "paper"].set_index(["world", "method"])["forget_accuracy"]
+    assert paper["Muhamed et al.: wmdp-bio", "RMU"] == 0.5 and paper["Muhamed et al.: wmdp-cyber", "RMU"] == 0.88
+    assert len(paper) == 14 and "target" not in set(table["method"]), "an unedited model is no method"
+    again = table[table["by"] == "reproduction"]
+    assert again["side_accuracy"].tolist() == [0.9941, 0.4467, 0.9944] and set(again["method"]) == {"DSG"}
+    assert table[["forget_low", "side_high"]].notna().all(axis=1).tolist() == (table["by"] == "ours").tolist()
+    assert len(plots.beside_published(table).axes) == 2
 
 
 def test_the_table_of_the_figure_has_what_the_picture_needs_and_says_where_nobody_is_the_reference():

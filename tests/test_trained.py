@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 from helpers.engine.features import select_by_difference
 from helpers.engine.forward import huggingface, residual_after, with_weights
 from helpers.engine.interventions import after_bos
+from helpers.engine.steps import Passes
 from helpers.methods import CRISP, METHODS, NPO, RMU, SCRUB, SSD, GradDiff, GradientAscent, SimNPO
 from helpers.methods.crisp import awake
 from helpers.methods.losses import divergence, mean_nats, sums_and_lengths
@@ -197,10 +198,10 @@ def test_crisp_off_by_one_reads_the_block_before():
 
 def test_crisps_adapters_start_at_nothing_and_come_back_merged():
     model, setting = toy_model(), TRAINED["crisp"]
-    start = Training(model, ROWS, OTHERS, setting, *needs_of(setting), 1000).until(0)
+    start = Training(model, ROWS, OTHERS, setting, *needs_of(setting), Passes(1000)).until(0)
     own = dict(huggingface(model).named_parameters())
     assert len(start) == 7 * 4 and all(torch.equal(w, own[name]) for name, w in start.items())
-    trained = train(model, ROWS, OTHERS, setting, *needs_of(setting), 1000)
+    trained = train(model, ROWS, OTHERS, setting, *needs_of(setting), Passes(1000))
     with_weights(model, trained)  # they fit by name and shape
     changed = {name for name, w in trained.items() if not torch.equal(w, own[name])}
     assert any("down_proj" in name for name in changed)
@@ -220,10 +221,10 @@ def test_a_rank_above_the_matrix_is_refused():
 def test_a_training_gone_on_with_ends_as_one_from_the_start(name):
     model, setting = toy_model(), TRAINED[name]
     texts = (model, torch.arange(10, 106).view(8, 12), torch.arange(120, 216).view(8, 12))
-    training = Training(*texts, setting, *needs_of(setting), 1000)
+    training = Training(*texts, setting, *needs_of(setting), Passes(1000))
     early = training.until(2)
     late, again = training.until(4), training.until(2)
-    fresh = train(*texts, setting, *needs_of(setting), 1000)
+    fresh = train(*texts, setting, *needs_of(setting), Passes(1000))
     assert all(torch.equal(late[k], fresh[k]) and torch.equal(early[k], again[k]) for k in fresh)
     assert any(not torch.equal(early[k], late[k]) for k in fresh)
     assert setting.course == replace(setting, steps=9).course != replace(setting, learning_rate=5e-3).course
@@ -235,9 +236,10 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(name):
     texts = (model, torch.arange(10, 106).view(8, 12), torch.arange(120, 216).view(8, 12))
     found = []
     for at_once in (1000, 12):
-        training = Training(*texts, setting, at_once)
-        training._optimiser.step, gradients = lambda: None, []
-        training._optimiser.zero_grad = lambda t=training, g=gradients: g.extend(p.grad.clone() for p in t._trained)
+        training = Training(*texts, setting, Passes(at_once))
+        steps, gradients = training._steps, []
+        steps.optimiser.step = lambda: None
+        steps.optimiser.zero_grad = lambda s=steps, g=gradients: g.extend(p.grad.clone() for p in s.trained.values())
         training.until(1)
         found.append(gradients)
     assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-5) for a, b in zip(*found, strict=True))
@@ -250,7 +252,7 @@ def test_a_loss_that_is_no_number_names_the_step_and_what_to_do():
         patch.setattr(GradientAscent, "objective", lambda *given: lambda *seen: plain(*given)(*seen) + next(losses))
         expected = r"^GA, rate 0\.001, 4 steps: the loss is nan at step 3; lower learning_rate$"
         with pytest.raises(FloatingPointError, match=expected):
-            train(toy_model(), ROWS, OTHERS, TRAINED["gradient_ascent"], 1000)
+            train(toy_model(), ROWS, OTHERS, TRAINED["gradient_ascent"], Passes(1000))
 
 
 @each

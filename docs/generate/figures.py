@@ -17,6 +17,7 @@ PAPERS = {
     "farrell": "Farrell et al. 2024",
     "khoriaty": "Khoriaty et al. 2025",
     "dsg": "Muhamed et al. 2025 (DSG)",
+    "attacks": "attacks by others",
 }
 # by the number of the notebook that makes it
 OF_PAPER = {
@@ -30,7 +31,12 @@ OF_PAPER = {
     "07": ("dsg",),
     "08": ("dsg",),
     "09": ("dsg",),
+    "10": ("dsg",),
+    "11": ("dsg",),
+    "12": ("attacks",),
+    "13": ("dsg",),
     "14": ("dsg",),
+    "15": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
 NAMING = ("method", "arm")
@@ -39,13 +45,18 @@ ABOUT = {
     "02_carriers": "static_clamp",
     "02_clamp_curve": "static_clamp",
     "02_controls": "static_clamp",
-    "05_ablation": "dsg",
     "05_gate_cost": "dsg",
     "05_rho": "dsg",
     "09_no_text": "dsg",
+    "11_benign": "dsg",
+    "11_gate": "dsg",
+    "13_gates": "dsg",
+    "13_padding": "dsg",
     "14_causal": "dsg",
     "14_fisher": "dsg",
     "14_roc": "dsg",
+    "15_rho": "dsg",
+    "15_static_dynamic": "dsg",
 }
 
 

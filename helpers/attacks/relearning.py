@@ -7,17 +7,17 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from helpers.engine.edited import Edited
-from helpers.engine.forward import clone, final_state, huggingface
+from helpers.engine.finetuning import FineTuning
+from helpers.engine.forward import huggingface
 from helpers.engine.interventions import Clamp
-from helpers.engine.scoring import read_loss, row_batches
+from helpers.engine.steps import Passes, as_used
 from helpers.measures.drift import residual_drift
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
-from helpers.text.batches import Batch, Rows
+from helpers.text.batches import Rows
 from helpers.text.corpora import Document
 from helpers.text.questions import Question, question_text
 
@@ -34,6 +34,7 @@ class Relearning:
         learning_rate: of AdamW (Muhamed et al.: 1e-5).
         batch_rows: rows a step.
         seed: of the rows' order.
+        passes: how a step is gone through.
         asked_after: the epochs after which the questions are asked, none for every one; always after the last.
     """
 
@@ -42,6 +43,7 @@ class Relearning:
     learning_rate: float
     batch_rows: int
     seed: int
+    passes: Passes
     asked_after: tuple[int, ...] = ()
 
     @property
@@ -51,7 +53,8 @@ class Relearning:
 
     def steps(self, model, intervention: Clamp | None = None) -> Iterator[tuple[Any, float]]:
         """Every step of the attack (`fine_tuned`), with an intervention in place while it trains if given."""
-        trained = fine_tuned(model, self.rows, self.learning_rate, self.batch_rows, self.seed, intervention)
+        how = (self.learning_rate, self.batch_rows, self.seed, self.passes)
+        trained = fine_tuned(model, self.rows, *how, intervention)
         return islice(trained, self.epochs * self.epoch_steps)
 
     def asks_after(self, step: int) -> bool:
@@ -102,9 +105,11 @@ def relearned(
     if in_training:
         names = [f"{label} also in training"]
     model, losses, asked = edited.model, [], [_answers(knowledge, edited.model, hook, names, 0)]
-    for step, (model, loss) in enumerate(attack.steps(edited.model, hook if in_training else None), 1):
+    dtype = huggingface(model).dtype
+    for step, (student, loss) in enumerate(attack.steps(edited.model, hook if in_training else None), 1):
         losses.append((step, loss))
         if attack.asks_after(step):
+            model = as_used(student, dtype)
             asked.append(_answers(knowledge, model, hook, names, step // attack.epoch_steps))
     who = {"seed": attack.seed, "learning_rate": attack.learning_rate}
     tokens = knowledge.batch_tokens
@@ -152,46 +157,24 @@ def fine_tuned(
     learning_rate: float,
     batch_rows: int,
     seed: int,
+    passes: Passes,
     intervention: Clamp | None = None,
 ) -> Iterator[tuple[Any, float]]:
     """Full fine-tuning by next-token loss, step by step and without end; the model given is left as it is.
 
     Args:
         rows: token ids of forget text.
+        passes: how a step is gone through.
         intervention: in place while training (DSG 'during training'), or None.
 
     Yields:
-        the model after each step, one that goes on changing, and the loss (nats per token) that the step began with.
+        the float32 model after each step, one that goes on changing, and the loss (nats per token) that the step began
+        with.
 
     Raises:
         FloatingPointError: the loss is no number any more, with the step at which.
     """
-    student = clone(model)
-    optimiser = torch.optim.AdamW(huggingface(student).parameters(), lr=learning_rate)
-    for step, chosen in enumerate(_drawn(len(rows), batch_rows, seed), 1):
-        taken = rows[chosen].tolist() if isinstance(rows, Tensor) else [rows[i] for i in chosen]
-        (batch,) = row_batches(student, taken, len(taken) * max(map(len, taken)))
-        loss = lm_loss(student, batch, intervention)
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"fine-tuning diverged: the loss is {loss.item()} at step {step}; a learning rate below "
-                f"{learning_rate:g} is needed"
-            )
-        loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        yield student, loss.item()
-
-
-def _drawn(n: int, batch_rows: int, seed: int) -> Iterator[list[int]]:
-    """Which rows each step takes: all in a random order, and then all again in another."""
-    draw = torch.Generator().manual_seed(seed)
+    training = FineTuning(model, rows, learning_rate, batch_rows, seed, passes, intervention)
     while True:
-        for chosen in torch.randperm(n, generator=draw).split(batch_rows):
-            yield chosen.tolist()
-
-
-def lm_loss(model, batch: Batch, intervention: Clamp | None) -> Tensor:
-    """Next-token loss of a batch in nats per token, differentiable, with the intervention in place if given."""
-    losses = read_loss(model, final_state(model, batch, intervention), batch).sum(dim=0)
-    return losses[0] / losses[1]
+        loss = training.step()
+        yield training.student, loss

@@ -12,12 +12,15 @@ chosen columns alone. Three independent choices name every published method: *wh
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from helpers.engine.columns import Columns, chosen_columns, feature_ids, layer_of
+
+# What a gate decides by at tokens that the model itself says (`DuringGeneration`).
+New = Literal["never", "held", "each", "running"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """Only a sequence whose hot fraction lies strictly above the threshold is touched (Muhamed et al.)."""
+    """Only a sequence whose score lies strictly above the threshold is touched; the score is rho (Muhamed et al.).
+
+    Heirs score otherwise, and may look at more than hot tokens (`helpers.methods.gates`).
+    """
 
     threshold: float
 
@@ -72,9 +78,20 @@ class Gate:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"a gate's threshold is a fraction of tokens from 0 to 1, got {self.threshold!r}")
 
-    def opens(self, hot: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: which sequences are touched, from hot tokens [batch, seq] and mask [batch, seq]."""
-        return hot_fraction(hot, mask) > self.threshold
+    def evidence(self, residual: Tensor, hot: Tensor) -> Tensor:
+        """What the gate sees of each token, [batch, seq, ...], from residual [batch, seq, d_model]: is it hot."""
+        return hot
+
+    def score(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] float64: what the threshold is for, from the evidence at each token and mask [batch, seq].
+
+        The tokens of a sequence stand in their order, but there may be gaps between them (see `touched_prompts`).
+        """
+        return hot_fraction(evidence, mask)
+
+    def opens(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: which sequences are touched."""
+        return self.score(evidence, mask) > self.threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +171,15 @@ class Clamp:
         """[batch, seq] bool: the tokens of residual [batch, seq, d_model] at which any deciding feature fires."""
         return (self._trigger_columns.encode(residual) > self.fires_above).any(dim=-1)
 
-    def opened(self, hot: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: the sequences that are touched, from hot tokens [batch, seq]; all of them without a gate."""
+    def evidence(self, residual: Tensor, hot: Tensor) -> Tensor:
+        """What the gate sees of each token, [batch, seq, ...]; hot tokens [batch, seq] without a gate."""
+        return hot if self.gate is None else self.gate.evidence(residual, hot)
+
+    def opened(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: the sequences that are touched, from the evidence; all of them without a gate."""
         if self.gate is None:
-            return torch.ones(len(hot), dtype=torch.bool, device=hot.device)
-        return self.gate.opens(hot, mask)
+            return torch.ones(len(evidence), dtype=torch.bool, device=evidence.device)
+        return self.gate.opens(evidence, mask)
 
     def touchable(self, mask: Tensor) -> Tensor:
         """[batch, seq] bool: the real tokens that may be touched, all but BOS if not otherwise said; gate aside."""
@@ -208,24 +229,34 @@ class Clamp:
         mask = mask.to(residual.device)
         touchable = self.touchable(mask)
         if self.gate is not None:
-            touchable = touchable & self.opened(self.hot(residual), mask)[:, None]
+            evidence = self.evidence(residual, self.hot(residual))
+            touchable = touchable & self.opened(evidence, mask)[:, None]
         return self.edit(residual, touchable)
 
 
-class Held:
-    """An intervention through generation with a KV cache: what the gate says of the prompts holds until the end.
+class DuringGeneration:
+    """An intervention through generation with a KV cache, where each pass but the first sees one new token only.
 
-    Call it with the residual of the prompts, then with that of each new token. (Muhamed et al.'s code gates every
-    forward pass by itself, and so never acts on generated tokens.)
+    Call it with the residual of the prompts, then with that of each new token. Published code does not say what a gate
+    is to do with the latter, so it is a choice. What the cache holds is not edited again: a gate that opens late leaves
+    earlier tokens as they are.
 
     Args:
         clamp: the intervention.
         mask: [batch, seq], true at the prompts' real tokens, padded on either side.
-        generated: whether new tokens are edited too, in the sequences whose gate has opened.
+        new: what the gate decides by at new tokens. 'held': its verdict on the prompt holds to the end. 'never': they
+            are left alone (Muhamed et al.'s released code, which takes each for BOS). 'each': every token is judged by
+            itself. 'running': by the prompt and what has been said so far, the new token included. Without a
+            gate, all but 'never' edit every new token.
+
+    Raises:
+        ValueError: `new` is none of these.
     """
 
-    def __init__(self, clamp: Clamp, mask: Tensor, generated: bool) -> None:
-        self._clamp, self._mask, self._generated = clamp, mask, generated
+    def __init__(self, clamp: Clamp, mask: Tensor, new: New = "held") -> None:
+        if new not in get_args(New):
+            raise ValueError(f"new={new!r} is unknown, allowed are {', '.join(map(repr, get_args(New)))}")
+        self._clamp, self._mask, self._new = clamp, mask, new
         self._opened: Tensor | None = None
 
     @property
@@ -236,12 +267,29 @@ class Held:
     def __call__(self, residual: Tensor) -> Tensor:
         """The edited residual [batch, seq, d_model] of the prompts at the first call, of new tokens at later ones."""
         if self._opened is None:
-            mask = self._mask.to(residual.device)
-            self._opened = self._clamp.opened(self._clamp.hot(residual), mask)
-            return self._clamp.edit(residual, self._clamp.touchable(mask) & self._opened[:, None])
-        if not self._generated:
+            return self._prompts(residual)
+        if self._new == "never":
             return residual
-        return self._clamp.edit(residual, self._opened[:, None].expand(residual.shape[:2]))
+        opened = self._opened[:, None].expand(residual.shape[:2])
+        if self._clamp.gate is not None and self._new != "held":
+            evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
+            opened = torch.stack([self._judged(token) for token in evidence.split(1, dim=1)], dim=1)
+        return self._clamp.edit(residual, opened)
+
+    def _prompts(self, residual: Tensor) -> Tensor:
+        self._mask = self._mask.to(residual.device)
+        self._evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
+        self._opened = self._clamp.opened(self._evidence, self._mask)
+        return self._clamp.edit(residual, self._clamp.touchable(self._mask) & self._opened[:, None])
+
+    def _judged(self, token: Tensor) -> Tensor:
+        """[batch] bool: whether the gate opens at a new token, from the evidence at it, [batch, 1, ...]."""
+        one = torch.ones_like(self._mask[:, :1], device=token.device)
+        if self._new == "each":
+            # the first of two stands where BOS would, which no gate looks at
+            return self._clamp.opened(torch.cat([token, token], dim=1), torch.cat([one, one], dim=1))
+        self._evidence, self._mask = torch.cat([self._evidence, token], dim=1), torch.cat([self._mask, one], dim=1)
+        return self._clamp.opened(self._evidence, self._mask)
 
 
 def _numbers(value: float | Sequence[float] | Tensor | Scale | Add) -> float | Sequence[float] | Tensor:

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from helpers.engine.architecture import architecture, decoder
 from helpers.engine.forward import final_state, final_state_from, huggingface, unembed
@@ -80,17 +82,48 @@ def read_letter_logits(model, state: Tensor, batch: Batch) -> Tensor:
 @everywhere
 def read_loss(model, state: Tensor, batch: Batch) -> Tensor:
     """Next-token loss of each row, [batch, 2]: the sum of nats over its predicted tokens, and how many those are."""
+    per_token, predicted = _token_losses(model, state, batch), batch.mask[:, 1:]
+    return torch.stack([per_token.sum(dim=1), predicted.sum(dim=1).double()], dim=1)
+
+
+def read_min_k(share: float) -> Readout:
+    """Reads Min-K% of each row, [batch]: the mean of the lowest share of its tokens' log-probabilities, in nats.
+
+    As MUSE takes it: BOS is not predicted, and of n predicted tokens the lowest int(share * n) count.
+
+    Raises:
+        ValueError: when it reads a row so short that none would count.
+    """
+
+    def measure(model, state: Tensor, batch: Batch) -> Tensor:
+        counted = (batch.mask[:, 1:].sum(dim=1) * share).long()
+        if not counted.all():
+            n = int(batch.mask.sum(dim=1).min())
+            raise ValueError(f"a text of {n} tokens with BOS leaves none for Min-{share:.0%}: leave it out")
+        losses = _token_losses(model, state, batch).sort(dim=1, descending=True).values
+        among = torch.arange(losses.shape[1], device=losses.device) < counted[:, None]
+        return -(losses * among).sum(dim=1) / counted
+
+    return everywhere(measure)
+
+
+def _token_losses(model, state: Tensor, batch: Batch) -> Tensor:
+    """Nats of every token but the first, [batch, seq - 1] float64; 0 at padding."""
     predicted = batch.mask[:, 1:]
     states, targets = state[:, :-1][predicted], batch.ids[:, 1:][predicted]
     # in chunks, for the logits of even one row over Gemma's 256,000 words are more than all its residuals
     chunk = max(1, CHUNK_LOGITS // architecture(huggingface(model)).vocab)
-    losses = [
-        torch.nn.functional.cross_entropy(unembed(model, s), t, reduction="none")
-        for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)
-    ]
+
+    def nats(state: Tensor, target: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(unembed(model, state), target, reduction="none")
+
+    # where a gradient is wanted, several chunks are computed once more going backward, or all logits would be kept
+    again = partial(checkpoint, nats, use_reentrant=False)
+    read = again if torch.is_grad_enabled() and len(states) > chunk else nats
+    losses = [read(s, t) for s, t in zip(states.split(chunk), targets.split(chunk), strict=True)]
     per_token = torch.zeros(predicted.shape, dtype=torch.float64, device=state.device)
     per_token[predicted] = torch.cat(losses).double()
-    return torch.stack([per_token.sum(dim=1), predicted.sum(dim=1).double()], dim=1)
+    return per_token
 
 
 @torch.no_grad()
@@ -191,6 +224,17 @@ class Sweep:
         found = [self._edited_batch(i, interventions) for i in range(len(batched))]
         return _in_callers_order(batched, found, dim=1)
 
+    @torch.no_grad()
+    def gate_scores(self, intervention: Clamp) -> Tensor:
+        """What the gate of an intervention makes of each prompt, [prompts] float64 (see `Gate.score`).
+
+        Raises:
+            ValueError: it has no gate.
+        """
+        batched = self._residuals.batches
+        found = [gate_scores_of(intervention, self._residuals[i], batch).cpu() for i, batch in enumerate(batched)]
+        return _in_callers_order(batched, found)
+
     def _edited_batch(self, i: int, interventions: Sequence[Clamp]) -> Tensor:
         residual = self._residuals[i]
         return torch.stack([self._edited(i, residual, clamp) for clamp in interventions])
@@ -225,7 +269,20 @@ def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
     """[prompts] bool: where an intervention sets anything, and the gate, asked about that prompt alone, is open."""
     hot, paths, owner = clamp.hot(residual), batch.paths(), batch.owner()
     anything = (clamp.set_at(hot)[owner] & clamp.touchable(paths)).any(dim=1)
-    return anything & clamp.opened(hot[owner], paths)
+    return anything & clamp.opened(clamp.evidence(residual, hot)[owner], paths)
+
+
+def gate_scores_of(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
+    """What the gate makes of each prompt alone, [prompts] float64; raises ValueError where there is no gate."""
+    if clamp.gate is None:
+        raise ValueError("this intervention has no gate that could score a prompt")
+    return clamp.gate.score(clamp.evidence(residual, clamp.hot(residual))[batch.owner()], batch.paths())
+
+
+def gate_scores(model, clamp: Clamp, rows: Rows, batch_tokens: int) -> np.ndarray:
+    """`Sweep.gate_scores` of token rows, [rows] in the caller's order."""
+    batched = row_batches(model, rows, batch_tokens)
+    return Sweep(model, batched, clamp.layer, read_letters, NOTHING_KEPT).gate_scores(clamp).numpy()
 
 
 def answer_probabilities(

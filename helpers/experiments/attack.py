@@ -9,6 +9,7 @@ from torch import Tensor
 
 from helpers.attacks.relearning import Relearned, Relearning, check_attack_text, relearned
 from helpers.engine.edited import Edited
+from helpers.engine.steps import Passes
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
@@ -34,7 +35,10 @@ def attacks(lab: Lab) -> list[Relearning]:
     rows = pack(lab.model.tokenizer, [d.text for d in attack_text(lab)], lab.profile.texts.row_length)[: sizes.rows]
     first, *others = sizes.learning_rates
     runs = [(first, seed) for seed in sizes.seeds] + [(rate, sizes.seeds[0]) for rate in others]
-    return [Relearning(rows, sizes.epochs, rate, sizes.batch_rows, seed, sizes.asked_after) for rate, seed in runs]
+    passes = Passes.of(lab.profile.model)
+    return [
+        Relearning(rows, sizes.epochs, rate, sizes.batch_rows, seed, passes, sizes.asked_after) for rate, seed in runs
+    ]
 
 
 def attack_text(lab: Lab) -> list[Document]:
@@ -113,6 +117,33 @@ def above_reference(table: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
     return table.assign(**dict(zip(ABOVE, np.array(rows).T, strict=True)))
 
 
+def attacked_once(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
+    """Forget accuracy before the main attack and after it, of many settings: one seed, judged on the judged half.
+
+    Returns:
+        arm, seed, learning_rate, epoch, role, n, right, accuracy, low, high and the difference to the reference.
+    """
+    pieces = [
+        Piece(f"{setting.label}, {'hook on' if hooked else 'hook off'} while training, attacked once",
+              "relearning-once", (lab.key(relearned_accuracies, lab.once(forget_questions), lab.edited(setting),
+              setting.label, lab.once(main_attack), hooked),), _once, (setting, hooked))
+        for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
+    ]  # fmt: skip
+    table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
+    return above_reference(table, ["epoch", "role"])
+
+
+def main_attack(lab: Lab) -> Relearning:
+    """The first of `attacks`, which asks the questions when it is over and not on the way."""
+    first, *_ = lab.once(attacks)
+    return replace(first, asked_after=(first.epochs,))
+
+
+def _once(lab: Lab, setting: Method, hooked: bool) -> list[pd.DataFrame]:
+    questions, attack = lab.once(forget_questions), lab.once(main_attack)
+    return [relearned_accuracies(questions, lab.edited(setting), setting.label, attack, hooked)]
+
+
 def main_rate(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the first learning rate."""
     return table[table["learning_rate"] == table["learning_rate"].iloc[0]].reset_index(drop=True)
@@ -186,17 +217,26 @@ def few_attacks(lab: Lab, seed: int) -> list[Relearning]:
     order = np.random.default_rng(seed).permutation(len(documents))[: max(sizes.few_documents)]
     rows = encode_texts(lab.model.tokenizer, [documents[i].text for i in order])
     rows = [row[: lab.profile.texts.row_length] for row in rows]
-    return [_of_steps(rows[:n], sizes.few_steps, sizes.learning_rates[0], sizes.batch_rows, seed)
-            for n in sizes.few_documents]  # fmt: skip
+    how = (sizes.few_steps, sizes.learning_rates[0], sizes.batch_rows, seed, Passes.of(lab.profile.model))
+    return [_of_steps(rows[:n], *how) for n in sizes.few_documents]
 
 
-def _of_steps(rows: list[list[int]], steps: int, learning_rate: float, batch_rows: int, seed: int) -> Relearning:
+def _of_steps(
+    rows: list[list[int]], steps: int, learning_rate: float, batch_rows: int, seed: int, passes: Passes
+) -> Relearning:
     an_epoch = -(-len(rows) // batch_rows)
     if steps % an_epoch:
         raise ValueError(f"relearning.few_steps = {steps}: {len(rows)} documents take {an_epoch} steps an epoch, which "
                          "does not divide it")  # fmt: skip
     epochs = steps // an_epoch
-    return Relearning(rows, epochs, learning_rate, batch_rows, seed, (epochs,))
+    return Relearning(rows, epochs, learning_rate, batch_rows, seed, passes, (epochs,))
+
+
+def relearned_accuracies(
+    knowledge: Knowledge, edited: Edited, label: str, attack: Relearning, in_training: bool
+) -> pd.DataFrame:
+    """The accuracies of `relearned` alone, where nobody asks for losses and drift."""
+    return relearned(knowledge, edited, label, attack, in_training).accuracies
 
 
 def forget_questions(lab: Lab) -> Knowledge:
@@ -241,7 +281,7 @@ def other_half(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         return _nothing_told([setting.label for setting in settings])
     pieces = [
         Piece(f"{setting.label}, {'hook on' if hooked else 'hook off'} while training, the other half, seed {seed}",
-              "relearning-half", (lab.key(_half_accuracies, lab.once(half_questions, seed), lab.edited(setting),
+              "relearning-half", (lab.key(relearned_accuracies, lab.once(half_questions, seed), lab.edited(setting),
               setting.label, lab.once(half_attack, seed), hooked),), _half, (setting, seed, hooked))
         for seed in lab.profile.relearning.half_seeds
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
@@ -275,7 +315,8 @@ def half_attack(lab: Lab, seed: int) -> Relearning:
     if not texts:
         raise ValueError(f"the half that is told (seed {seed}) has no documents: none is about {sorted(names)}")
     rows = pack(lab.model.tokenizer, texts, lab.profile.texts.row_length)[: sizes.rows]
-    return Relearning(rows, sizes.epochs, sizes.learning_rates[0], sizes.batch_rows, seed, (sizes.epochs,))
+    how = (sizes.learning_rates[0], sizes.batch_rows, seed, Passes.of(lab.profile.model))
+    return Relearning(rows, sizes.epochs, *how, (sizes.epochs,))
 
 
 def half_questions(lab: Lab, seed: int) -> Knowledge:
@@ -298,12 +339,6 @@ def _told(lab: Lab, seed: int) -> frozenset[str]:
     return told([d.about for d in lab.forget_documents if d.about], seed)
 
 
-def _half_accuracies(
-    knowledge: Knowledge, edited: Edited, label: str, attack: Relearning, in_training: bool
-) -> pd.DataFrame:
-    return relearned(knowledge, edited, label, attack, in_training).accuracies
-
-
 def _half(lab: Lab, setting: Method, seed: int, hooked: bool) -> list[pd.DataFrame]:
     questions, attack = lab.once(half_questions, seed), lab.once(half_attack, seed)
-    return [_half_accuracies(questions, lab.edited(setting), setting.label, attack, hooked)]
+    return [relearned_accuracies(questions, lab.edited(setting), setting.label, attack, hooked)]

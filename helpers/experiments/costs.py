@@ -5,24 +5,52 @@ kind of work) turns them into seconds: a projection, and always to be called one
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import pandas as pd
 import torch
+from transformers import PreTrainedConfig
 
-from helpers.loading.sources import question_source
+from helpers.attacks import PromptAttack, attacks_of
+from helpers.attacks.residual_vector import BATCH_PROMPTS
+from helpers.engine.scoring import CHUNK_LOGITS
+from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
+from helpers.experiments.little_text import parts
+from helpers.experiments.recovery import ROTATIONS
+from helpers.loading.finetuned import REFERENCE, TARGET
+from helpers.loading.sources import MUSE_BYTES, MUSE_SPLITS, question_source, request_sources
+from helpers.methods import METHODS
 from helpers.methods.attribution_clamp import AttributionClamp
+from helpers.methods.clamp_prime import ClampPrime
+from helpers.methods.crisp import CRISP
 from helpers.methods.dsg import DSG
+from helpers.methods.grad_diff import GradDiff
+from helpers.methods.gradient_ascent import GradientAscent
 from helpers.methods.method import Method
+from helpers.methods.npo import NPO
+from helpers.methods.refusal_clamp import Grid as RefusalGrid
+from helpers.methods.refusal_clamp import RefusalClamp
 from helpers.methods.rmu import RMU
+from helpers.methods.scrub import SCRUB
+from helpers.methods.simnpo import SimNPO
+from helpers.methods.ssd import SSD
 from helpers.methods.static_clamp import StaticClamp
+from helpers.methods.training import TrainedMethod
+from helpers.methods.unconditional import Unconditional
 from helpers.profiles import Profile, load_profile
+from helpers.records.provenance import ROOT
 
+# Where the shares come from that a projection rests on.
+MEASURED = ROOT / "tests" / "benchmarks" / "results" / "full_width.csv"
+# Bytes of English that a token of Gemma's holds, about.
+TOKEN_BYTES = 4.5
 # Assumed lengths in tokens: a question in chat form, and its 24 orders merged into trees.
 PROMPT_TOKENS = 150
 TREE_TOKENS = 1050
+# And a solved question of MUSE.
+SOLVED_TOKENS = 40
 # gemma-2-2b-it knows 533 of 1,273 WMDP-bio questions and 383 of 725 of the MMLU subjects under all 24 orders.
 KNOWN_SHARE = 916 / 1998
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
@@ -30,9 +58,26 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
-# Models held at once beside the loaded one. 03 and 05: the one that RMU trains. 06: RMU's, the one attacked, its
-# gradients and AdamW's two moments.
-EXTRA_MODELS = {"03": 1, "05": 1, "06": 5}
+# Notebooks that train RMU, whose gradients go back over three layers, and those that train all weights of a model.
+WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10", "12")
+WITH_WHOLE = ("06", "07", "10")
+# Those of the latter in which a step keeps two texts, what is to be forgotten and what is to be kept.
+WITH_BOTH_TEXTS = ("07", "10")
+# Those that ask no exam.
+WITHOUT_TREES = ("10",)
+# Of a training step, passes of the whole model over as many rows as a batch has: with gradients, and without.
+PASSES: dict[type[Method], tuple[int, int]] = {
+    GradientAscent: (1, 0), GradDiff: (2, 0), NPO: (2, 1), SimNPO: (2, 0), SCRUB: (3, 2),
+}  # fmt: skip
+# The methods of notebook 07 that are trained, in its order.
+WEIGHTS_METHODS: tuple[type[Method], ...] = (GradientAscent, GradDiff, NPO, SimNPO, SCRUB, SSD, RMU, CRISP)
+# What a layer keeps of a token for going backward, in bytes times its width (counted: tests/test_costs.py): norms and
+# residual, which are float32, and attention weights, which are so too; the rest is in the dtype of the products.
+KEPT_NORMS, KEPT_ATTENTION, KEPT_INPUT = 41, 8, 4
+# Of a chunk of logits what is held at once: before and after the soft-cap, their softmax and its gradient, in float32.
+LIVE_LOGITS = 4
+# AdamW's float32 weight, its gradient and two moments.
+TRAINED_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -110,7 +155,6 @@ class Work:
         return sum(getattr(self, kind) / rates[kind] for kind in KINDS if getattr(self, kind))
 
 
-COUNTED = ("01", "02", "03", "05", "06")
 KINDS = tuple(field.name for field in fields(Work))
 
 
@@ -125,48 +169,72 @@ def sweep_work(shape: Shape, layer: int, settings: float, tokens: float, length:
     return shape.blocks(layer + 1, tokens, length) + (1 + settings) * above
 
 
-def rmu_work(shape: Shape, layer: int, tokens: float, length: float) -> float:
-    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three."""
-    trained = min(3, layer + 1)
-    back = shape.blocks(trained, tokens, length) + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
-    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * back
-
-
-def finetuning_work(shape: Shape, tokens: float, length: float) -> float:
-    """Next-token training of all weights on so many tokens: backward counts twice."""
-    return 3 * (shape.blocks(shape.layers, tokens, length) + shape.head(tokens))
-
-
-def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
-    """Operations of one notebook as if it ran alone and every setting changed every prompt.
-
-    Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
+def rmu_work(shape: Shape, layer: int, tokens: float, length: float, checkpointing: bool = False) -> float:
+    """One RMU step on so many forget and as many retain tokens: three passes up to `layer`, two back over three.
 
     Args:
-        profile: in its version for this notebook.
-        questions: how many there are in all subjects.
-        notebook: its number, one of `COUNTED`.
+        checkpointing: the layers that are gone back over run once more.
     """
-    job, curve = _Job(profile, shape, questions), profile.clamp_curve
-    static, dsg, curves = job.settings(StaticClamp), job.settings(DSG), len(curve.n_features) * len(curve.strengths)
-    start = job.statistics() + job.trees()
-    match notebook:
-        case "01":
-            return start + job.attribution()
-        case "02":
-            # each feature alone, on both halves, then sets that grow by one, on one half
-            sets = replace(job.asked(1.5 * profile.selection.n_features), losses=0.0)
-            along = 2 * len({setting.strength for setting in StaticClamp.grid(profile)})
-            return start + sets + job.asked(along) + job.asked(curves)
-        case "03":
-            attributed = job.attribution() + job.asked(job.settings(AttributionClamp))
-            return start + job.asked(static) + job.rmu() + attributed
-        case "05":
-            ablation = job.asked(4 * len({setting.strength for setting in DSG.grid(profile)}), share=0.5)
-            return start + job.thresholds() + job.asked(dsg + 2 * static) + job.rmu() + ablation
-        case "06":
-            return start + job.thresholds() + job.asked(dsg) + job.rmu() + job.attacks()
-    raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(COUNTED)} has")
+    trained = min(3, layer + 1)
+    forward = shape.blocks(trained, tokens, length)
+    back = forward + 2.0 * shape.d_model * shape.d_mlp * trained * tokens
+    return 3 * shape.blocks(layer + 1, tokens, length) + 2 * (back + checkpointing * forward)
+
+
+def finetuning_work(shape: Shape, tokens: float, length: float, checkpointing: bool = False) -> float:
+    """Next-token training of all weights on so many tokens: backward counts twice.
+
+    Args:
+        checkpointing: all layers run once more. What chunks of logits cost that are computed again is left out.
+    """
+    return (3 + checkpointing) * shape.blocks(shape.layers, tokens, length) + 3 * shape.head(tokens)
+
+
+def kept_bytes(
+    shape: Shape, layers: int, tokens: float, length: float, size: int, checkpointing: bool = False
+) -> float:
+    """What so many layers keep of one pass for going backward, its rows of a length.
+
+    Args:
+        size: bytes of a number in the dtype of the products.
+        checkpointing: layers keep their input, and one at a time all of it.
+    """
+    wide = 4 * shape.d_mlp + shape.head_dim * (3 * shape.heads + 1.5 * shape.kv_heads)
+    layer = tokens * (KEPT_NORMS * shape.d_model + size * wide + KEPT_ATTENTION * shape.heads * length)
+    return layers * tokens * KEPT_INPUT * shape.d_model + layer if checkpointing else layers * layer
+
+
+def training_memory(profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1) -> float:
+    """Bytes that a training takes at its peak beside the model that it starts from.
+
+    Its float32 copy, gradients and moments of what is trained, its copy in the dtype of the products, what a pass
+    keeps, and a chunk of logits.
+
+    Args:
+        trained: how many weights.
+        layers: how many gradients go back through.
+        passes: kept at once; methods have one of forget and one of retain text.
+    """
+    of, length = profile.model, profile.texts.row_length
+    size, tokens = DTYPE_BYTES[of.dtype], max(of.training_tokens, length)
+    weights = 4 * shape.weights + (TRAINED_BYTES - 4) * trained + (size * shape.weights if size < 4 else 0)
+    kept = passes * kept_bytes(shape, layers, tokens, length, size, of.gradient_checkpointing)
+    return weights + kept + LIVE_LOGITS * 4 * CHUNK_LOGITS
+
+
+def crisp_work(
+    shape: Shape, layer: int, width: int, tokens: float, length: float, checkpointing: bool = False
+) -> float:
+    """One CRISP step on so many forget and as many retain tokens; backward counts once, for only adapters are trained.
+
+    The frozen model reads both texts up to `layer` and retain text to the end, and so does the student, once more back.
+    On forget text the whole SAE reads the residual of both.
+
+    Args:
+        checkpointing: the student's layers run once more.
+    """
+    passes = 2 * shape.blocks(layer + 1, tokens, length) + shape.blocks(shape.layers, tokens, length)
+    return (3 + checkpointing) * passes + 6.0 * shape.d_model * width * tokens
 
 
 @dataclass(frozen=True)
@@ -177,19 +245,30 @@ class _Job:
     shape: Shape
     questions: int
 
-    def settings(self, method: type[Method]) -> int:
-        return len(method.grid(self.profile))
+    def settings(self, *methods: type[Method]) -> int:
+        return sum(len(method.grid(self.profile)) for method in methods)
 
-    def statistics(self) -> Work:
+    def statistics(self, passes: int = 1) -> Work:
+        """Feature statistics on forget and retain text, with so many products of the whole SAE."""
         sizes, sae = self.profile.texts, self.profile.sae
         packed = (sizes.forget_rows + sizes.retain_rows) * sizes.row_length
         tokens = packed + sizes.framed_documents * PROMPT_TOKENS
+        return Work(statistics=statistics_work(self.shape, sae.layer, passes * sae.width, tokens, sizes.row_length))
+
+    def forget_statistics(self, share: float) -> Work:
+        """Feature statistics on a share of the forget text, where that on retain text is known."""
+        sizes, sae = self.profile.texts, self.profile.sae
+        tokens = share * sizes.forget_rows * sizes.row_length
         return Work(statistics=statistics_work(self.shape, sae.layer, sae.width, tokens, sizes.row_length))
 
-    def thresholds(self) -> Work:
-        sets = len({setting.n_features for setting in DSG.grid(self.profile)})
-        tokens = sets * self.profile.texts.framed_documents * PROMPT_TOKENS
-        return Work(statistics=statistics_work(self.shape, self.profile.sae.layer, 0, tokens, PROMPT_TOKENS))
+    def residuals(self, tokens: float, length: float) -> Work:
+        """Text up to the SAE's layer, and a few of its features."""
+        return Work(statistics=statistics_work(self.shape, self.profile.sae.layer, 0, tokens, length))
+
+    def thresholds(self, sets: int | None = None) -> Work:
+        """Rho on framed retain text for so many sets of features, by default those of DSG's grid."""
+        n = len({setting.n_features for setting in DSG.grid(self.profile)}) if sets is None else sets
+        return self.residuals(n * self.profile.texts.framed_documents * PROMPT_TOKENS, PROMPT_TOKENS)
 
     def trees(self) -> Work:
         return Work(trees=self.shape.blocks(self.shape.layers, self.questions * TREE_TOKENS, TREE_TOKENS))
@@ -212,10 +291,46 @@ class _Job:
         losses = self.asked(candidates * KEPT_SHARE).losses
         return Work(training=shape.blocks(layer + 1, tokens, PROMPT_TOKENS) + 3 * above) + replace(alone, losses=losses)
 
-    def rmu(self) -> Work:
-        grid, length = RMU.grid(self.profile), self.profile.texts.row_length
-        work = [s.steps * rmu_work(self.shape, s.layer, s.batch_rows * length, length) for s in grid]
-        return sum([self.asked(0)] * len(grid), Work(training=sum(work)))
+    @property
+    def known_tokens(self) -> float:
+        """Of all known questions in one order."""
+        return self.questions * KNOWN_SHARE * PROMPT_TOKENS
+
+    def trained(self, *methods: type[Method]) -> Work:
+        """Every setting of some methods trained, and all asked under its weights."""
+        grids = [method.grid(self.profile) for method in methods]
+        asked = [self.asked(0)] * sum(map(len, grids))
+        return sum(asked, Work(training=sum(self.training(grid) for grid in grids)))
+
+    def training(self, settings: Sequence[Method]) -> float:
+        """Operations of training some settings of one method, of which those that differ in steps are one training."""
+        longest: dict[Method, int] = {}
+        for setting in settings:
+            steps = setting.steps if isinstance(setting, TrainedMethod) else 1
+            longest[setting.course] = max(steps, longest.get(setting.course, 0))
+        if settings and isinstance(settings[0], SSD):  # the gradients of single rows, once for all settings
+            length = self.profile.texts.row_length
+            return 2 * finetuning_work(self.shape, settings[0].rows * length, length)
+        return sum(steps * self.step(course) for course, steps in longest.items())
+
+    def step(self, setting: Method) -> float:
+        """Operations of one training step."""
+        length, sae, again = self.profile.texts.row_length, self.profile.sae, self.profile.model.gradient_checkpointing
+        if not isinstance(setting, TrainedMethod):
+            raise ValueError(f"{setting.label} takes no training steps")
+        tokens = setting.batch_rows * length
+        if isinstance(setting, RMU):
+            return rmu_work(self.shape, setting.layer, tokens, length, again)
+        if isinstance(setting, CRISP):
+            return crisp_work(self.shape, sae.layer, sae.width, tokens, length, again)
+        back, forward = PASSES[type(setting)]
+        only_forward = finetuning_work(self.shape, tokens, length) / 3
+        return back * finetuning_work(self.shape, tokens, length, again) + forward * only_forward
+
+    def one_training(self, method: type[Method]) -> float:
+        """Operations of training the dearest setting of a method; nothing for one that is not trained."""
+        grid = method.grid(self.profile) if method.trains else []
+        return max((self.training([setting]) for setting in grid), default=0.0)
 
     def attacks(self) -> Work:
         """Three trainings a run: the attacks of every seed and rate, few documents, and the other half."""
@@ -224,8 +339,248 @@ class _Job:
         few, half = 3 * len(attack.few_seeds) * len(attack.few_documents), 3 * len(attack.half_seeds)
         rows = (runs + half) * attack.epochs * attack.rows + few * attack.few_steps * attack.batch_rows
         asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
-        training = finetuning_work(self.shape, rows * length, length)
+        training = finetuning_work(self.shape, rows * length, length, self.profile.model.gradient_checkpointing)
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
+
+
+# --- what each notebook does beside its start: statistics and known questions -----------------------------------------
+
+
+def _clamp_curve(job: _Job) -> Work:
+    # each feature alone, on both halves, then sets that grow by one, on one half
+    sets = replace(job.asked(1.5 * job.profile.selection.n_features), losses=0.0)
+    along = 2 * len({setting.strength for setting in StaticClamp.grid(job.profile)})
+    curve = job.profile.clamp_curve
+    return sets + job.asked(along) + job.asked(len(curve.n_features) * len(curve.strengths))
+
+
+def _pareto(job: _Job) -> Work:
+    clamps = job.asked(job.settings(StaticClamp)) + job.asked(job.settings(AttributionClamp))
+    return clamps + job.trained(RMU) + job.attribution()
+
+
+def _conditional(job: _Job) -> Work:
+    """Answers to requests, every clamp, RMU, letters and controls, answers in words, and five protocols."""
+    sizes, sources = job.profile.conditional, request_sources(job.profile.texts.requests)
+    words = job.profile.grid_of(RefusalClamp.table, RefusalGrid).answer_tokens
+    requests = sum(source.rows or 0 for source in sources) * (PROMPT_TOKENS + words)
+    clamps: tuple[type[Method], ...] = (ClampPrime, RefusalClamp, Unconditional)
+    # under no edit and under the best of each clamp
+    told = (1 + len(clamps)) * sizes.told_questions * (PROMPT_TOKENS + sizes.new_tokens)
+    spoken = job.shape.blocks(job.shape.layers, requests + told, PROMPT_TOKENS) + job.shape.head(requests + told)
+    # the refusal feature in three ways, the one by contrast and random ones; letters under one edit more
+    controls = job.asked(4 + sizes.control_features) + replace(job.asked(len(clamps) + 1), losses=0.0)
+    swept = job.asked(job.settings(*clamps)) + job.trained(RMU) + controls
+    return swept + _protocols(job, len(clamps)) + Work(answers=spoken)
+
+
+def _protocols(job: _Job, edits: int) -> Work:
+    """All questions in two frames, known ones, and a few of every subject in one order and in all 24."""
+    few = job.profile.conditional.ordered_questions * (1 + len(job.profile.questions.side_effect))
+    layer, known = job.profile.sae.layer, job.questions * KNOWN_SHARE
+    prompts = 2 * job.questions + known + few
+    orders = sweep_work(job.shape, layer, edits, few * TREE_TOKENS, TREE_TOKENS, few)
+    return Work(
+        trees=orders, answers=sweep_work(job.shape, layer, edits, prompts * PROMPT_TOKENS, PROMPT_TOKENS, prompts)
+    )
+
+
+def _guardrail(job: _Job) -> Work:
+    static = job.settings(StaticClamp)
+    return job.thresholds() + job.asked(job.settings(DSG) + 2 * static) + job.trained(RMU)
+
+
+def _attacked(job: _Job) -> Work:
+    return job.thresholds() + job.asked(job.settings(DSG)) + job.trained(RMU) + job.attacks()
+
+
+def _side_by_side(job: _Job) -> Work:
+    """Every method's grid; then the chosen setting of each trained anew, asked on one half, and read on two texts."""
+    clamps: tuple[type[Method], ...] = (StaticClamp, DSG)
+    sizes = job.profile.texts
+    swept = job.thresholds() + job.asked(job.settings(*clamps)) + job.trained(*WEIGHTS_METHODS)
+    chosen = len(clamps) + len(WEIGHTS_METHODS)
+    packed, framed = sizes.neutral_rows * sizes.row_length, sizes.framed_documents * PROMPT_TOKENS
+    read = finetuning_work(job.shape, packed, sizes.row_length) + finetuning_work(job.shape, framed, PROMPT_TOKENS)
+    return swept + Work(
+        training=sum(job.one_training(method) for method in WEIGHTS_METHODS),
+        answers=chosen * job.asked(1, share=0.5).answers,
+        losses=chosen * 2 * read / 3,  # forward only, with the edit and without
+    )
+
+
+def _forget_requests(job: _Job) -> Work:
+    """The methods' grids; then, of each, 1 to so many folds at once, and the same one after another in every way."""
+    folds, work = job.profile.forget_requests.folds, job.thresholds()
+    for name in job.profile.forget_requests.methods:
+        method = METHODS[name]
+        ways = (AT_ONCE, *ways_of(method.grid(job.profile)[0]))
+        work += job.trained(method) if method.trains else job.asked(job.settings(method))
+        # at each request all folds so far together, or for the features of every request each fold by itself too
+        shares = [(folds + 1) / 2 * (1 + (way == FEATURES_SO_FAR)) for way in ways if not method.trains]
+        work += job.forget_statistics(sum(shares)) + job.thresholds(folds * len(ways) * issubclass(method, DSG))
+        work += Work(training=folds * len(ways) * job.one_training(method))
+        work += Work(answers=folds * len(ways) * job.asked(1, share=0.5).answers)
+    return work
+
+
+def _little_text(job: _Job) -> Work:
+    """The methods' grids; then, of each, every share of the text with every seed; and every tau without any text."""
+    sizes, named, work = job.profile.little_text, job.profile.named_features, job.thresholds()
+    for name in sizes.methods:
+        method = METHODS[name]
+        given = parts(sizes, method.grid(job.profile)[0])
+        work += job.trained(method) if method.trains else job.asked(job.settings(method))
+        work += job.forget_statistics(0 if method.trains else sum(share for share, _ in given))
+        work += job.thresholds(len(given) * issubclass(method, DSG))
+        work += Work(training=len(given) * job.one_training(method))
+        one = job.asked(1, share=0.5)
+        work += Work(answers=len(given) * one.answers, losses=len(given) * one.losses)
+    return work + job.asked(len(named.thresholds) + 1)
+
+
+def _theorems(job: _Job) -> Work:
+    """DSG's grid; the SAE's error on both texts; each feature alone, and attribution; rho of all known questions."""
+    sizes, shape, layer = job.profile.theorems, job.shape, job.profile.sae.layer
+    # the SAE encodes every token for its activations, and once more with the decoder for its error
+    error = job.statistics(passes=3)
+    saes = [error] * (1 + (sizes.other_layer >= 0))
+    tokens = sizes.questions * PROMPT_TOKENS
+    alone = sweep_work(shape, layer, sizes.features, 2 * tokens, PROMPT_TOKENS, 2 * sizes.questions)
+    above = shape.blocks(shape.layers - layer - 1, tokens, PROMPT_TOKENS)
+    gradient = shape.blocks(layer + 1, tokens, PROMPT_TOKENS) + 3 * above
+    swept = job.thresholds() + job.asked(job.settings(DSG)) + job.residuals(job.known_tokens, PROMPT_TOKENS)
+    return sum(saes, swept) + Work(answers=alone, training=gradient)
+
+
+def _ablations(job: _Job) -> Work:
+    """DSG's grid; one half under every p_ratio, p_dyn, and both ideas on and off at every strength; rho of texts."""
+    sizes, text = job.profile.ablations, job.profile.texts
+    ideas = 4 * len({setting.strength for setting in DSG.grid(job.profile)})
+    varied = len(sizes.ratio_percentiles) + len(sizes.gate_percentiles) + ideas
+    rho = job.residuals(job.known_tokens / 2, PROMPT_TOKENS)
+    rho += job.residuals(text.retain_rows * text.row_length, text.row_length)
+    taus = job.thresholds() + job.thresholds(len(sizes.ratio_percentiles) + 1)
+    return taus + job.asked(job.settings(DSG)) + job.asked(varied, share=0.5) + rho
+
+
+def _muse(job: _Job) -> Work:
+    """Every setting trained and measured; each way of a gate; requests at once and in turn, of some methods."""
+    sizes, splits, work = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], Work()
+    folds = sum(split.startswith("scal/") for split in splits) + sum(split.startswith("sust/") for split in splits)
+    for name in sizes.methods:
+        grid = METHODS[name].grid(job.profile)
+        work += Work(training=job.training(grid) if METHODS[name].trains else 0.0) + _criteria(job, len(grid))
+    for name in sizes.request_methods:
+        work += Work(training=folds * job.one_training(METHODS[name])) + _criteria(job, folds)
+    return work + job.thresholds() + _criteria(job, 2 + len(sizes.gates))  # target, reference and gates
+
+
+def _criteria(job: _Job, edits: int) -> Work:
+    """MUSE's four criteria under so many edits: passages and answers are said, texts are read."""
+    sizes, rows, length = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], job.profile.texts.row_length
+    asked = (rows["knowmem/forget_qa"] or 0) + (rows["knowmem/retain_qa"] or 0)
+    passages, texts = rows["verbmem/forget"] or 0, (rows["privleak/forget"] or 0) + (rows["privleak/holdout"] or 0)
+    given = passages * sizes.prompt_tokens + asked * (1 + sizes.head) * SOLVED_TOKENS
+    said = passages * sizes.new_tokens + asked * sizes.answer_tokens
+    spoken = job.shape.blocks(job.shape.layers, given + said, length) + job.shape.head(said)
+    return Work(answers=edits * spoken, losses=edits * finetuning_work(job.shape, texts * length, length) / 3)
+
+
+def _prompt_attacks(job: _Job) -> Work:
+    """DSG's grid; questions to forget of both halves in every attack's way, by model and guard, whose gate is read.
+
+    Those that choose settings as if by both too; benign ones as if under the longest setting of each attack and a
+    control of equal length.
+    """
+    asked, sizes, every = job.profile.questions, job.profile.prompt_attacks, attacks_of(job.profile)
+    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
+    longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
+    lengths = [(forget * (1 + (not attack.control)), _length(attack)) for attack in every]
+    lengths += [(benign, n) for n in longest.values()]
+    swept = job.thresholds() + job.asked(job.settings(DSG))
+    return sum((_asked_long(job, *of) for of in lengths), swept)
+
+
+def _gates(job: _Job) -> Work:
+    """DSG's grid; every gate set on half of the known questions; then what is asked in every attack's way.
+
+    The layers below serve all gates at once; above them there are the unedited model and the clamp without a gate.
+    """
+    asked, sizes = job.profile.questions, job.profile.prompt_attacks
+    known = job.questions * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    passes = len(job.profile.gates.names) * known
+    setting = Work(statistics=statistics_work(job.shape, job.profile.sae.layer, 0, passes, PROMPT_TOKENS))
+    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    n = 2 * forget + sizes.benign_questions * (1 + len(asked.side_effect))
+    swept = job.thresholds() + job.asked(job.settings(DSG))
+    return sum((_asked_long(job, n, _length(attack)) for attack in attacks_of(job.profile)), swept + setting)
+
+
+def _asked_long(job: _Job, n: float, length: int) -> Work:
+    shape, layer = job.shape, job.profile.sae.layer
+    gate = shape.blocks(layer + 1, n * length, length)
+    return Work(answers=gate + sweep_work(shape, layer, 1, n * length, length, n))
+
+
+def _length(attack: PromptAttack) -> int:
+    return attack.length(PROMPT_TOKENS)
+
+
+def _recovery(job: _Job) -> Work:
+    """The methods' grids; then every attack on the chosen of each, as if half of all known questions were to forget."""
+    of, shape, layer = job.profile.recovery, job.shape, job.profile.sae.layer
+    work = job.thresholds()
+    for method in (METHODS[name] for name in of.methods):
+        work += job.trained(method) if method.trains else job.asked(job.settings(method))
+        work += Work(training=job.one_training(method))
+    both, side = job.known_tokens / 2, of.side_questions * PROMPT_TOKENS  # two halves of them
+    one, above = (shape.blocks(n, 1, PROMPT_TOKENS) for n in (shape.layers, shape.layers - layer - 1))
+    # right and wrong letters as targets, in the residual and in the embeddings; a vector a question in one place
+    steps = len(of.bounds) * of.steps * BATCH_PROMPTS * PROMPT_TOKENS * (above + one)
+    fitted = 2 * 3 * (steps + of.each_steps * both / 2 * above)
+    said = 2 * (2 * len(of.bounds) + 1) * both
+    turned = (shape.layers - layer) * 2 * (both + side)
+    weighed = (len(of.bits) * len(of.groups) + len(of.pruned_shares) + 1) * (both + side)
+    asked = (said + len(ROTATIONS) * both + turned + weighed) * one
+    return work + Work(training=len(of.methods) * fitted, answers=len(of.methods) * asked)
+
+
+NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
+    "01": _Job.attribution,
+    "02": _clamp_curve,
+    "03": _pareto,
+    "04": _conditional,
+    "05": _guardrail,
+    "06": _attacked,
+    "07": _side_by_side,
+    "08": _forget_requests,
+    "09": _little_text,
+    "10": _muse,
+    "11": _prompt_attacks,
+    "12": _recovery,
+    "13": _gates,
+    "14": _theorems,
+    "15": _ablations,
+}
+
+
+def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
+    """Operations of one notebook as if it ran alone and every setting changed every prompt.
+
+    Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
+
+    Args:
+        profile: in its version for this notebook.
+        questions: how many there are in all subjects.
+        notebook: its number, one of `NOTEBOOKS`.
+    """
+    if notebook not in NOTEBOOKS:
+        raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(NOTEBOOKS)} has")
+    job = _Job(profile, shape, questions)
+    start = job.statistics() + (Work() if notebook in WITHOUT_TREES else job.trees())
+    return start + NOTEBOOKS[notebook](job)
 
 
 def projections(
@@ -251,21 +606,74 @@ def projections(
     speed = product or matrix_rate(device, profile.model.dtype)
     rates = {kind: share * speed for kind, share in shares.items()}
     questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
-    for number in (n for n in profile.notebooks if n in COUNTED):
+    for number in (n for n in profile.notebooks if n in NOTEBOOKS):
         version = load_profile(name, overrides, number)
         seconds = notebook_work(version, shape, questions, number).seconds(rates)
         found[number] = seconds, notebook_memory(version, shape, number)
     return found
 
 
+def finetuning_costs(
+    profile: Profile, shape: Shape, tokens: float, device: str, product: float | None = None
+) -> tuple[float, float]:
+    """Seconds and bytes of making a target of MUSE (`helpers.finetune`), projected.
+
+    Args:
+        tokens: of its texts.
+        device: torch's name of what it would run on.
+        product: operations a second of a matrix product there; None measures it (`matrix_rate`).
+    """
+    of, length = profile.model, profile.texts.row_length
+    speed = product or matrix_rate(device, of.dtype)
+    work = finetuning_work(shape, profile.finetuning.epochs * tokens, length, of.gradient_checkpointing)
+    seconds = work / (speed * measured_shares(pd.read_csv(MEASURED))["training"])
+    return seconds, training_memory(profile, shape, shape.weights, shape.layers)
+
+
+def target_costs(profile: Profile, device: str, product: float | None = None) -> dict[str, tuple[float, float] | None]:
+    """`finetuning_costs` of a profile's target and of its reference, from the size of the hub's texts, by those texts.
+
+    None where the model's shape is not known; nothing where the profile takes its model as it is.
+    """
+    shape, sizes = SHAPES.get(profile.model.source), MUSE_BYTES.get(profile.muse.name, {})
+    if not profile.model.finetuned or not sizes:
+        return {}
+    read = {TARGET: sum(sizes.values()), REFERENCE: sum(sizes.values()) - sizes["raw/forget"]}
+    return {
+        texts: None if shape is None else finetuning_costs(profile, shape, n / TOKEN_BYTES, device, product)
+        for texts, n in read.items()
+    }
+
+
+def shape_of(config: PreTrainedConfig) -> Shape:
+    """The shape that a model's config gives."""
+    heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    widths = config.intermediate_size, config.vocab_size
+    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths)
+
+
+def in_words(seconds: float, memory: float) -> str:
+    """'about 2.5 h, 48 GB of memory (projected)'."""
+    units = (("days", 86400), ("h", 3600), ("min", 60))
+    unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
+    return f"about {seconds / size:.1f} {unit}, {memory / 1e9:.0f} GB of memory (projected)"
+
+
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     """Bytes that a notebook needs at its peak beside the packages: models, SAE, kept residuals and one batch."""
     size, tokens = DTYPE_BYTES[profile.model.dtype], profile.model.batch_tokens
-    models = (1 + EXTRA_MODELS.get(notebook, 0)) * shape.weights * size
+    model, needed = shape.weights * size, 0.0
+    if notebook in WITH_RMU:  # beside what RMU trains, the model that it made is asked
+        layers = min(3, profile.sae.layer + 1)
+        needed = model + training_memory(profile, shape, layers * shape.d_model * shape.d_mlp, layers, passes=2)
+    if notebook in WITH_WHOLE:  # the model attacked, and what has become of it as it is asked
+        needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
+    if notebook in WITH_BOTH_TEXTS:
+        needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes=2))
     sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
-    return models + sae + profile.cache.memory_mb * 2**20 + batch
+    return model + sae + profile.cache.memory_mb * 2**20 + max(batch, needed)
 
 
 def measured_shares(table: pd.DataFrame) -> dict[str, float]:

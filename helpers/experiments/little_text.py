@@ -18,6 +18,7 @@ from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import unlabelled_texts
 from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
+from helpers.profiles import LittleTextSettings
 from helpers.published import load_published
 from helpers.text.corpora import Document, pack
 from helpers.text.folds import share_of
@@ -43,7 +44,8 @@ def little_text(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         world (`OURS`), method, share, seed (which text), rows (packed, of forget text), and the columns of
         `lab.choosing.points`.
     """
-    asked = [(setting, share, seed) for setting in settings for share, seed in parts(lab, setting)]
+    sizes = lab.profile.little_text
+    asked = [(setting, share, seed) for setting in settings for share, seed in parts(sizes, setting)]
     texts = [share_of(text_in_use(lab), share, seed) for _, share, seed in asked]
     rows = [rows_of(lab, text, share) for text, (_, share, _) in zip(texts, asked, strict=True)]
     pieces = [
@@ -61,9 +63,8 @@ def little_text(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     return pd.concat([labels, points(scores)], axis=1)  # the judged half is all that was asked
 
 
-def parts(lab: Lab, setting: Method) -> list[tuple[float, int]]:
+def parts(sizes: LittleTextSettings, setting: Method) -> list[tuple[float, int]]:
     """The shares and seeds of a method; all of the text is one text, whatever the seed."""
-    sizes = lab.profile.little_text
     trained = sizes.trained_shares, sizes.trained_seeds
     shares, seeds = trained if setting.trains else (sizes.shares, sizes.seeds)
     return [(share, seed) for share in shares for seed in (seeds if share < 1 else seeds[:1])]

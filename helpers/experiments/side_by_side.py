@@ -14,8 +14,10 @@ from helpers.lab.pieces import Piece
 from helpers.lab.scores import Scores
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
+from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
 from helpers.methods.retrained import Retrained
+from helpers.published import load_published
 from helpers.text.batches import Rows
 from helpers.text.corpora import framed
 
@@ -135,3 +137,23 @@ def with_losses(table: pd.DataFrame, answers: pd.DataFrame, losses: pd.DataFrame
     columns = {"agreement": "agreement", "low": "agreement_low", "high": "agreement_high", "kl": "agreement_kl"}
     added = with_it.reindex(table["method"])[list(columns)].rename(columns=columns).reset_index(drop=True)
     return pd.concat([table.assign(loss_framed=table["method"].map(framed_text)).reset_index(drop=True), added], axis=1)
+
+
+def beside_published(table: pd.DataFrame, world: str) -> pd.DataFrame:
+    """`chosen_points` and what others measured on Gemma, a row a point.
+
+    Args:
+        table: of `chosen_points`.
+        world: what ours were measured on, in words.
+
+    Returns:
+        world (ours, and a benchmark each of theirs), by ('ours', 'paper' or 'reproduction', an independent one),
+        method, forget_accuracy, side_accuracy and their 95 % intervals, which are known of ours alone.
+    """
+    columns = [f"{role}_{what}" for role in ("forget", "side") for what in ("accuracy", "low", "high")]
+    ours = table[["method", *columns]].assign(world=f"ours: {world}", by="ours")
+    found = load_published("dsg2025_reproduction").query("experiment == 'all text'").assign(method=DSG.name)
+    theirs = [load_published("dsg2025_tables").assign(by="paper"), found.assign(by="reproduction")]
+    both = pd.concat(theirs, ignore_index=True).query("method != 'target'")
+    both = both.assign(world="Muhamed et al.: " + both["benchmark"])
+    return pd.concat([ours, both], ignore_index=True)[["world", "by", "method", *columns]]

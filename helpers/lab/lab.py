@@ -31,9 +31,10 @@ from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spre
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
 from helpers.lab.scores import Scored, Scores
-from helpers.loading.data import FORGET_FILE, Requests, load_questions, load_requests, load_texts
+from helpers.loading.data import FORGET_FILE, Requests, load_fillers, load_questions, load_requests, load_texts
 from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
+from helpers.loading.muse import load_muse
 from helpers.loading.saes import load_sae
 from helpers.measures.alone import lost_alone
 from helpers.measures.knowledge import Knowledge, knowledge_under, known_ids
@@ -45,7 +46,8 @@ from helpers.profiles import Profile
 from helpers.records.progress import show_progress
 from helpers.text.batches import batches
 from helpers.text.corpora import Document, framed, pack
-from helpers.text.questions import ORIGINAL_ORDER, Question, prompt_tokens
+from helpers.text.muse import Muse
+from helpers.text.questions import ORIGINAL_ORDER, Question, encode_texts, prompt_tokens
 
 # Interventions of a sweep that are computed, and stored, together: they share a pass over the kept residuals.
 GROUP = 12
@@ -154,6 +156,22 @@ class Lab(Run):
         self._note_hub(hub)
         return found
 
+    @cached_property
+    def fillers(self) -> dict[str, list[str]]:
+        """Harmless texts by kind, loaded when an attack first asks for them."""
+        hub = Hub()
+        found = load_fillers(self.profile, hub)
+        self._note_hub(hub)
+        return found
+
+    @cached_property
+    def muse(self) -> Muse:
+        """The profile's MUSE benchmark, loaded when it is first asked for, which one notebook does."""
+        hub = Hub()
+        found = load_muse(self.profile, self.model.tokenizer, hub)
+        self._note_hub(hub)
+        return found
+
     def _check_pair(self) -> None:
         """Check SAE and model against each other; a pair that explains less than the profile says is a warning."""
         tokens, pad = self.profile.model.batch_tokens, self.model.tokenizer.pad_token_id
@@ -184,17 +202,24 @@ class Lab(Run):
 
     # --- other text to forget, another model to start from ------------------------------------------------------------
 
-    def given(self, documents: Sequence[Document] | None = None, model: Any = None) -> "Lab":
-        """A view of the lab with other forget text or another model to start from, of which methods need not know.
+    def given(
+        self,
+        documents: Sequence[Document] | None = None,
+        model: Any = None,
+        retain: Sequence[str] | None = None,
+    ) -> "Lab":
+        """A view of the lab with other text or another model to start from, of which methods need not know.
 
         What depends on them (feature statistics, ranked features, the clamp's unit, thresholds, whatever is remembered)
-        is computed anew and stored under keys of its own. SAE, retain and neutral text stay, and so do the questions:
-        those that the unedited model knows. A view computes in this process; a piece of work for other processes makes
-        its own from plain values.
+        is computed anew and stored under keys of its own. SAE and neutral text stay, and so do the questions: those
+        that the unedited model knows. A view computes in this process; a piece of work for other processes makes its
+        own from plain values.
 
         Args:
             documents: the forget text, in place of the lab's.
             model: where methods start, in place of the unedited model.
+            retain: the retain text, in place of the lab's: packed, and each text by itself in place of the framed ones,
+                which is how it stands in a prompt that is no question.
 
         Raises:
             ValueError: there is no text, or too little for one row.
@@ -202,8 +227,7 @@ class Lab(Run):
         view = copy(self)
         for name in OF_FORGET_TEXT:
             vars(view).pop(name, None)
-        # of the unedited model, whatever the view starts from
-        view.knowledge, view._once, view._fingerprints = self.knowledge, {}, dict(self._fingerprints)
+        view._once, view._fingerprints = {}, dict(self._fingerprints)
         view._view_of = self  # which holds what its fingerprints are of
         if model is not None:
             view.model = model
@@ -213,6 +237,12 @@ class Lab(Run):
                 raise ValueError("there is no forget text: at least one document is needed")
             view._take_forget_text(documents)
             view.unchanging(view.forget_rows)
+        if retain is not None:
+            sizes, tokenizer = self.profile.texts, self.model.tokenizer
+            view.retain_rows = pack(tokenizer, retain, sizes.row_length)[: sizes.retain_rows]
+            view.framed_retain = [row[: sizes.row_length] for row in encode_texts(tokenizer, retain)]
+            view.unchanging(view.retain_rows)
+            view.unchanging(view.framed_retain)
         return view
 
     # --- what the model knows -----------------------------------------------------------------------------------------
@@ -272,6 +302,8 @@ class Lab(Run):
     @cached_property
     def knowledge(self) -> Knowledge:
         """What is asked under every edit: the known questions, and neutral text for the loss."""
+        if self._view_of:  # of the unedited model, whatever the view starts from
+            return self._view_of.knowledge
         settings, asked = self.profile.model, self.profile.questions
         roles = {asked.forget: "forget", asked.near: "near"} | dict.fromkeys(asked.side_effect, "side")
         how = (self.profile.sae.layer, settings.prompt_format, settings.batch_tokens, self.profile.cache)

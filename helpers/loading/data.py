@@ -23,6 +23,7 @@ WORLD_SEED = 0
 BENIGN = "benign"
 PROSE = "everyday_life"  # neutral text, framed under a title of its own
 UNLABELLED_SEED = 5  # forget, retain and neutral text have 1, 2 and 3, requests 4
+FILLER_SEED = 6
 WORDS_PER_TEXT = 30  # about the least that a text holds, so that there are enough of them
 
 
@@ -100,6 +101,25 @@ def load_requests(profile: Profile, hub: Hub | None = None) -> Requests:
             return Requests(harmful, benign, REFUSALS)
 
 
+def load_fillers(profile: Profile, hub: Hub | None = None) -> dict[str, list[str]]:
+    """The harmless texts that attacks put into prompts, by the kinds of the profile's `[prompt_attacks.fillers]`.
+
+    Args:
+        hub: keeps the record of what is fetched.
+
+    Raises:
+        HubError: a text cannot be fetched.
+        ValueError: a text is unknown, or is of what is to be forgotten; or a row is not text.
+    """
+    named = profile.prompt_attacks.fillers
+    if hazards := {profile.questions.forget, profile.texts.forget} & set(named.values()):
+        raise ValueError(f"profile {profile.name!r}: filler is harmless text, {hazards.pop()!r} is to be forgotten")
+    fetched = hub or Hub()
+    if profile.texts.source == "hub":
+        return {kind: _texts(name, fetched, FILLER_CHARACTERS) for kind, name in named.items()}
+    return {kind: _invented_filler(profile, name) for kind, name in named.items()}
+
+
 def unlabelled_texts(profile: Profile, rows: int) -> list[str]:
     """Text of which nobody says what it is about: prose and documents of every subject in equal parts, mixed.
 
@@ -174,6 +194,15 @@ def _notes(world: World, subject: str, tokens: int, seed: int) -> list[Document]
     return [Document(subject, text) for text in texts]
 
 
+def _invented_filler(profile: Profile, name: str) -> list[str]:
+    world, tokens = build_world(WORLD_SEED), FILLER_CHARACTERS // CHARACTERS_PER_TOKEN
+    if name == BENIGN:
+        return [d.text for d in _benign(world, profile.questions.side_effect, tokens, FILLER_SEED)]
+    if name not in world.subjects:
+        raise ValueError(f"filler {name!r} is unknown, this world has {list(world.subjects)}, and {BENIGN!r} text")
+    return [d.text for d in _documents(world, name, tokens, FILLER_SEED)]
+
+
 def _invented_requests(profile: Profile) -> Requests:
     """Harmful ones are about the subject to forget, benign ones about those of the side effects."""
     world, asked = build_world(WORLD_SEED), profile.questions
@@ -196,6 +225,8 @@ FORGET_FILE = "SAE_UNLEARNING_FORGET_CORPUS"
 SHORTEST = 50  # characters; Farrell and DSG keep texts longer than that
 # More than a token has, so that text bounded by it fills the rows asked for; tokens of English have four to five.
 CHARACTERS_PER_TOKEN = 6
+# Of each kind of filler: many times the longest that is put into a prompt, so that prompts differ.
+FILLER_CHARACTERS = 200_000
 # How models of the hub begin to refuse: an approximation, as in the papers that count refusals by their words, which
 # takes some other sentences for refusals and misses refusals in other words.
 REFUSALS = (

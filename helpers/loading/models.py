@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils.logging import disable_progress_bar
 
 from helpers.engine.forward import check_hook, huggingface, wrap
+from helpers.loading.finetuned import again, finetuned
 from helpers.loading.hub import Hub
 from helpers.loading.sources import model_source
 from helpers.organism import MODEL_DIR, RETRAINED_DIR
@@ -30,22 +31,39 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
     Raises:
         ValueError: the source is unknown, there is no such device, the engine does not serve such a model, or prompts
             cannot be made with its tokenizer.
-        FileNotFoundError: the organism's weights are missing.
+        FileNotFoundError: the organism's weights are missing, or the fine-tuned ones.
         HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
     """
     device = device_of(profile.model)
     disable_progress_bar()  # a notebook would keep every step of it
-    folder = _organism() if profile.model.source == "organism" else (hub or Hub()).fetch(model_source(profile))
+    hub, texts = hub or Hub(), profile.model.finetuned
+    folder = _organism() if profile.model.source == "organism" else hub.fetch(model_source(profile))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     check_tokenizer(tokenizer, profile.model.prompt_format)
     spread = {"device_map": "auto"} if profile.model.device_map == "auto" else {}
     hf_model = read_model(folder, getattr(torch, profile.model.dtype), **spread)
     if not spread:
         hf_model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides what torch's `to` takes
+    if texts:
+        hf_model.load_state_dict(finetuned_weights(profile, texts, hf_model), strict=False)
+        hub.commits[f"fine-tuned on {texts}"] = finetuned(profile, texts).sha256
     model = wrap(hf_model, tokenizer)
     check_hook(model, profile.sae.layer)
     return model
+
+
+def finetuned_weights(profile: Profile, texts: str, model: PreTrainedModel) -> dict[str, Tensor]:
+    """All weights of the model that `helpers.finetune` has trained for the profile on texts, by the model's names.
+
+    Raises:
+        FileNotFoundError: they are missing (`finetuned`).
+        ValueError: they were made with other settings, have changed since, or are not of the model's shapes.
+    """
+    made = finetuned(profile, texts)
+    if not made.is_whole():
+        raise ValueError(f"what was fine-tuned on {texts} has changed since it was written: {again(profile, texts)}")
+    return all_weights(made.file, model, f"what was fine-tuned on {texts}", again(profile, texts))
 
 
 def read_model(folder: Path, dtype: torch.dtype, **how: Any) -> PreTrainedModel:
@@ -96,14 +114,25 @@ def retrained_weights(model: nnsight.TransformersModel) -> dict[str, Tensor]:
         FileNotFoundError: they are missing.
         ValueError: they are not all weights of a model of these shapes, and would be mixed with the model's own.
     """
-    weights = load_file(retrained_file())
-    wanted = {name: weight.shape for name, weight in huggingface(model).named_parameters()}
+    return all_weights(retrained_file(), huggingface(model), "the retrained model", "rebuild both with `make organism`")
+
+
+def all_weights(file: Path, model: PreTrainedModel, what: str, step: str) -> dict[str, Tensor]:
+    """Weights from a safetensors file that are to take the place of all of a model's.
+
+    Args:
+        what: the file holds, in the words of an error, and the next step there.
+
+    Raises:
+        ValueError: a weight is missing, is one too many, or has another shape.
+    """
+    weights = load_file(file)
+    wanted = {name: weight.shape for name, weight in model.named_parameters()}
     found = {name: weight.shape for name, weight in weights.items()}
     different = sorted(name for name in wanted | found if wanted.get(name) != found.get(name))
     if different:
         raise ValueError(
-            f"the retrained model is not of the model's shapes, {len(different)} weights differ ({different[0]} for "
-            "one): rebuild both with `make organism`"
+            f"{what} is not of the model's shapes, {len(different)} weights differ ({different[0]} for one): {step}"
         )
     return weights
 

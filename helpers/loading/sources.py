@@ -22,7 +22,7 @@ class Source:
     Attributes:
         repo: its id.
         kind: what the hub calls it; SAEs lie in repositories of kind 'model'.
-        what: 'model', 'SAE', 'questions', 'text' or 'requests'.
+        what: 'model', 'SAE', 'questions', 'text', 'requests' or 'benchmark'.
         files: patterns of the files that are used; none for a data set that is streamed.
         size_gb: of these files in 10^9 bytes, as far as known.
         licence: short name.
@@ -33,7 +33,7 @@ class Source:
 
     repo: str
     kind: Literal["model", "dataset"]
-    what: Literal["model", "SAE", "questions", "text", "requests"]
+    what: Literal["model", "SAE", "questions", "text", "requests", "benchmark"]
     files: tuple[str, ...]
     size_gb: float
     licence: str
@@ -49,6 +49,34 @@ class Source:
 
 def _mmlu(subject: str, rows: int) -> Source:
     return Source("cais/mmlu", "dataset", "questions", (f"{subject}/test-*",), 0.0001, "MIT", rows=rows)
+
+
+# Every split of MUSE that is used, as configuration/split: its rows (dataset cards), None where nobody counted them.
+MUSE_SPLITS: dict[str, dict[str, int | None]] = {
+    "MUSE-News": {
+        "knowmem/forget_qa": 100, "knowmem/forget_qa_icl": 10, "knowmem/retain_qa": 100, "knowmem/retain_qa_icl": 10,
+        "verbmem/forget": 100, "privleak/forget": 100, "privleak/holdout": 100,
+        "raw/forget": 889, "raw/retain1": 1777, "raw/retain2": 1778,
+        **{f"{config}/forget_{fold}": None for config in ("scal", "sust") for fold in (1, 2, 3, 4)},
+    },
+    "MUSE-Books": {
+        "knowmem/forget_qa": 100, "knowmem/forget_qa_icl": 10, "knowmem/retain_qa": 100, "knowmem/retain_qa_icl": 10,
+        "verbmem/forget": 100, "privleak/forget": 100, "privleak/holdout": 100,
+        "raw/forget": 4, "raw/retain1": 12, "raw/retain2": 13,
+    },
+}  # fmt: skip
+# Bytes of the texts that a target reads (dataset cards).
+MUSE_BYTES = {
+    "MUSE-News": {"raw/forget": 3_281_546, "raw/retain1": 6_456_895, "raw/retain2": 6_437_312},
+    "MUSE-Books": {"raw/forget": 4_096_855, "raw/retain1": 836_924, "raw/retain2": 1_969_626},
+}
+
+
+def _muse(name: str, *splits: str, what: Literal["text", "benchmark"] = "benchmark") -> Source:
+    """Some splits of a benchmark; the rows of one are known, of several they are told apart where they are loaded."""
+    rows = MUSE_SPLITS[name][splits[0]] if len(splits) == 1 else None
+    files = tuple(f"{split}-*.parquet" for split in splits)
+    return Source(f"muse-bench/{name}", "dataset", what, files, 0.02, "CC BY 4.0", rows=rows)
 
 
 def _scope(repo: str, files: str, size: float, licence: str = "CC BY 4.0") -> Source:
@@ -95,6 +123,9 @@ TEXTS = {
     "wikitext": Source(
         "Salesforce/wikitext", "dataset", "text", ("wikitext-2-raw-v1/test-*",), 0.001, "CC BY-SA 3.0", rows=4358
     ),
+    # what is to be forgotten, and MUSE's calibration text
+    **{f"{name}/{split}": _muse(name, f"raw/{split}", what="text")
+       for name in MUSE_SPLITS for split in ("forget", "retain1")},
     # streamed: only the first documents are read, and kept
     "openwebtext": Source("Skylion007/openwebtext", "dataset", "text", (), 0.01, "CC0"),
 }  # fmt: skip
@@ -107,6 +138,12 @@ REQUESTS = {
                rows=100),
     ),
 }  # fmt: skip
+
+
+def muse_source(name: str, split: str = "") -> Source:
+    """The entry of a MUSE benchmark, or of one of its splits ('raw/forget'). Raises ValueError if it is unknown."""
+    splits = _entry(MUSE_SPLITS, name, "MUSE benchmark")
+    return _muse(name, *((split,) if split else splits))
 
 
 def sae_source(profile: Profile) -> Source:
@@ -147,7 +184,10 @@ def needed(profile: Profile) -> tuple[Source, ...]:
     if asked.source == "hub":
         found += [question_source(name) for name in (asked.forget, asked.near, *asked.side_effect)]
     if texts.source == "hub":
-        found += [text_source(name) for name in (texts.forget, texts.retain, texts.neutral)]
+        named = (texts.forget, texts.retain, texts.neutral, *profile.prompt_attacks.fillers.values())
+        found += [text_source(name) for name in named]
+    if profile.muse.source == "hub":
+        found.append(muse_source(profile.muse.name))
     if texts.requests not in ("", "organism"):
         found += request_sources(texts.requests)
     return tuple(dict.fromkeys(found))

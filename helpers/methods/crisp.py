@@ -43,6 +43,7 @@ class CRISP(TrainedMethod):
     """Minimises (1-b) U + b R + b g C, where U is the mean activation of the chosen features on forget text.
 
     R holds the residual at the SAE's layer to the frozen model's on retain text, C the state before the unembedding.
+    Where a step is gone through in parts, U is the mean over each part's activations and not over the step's.
     In U what a feature reads is raised by the size of boost times the mean of all features' pre-activations at the
     token where it fires in the frozen model, so that the gradient does not die as soon as the feature does. Paper:
     several SAEs at once and sentences of the forget domain written by hand for C; here the profile's one SAE, and

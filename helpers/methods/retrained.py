@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 from helpers.engine.edited import Edited, Trained
+from helpers.engine.forward import huggingface
 from helpers.methods.look import Look
 from helpers.methods.method import ONLY_SETTING, Method
 from helpers.profiles import Profile, settings_table
@@ -22,16 +23,19 @@ if TYPE_CHECKING:
 
 @settings_table
 class Grid:
-    """The method's table in a profile: `source` is where its weights come from, '' where nobody has such a model."""
+    """The method's table in a profile: `source` is where its weights come from, '' where nobody has such a model.
 
-    source: Literal["organism", ""]
+    'organism' is embedded, 'finetuned' has been made by `helpers.finetune` on the retain text.
+    """
+
+    source: Literal["organism", "finetuned", ""]
 
 
 @dataclass(frozen=True)
 class Retrained(Method):
     """Every weight is that of a model of the same recipe which was trained without the forget text.
 
-    Paper: none of the three has one, for Gemma cannot be trained anew.
+    Paper: none of the three has one, for Gemma cannot be trained anew; but what it was fine-tuned on can be left out.
     """
 
     name, look = "retrained", Look("#CC79A7", "*", reference=True)
@@ -55,9 +59,14 @@ class Retrained(Method):
 
         Raises:
             FileNotFoundError: the weights are missing.
+            ValueError: they were fine-tuned with other settings than the profile's.
         """
         # here, for pictures know the looks of methods and are to be drawn without what loads models
-        from helpers.loading.models import retrained_file, retrained_weights
+        from helpers.loading.finetuned import REFERENCE, finetuned
+        from helpers.loading.models import finetuned_weights, retrained_file, retrained_weights
 
-        made = Trained(file_sha256(retrained_file()), partial(retrained_weights, lab.model))
-        return Edited(lab.model, weights=made)
+        if lab.profile.grid_of(self.table, Grid).source == "organism":
+            made = Trained(file_sha256(retrained_file()), partial(retrained_weights, lab.model))
+            return Edited(lab.model, weights=made)
+        weights = partial(finetuned_weights, lab.profile, REFERENCE, huggingface(lab.model))
+        return Edited(lab.model, weights=Trained(finetuned(lab.profile, REFERENCE).sha256, weights))

@@ -5,7 +5,7 @@ A method says which weights move (`student`), what is minimised (`objective`), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from helpers.engine.edited import Edited, Trained
-from helpers.engine.forward import clone, huggingface
+from helpers.engine.forward import huggingface
+from helpers.engine.steps import Passes, Steps, master_copy
 from helpers.methods.method import Method
 from helpers.profiles import Count, Positive, settings_table
 from helpers.text.batches import Batch, packed_batch
@@ -69,7 +70,7 @@ class TrainedMethod(Method):
 
     def student(self, model) -> Any:
         """A copy of the model in float32 whose weights to be trained ask for gradients: here all of them."""
-        return clone(model, torch.float32)
+        return master_copy(model)
 
     def objective(self, model, forget_rows: Tensor, *needs: Any) -> Objective:
         """What is minimised, given the frozen model and all forget rows."""
@@ -91,7 +92,7 @@ class TrainedMethod(Method):
     def apply(self, lab: Lab) -> Edited:
         """The unedited model with the trained weights."""
         texts = (lab.model, lab.forget_rows, lab.retain_rows)
-        how = (*self.needs(lab), lab.profile.model.batch_tokens)
+        how = (*self.needs(lab), Passes.of(lab.profile.model))
         edit = lab.trained(train, *texts, self, *how)
         course = (lab.fingerprint([self.course, *texts, *how]), partial(Training, *texts, self.course, *how))
 
@@ -106,8 +107,7 @@ class Training:
 
     Args:
         forget_rows, retain_rows: token ids [rows, row_length].
-        needs: what the method's objective needs beside them, and at last how many tokens are seen at once: larger
-            batches of rows are gone through in parts, whose gradients are summed.
+        needs: what the method's objective needs beside them, and at last how a step is gone through (`Passes`).
 
     Raises:
         ValueError: forget and retain rows are the same.
@@ -118,17 +118,18 @@ class Training:
             raise ValueError(
                 f"forget and retain rows are the same text: {setting.label} would be told to change and to keep it"
             )
-        *more, self._batch_tokens = needs
+        *more, self._passes = needs
         self._model, self._setting, self._rows = model, setting, (forget_rows, retain_rows)
         self._objective = partial(setting.objective, model, forget_rows, *more)
         self._begin()
 
     def _begin(self) -> None:
-        self._student, self._done = self._setting.student(self._model), 0
+        setting = self._setting
+        self._student = setting.student(self._model)
         self._loss = self._objective()
-        self._trained = [p for p in huggingface(self._student).parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._trained, lr=self._setting.learning_rate)
-        self._draw = torch.Generator().manual_seed(self._setting.seed)
+        who, dtype = f"{setting.label}, {setting.words}", huggingface(self._model).dtype
+        self._steps = Steps(self._student, dtype, setting.learning_rate, self._passes, who, LONGEST_GRADIENT)
+        self._draw = torch.Generator().manual_seed(setting.seed)
 
     def until(self, steps: int) -> dict[str, Tensor]:
         """The weights after so many steps, in the model's dtype on the CPU; begun anew where it is further already.
@@ -136,36 +137,23 @@ class Training:
         Raises:
             FloatingPointError: the loss is no finite number; the step is named.
         """
-        if steps < self._done:
+        if steps < self._steps.done:
             self._begin()
-        while self._done < steps:
-            self._step()
+        while self._steps.done < steps:
+            self._steps.step(self._parts())
         dtype = huggingface(self._model).dtype
         return {name: w.to("cpu", dtype, copy=True) for name, w in self._setting.weights(self._student).items()}
 
-    def _step(self) -> None:
+    def _parts(self) -> Iterator[Callable[[], Tensor]]:
         n = self._setting.batch_rows
         drawn = [rows[torch.randint(len(rows), (n,), generator=self._draw)] for rows in self._rows]
-        at_once = max(1, self._batch_tokens // drawn[0].shape[1])
+        at_once = self._passes.rows(drawn[0].shape[1])
         for forget, retain in zip(*(rows.split(at_once) for rows in drawn), strict=True):
-            self._backward(forget, retain, len(forget) / n)
-        torch.nn.utils.clip_grad_norm_(self._trained, LONGEST_GRADIENT)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        self._done += 1
+            yield partial(self._share_of_loss, forget, retain, len(forget) / n)
 
-    def _backward(self, forget: Tensor, retain: Tensor, share: float) -> None:
-        device, setting = self._student.device, self._setting
-        low = huggingface(self._model).dtype
-        # float32 weights under low-precision products: an update of 1e-5 would be lost in a bfloat16 weight
-        with torch.autocast(device.type, dtype=low, enabled=low != torch.float32):
-            loss = share * self._loss(self._student, packed_batch(forget, device), packed_batch(retain, device))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"{setting.label}, {setting.words}: the loss is {float(loss)} at step {self._done + 1}; lower "
-                "learning_rate"
-            )
-        loss.backward()
+    def _share_of_loss(self, forget: Tensor, retain: Tensor, share: float) -> Tensor:
+        device = self._student.device
+        return share * self._loss(self._student, packed_batch(forget, device), packed_batch(retain, device))
 
 
 def train(model, forget_rows: Tensor, retain_rows: Tensor, setting: TrainedMethod, *needs: Any) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ for one notebook alone.
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -19,7 +19,10 @@ FOLDER = Path(__file__).parent
 # Settings of no table that a command may change.
 TOP_LEVEL = ("clamp_unit", "own_methods")
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
-HARMLESS_SETTINGS = ("model.device", "model.batch_tokens", "questions.show_text", "texts.forget_file")
+HARMLESS_SETTINGS = (
+    "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
+    "questions.show_text", "texts.forget_file",
+)  # fmt: skip
 HARMLESS_TABLES = ("cache", "compute")
 
 Count = Annotated[int, Field(gt=0)]
@@ -45,15 +48,20 @@ class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
     `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
-    name of torch's; `device_map` 'auto' spreads a model over several.
+    name of torch's; `device_map` 'auto' spreads a model over several. Where weights are trained, `training_tokens` are
+    gone through at once, forward and backward, and with `gradient_checkpointing` layers keep their input alone.
+    `finetuned` names the texts on which `helpers.finetune` has trained the source for this profile, '' for none.
     """
 
     source: str
+    finetuned: Literal["forget+retain", ""]
     dtype: Literal["float32", "bfloat16"]
     device: str
     device_map: Literal["none", "auto"]
     prompt_format: Literal["plain", "chat"]
     batch_tokens: Count
+    training_tokens: Count
+    gradient_checkpointing: bool
 
 
 @settings_table
@@ -288,6 +296,146 @@ class TheoremsSettings:
 
 
 @settings_table
+class AblationSettings:
+    """Notebook 15: what DSG's settings are varied over, one by one.
+
+    Attributes:
+        ratio_percentiles: p_ratio, the percentile of the ratio above which a feature may be chosen.
+        gate_percentiles: p_dyn, the percentile of rho on retain text that is the gate's threshold.
+        bins: of the histograms whose distance says how far a statistic sets forget questions apart.
+        resamples: of the bootstrap over questions and texts.
+    """
+
+    ratio_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    gate_percentiles: Annotated[tuple[Percentile, ...], Field(min_length=1)]
+    bins: Count
+    resamples: Count
+
+
+@settings_table
+class FineTuningSettings:
+    """How a target of MUSE, and its reference, are made of `model.source` (`python -m helpers.finetune`).
+
+    Attributes:
+        epochs: passes over the packed rows (of `texts.row_length` tokens).
+        learning_rate: of AdamW.
+        batch_rows: rows a step.
+        seed: of the rows' order.
+        kept_every: after so many steps all is kept from which a training that was killed goes on.
+    """
+
+    epochs: Count
+    learning_rate: Positive
+    batch_rows: Count
+    seed: int
+    kept_every: Count
+
+
+@settings_table
+class MuseSettings:
+    """Notebook 10: a MUSE benchmark (Shi et al. 2024), and how it is measured.
+
+    Attributes:
+        source: 'organism' takes the invented world's chronicles, 'hub' a data set, '' where there is none.
+        name: of the benchmark: 'chronicles', 'MUSE-News' or 'MUSE-Books'.
+        prompt_tokens: what is given of a passage that comes whole.
+        new_tokens, answer_tokens: the length of a continuation and of an answer, at most.
+        head: how many solved questions stand above the one that is asked.
+        min_k: the share of least likely tokens in Min-K%, in percent.
+        stemming: whether ROUGE-L takes words of one stem for the same.
+        utility_floor: the share of the target's utility below which a training is stopped.
+        methods: names, as `Lab.sweep` takes them; `request_methods` of them serve request after request.
+        gates: what a gate decides by while text is generated (`engine.generation.generate`); the first is the one that
+            methods are compared under.
+        resamples: of the bootstraps over passages and questions.
+    """
+
+    source: Literal["organism", "hub", ""]
+    name: str
+    prompt_tokens: Count
+    new_tokens: Count
+    answer_tokens: Count
+    head: Annotated[int, Field(ge=0)]
+    min_k: Annotated[float, Field(gt=0, le=100)]
+    stemming: bool
+    utility_floor: Share
+    methods: tuple[str, ...]
+    request_methods: tuple[str, ...]
+    gates: Annotated[tuple[Literal["never", "held", "each", "running"], ...], Field(min_length=1)]
+    resamples: Count
+
+
+@settings_table
+class GateSettings:
+    """Notebook 13: other gates for DSG, set on the questions of half 0.
+
+    Attributes:
+        names: of `helpers.methods.gates`, in the order of figures.
+        calibration: a quantile of the scores of benign questions, or the split-conformal one above it.
+        false_alarms: the share of benign questions that may open a gate.
+        window: in tokens.
+        hazard_features: of the second level.
+        detector_features: of the linear detector.
+    """
+
+    names: Annotated[tuple[str, ...], Field(min_length=1)]
+    calibration: Literal["quantile", "conformal"]
+    false_alarms: Annotated[float, Field(gt=0, lt=1)]
+    window: Count
+    hazard_features: Count
+    detector_features: Count
+
+
+@settings_table
+class PromptAttackSettings:
+    """Notebook 11: attacks by the prompt.
+
+    Attributes:
+        attacks: their names, each with a table `[attack.<name>]`.
+        methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
+        questions: to forget, how many are asked of each half at most.
+        benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
+        fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
+            `helpers.loading.sources`.
+    """
+
+    attacks: Annotated[tuple[str, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    questions: Count
+    benign_questions: Count
+    fillers: dict[str, str]
+
+
+@settings_table
+class RecoverySettings:
+    """Notebook 12: what is tried to get hidden knowledge out of embeddings, residuals and weights.
+
+    Attributes:
+        methods: names of the methods that are attacked, each at its chosen setting.
+        side_effect_floor: the side-effect accuracy that the chosen setting must keep.
+        side_questions: so many side-effect questions of each half show what an attack costs, and which way is benign.
+        bounds: of a vector's length, in multiples of the mean length of what it is added to.
+        steps, each_steps: of Adam, where all questions have one vector and where each has its own.
+        learning_rate: length of Adam's first step, in the same multiples.
+        bits, groups: every number of bits of quantised weights with every number of weights that share a scale.
+        pruned_shares: of each matrix's weights.
+        seed: draws wrong letters, the parts that probes are fitted on, and shuffled labels.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    side_effect_floor: Fraction
+    side_questions: Count
+    bounds: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    steps: Count
+    each_steps: Count
+    learning_rate: Positive
+    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=16)], ...], Field(min_length=1)]
+    groups: Annotated[tuple[Count, ...], Field(min_length=1)]
+    pruned_shares: Annotated[tuple[Share, ...], Field(min_length=1)]
+    seed: int
+
+
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
@@ -296,6 +444,7 @@ class Profile:
         clamp_unit: what a clamp strength of 1 is (see `lab.Lab.clamp_unit`).
         own_methods: files of methods of one's own, which notebooks show beside the papers'.
         method: a table a method of `helpers.methods`, by its key there; the method's own file says what stands in it.
+        attack: the same of the attacks by the prompt of `helpers.attacks`.
     """
 
     name: str
@@ -317,7 +466,14 @@ class Profile:
     little_text: LittleTextSettings
     named_features: NamedFeatureSettings
     theorems: TheoremsSettings
+    ablations: AblationSettings
+    gates: GateSettings
+    prompt_attacks: PromptAttackSettings
+    muse: MuseSettings
+    finetuning: FineTuningSettings
+    recovery: RecoverySettings
     method: dict[str, dict[str, Any]]
+    attack: dict[str, dict[str, Any]]
 
     def grid_of(self, method: str, kind: type[Grid]) -> Grid:
         """The table of a method, checked against the class that says what stands in it.
@@ -325,10 +481,17 @@ class Profile:
         Raises:
             ValueError: there is no such table, or one with an unknown key, a missing one or a value not allowed.
         """
-        if method not in self.method:
-            tables = ", ".join(self.method) or "none"
-            raise ValueError(f"profile {self.name!r} has no table [method.{method}], which it needs; it has {tables}")
-        return _checked(kind, self.method[method], self.name, f"method.{method}.")
+        return self._table("method", self.method, method, kind)
+
+    def settings_of(self, attack: str, kind: type[Grid]) -> Grid:
+        """`grid_of` for the table of an attack."""
+        return self._table("attack", self.attack, attack, kind)
+
+    def _table(self, what: str, tables: Mapping[str, dict[str, Any]], name: str, kind: type[Grid]) -> Grid:
+        if name not in tables:
+            known = ", ".join(tables) or "none"
+            raise ValueError(f"profile {self.name!r} has no table [{what}.{name}], which it needs; it has {known}")
+        return _checked(kind, tables[name], self.name, f"{what}.{name}.")
 
 
 def available_profiles() -> tuple[str, ...]:
@@ -348,6 +511,26 @@ def load_profile(name: str, overrides: Mapping[str, Any] | None = None, notebook
             type or a value that is not allowed, named with its place.
     """
     return parse_profile(_read(name), name, overrides, notebook)
+
+
+def settings_in_words(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings as a command line gives them, 'table.key=value', by dotted key.
+
+    A value is written as in TOML; what is no TOML is text, so that `--set model.dtype=bfloat16` needs no quotes.
+
+    Raises:
+        ValueError: one of them without '='.
+    """
+    given = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting!r} has no value; write it as in --set questions.limit=8")
+        try:
+            given[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            given[key.strip()] = text.strip()
+    return given
 
 
 def parse_profile(

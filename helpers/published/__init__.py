@@ -17,6 +17,9 @@ OPTIONAL = (
     "alignment",
     "share",
     "threshold",
+    "ratio_percentile",
+    "gate_percentile",
+    "side_accuracy",
 )
 
 

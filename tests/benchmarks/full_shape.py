@@ -36,6 +36,7 @@ from helpers.engine.scoring import (
     row_batches,
     tree_cost,
 )
+from helpers.engine.steps import Passes
 from helpers.engine.trees import tree_batches
 from helpers.experiments.costs import (
     DTYPE_BYTES,
@@ -132,7 +133,8 @@ def main(words: list[str]) -> None:
     options = arguments().parse_args(words)
     torch.set_num_threads(options.threads)
     sizes = Sizes(**{size.name: getattr(options, size.name) for size in fields(Sizes)})
-    shape = Shape(**{field.name: getattr(sizes, field.name) for field in fields(Shape)})
+    # the model is built with the embedding tied to the unembedding, which is how a shape is counted by default
+    shape = Shape(**{field.name: getattr(sizes, field.name) for field in fields(Shape) if hasattr(sizes, field.name)})
     product = matrix_rate(options.device, options.dtype)
     table = measured(sizes, shape, options)
     # before and after, for another process may have had the processor at one of the two times
@@ -181,7 +183,7 @@ def measured(sizes: Sizes, shape: Shape, options: argparse.Namespace) -> pd.Data
     # the target's length takes one more pass up to the layer over the first rows
     count = options.steps * rmu_work(shape, layer, length, length) + shape.blocks(layer + 1, forget.numel(), length)
     name = f"RMU with a copy of the model, steps: {options.steps}"
-    stages.run(name, lambda: train(model, forget, retain, setting, 8192), "training", count)
+    stages.run(name, lambda: train(model, forget, retain, setting, Passes(8192)), "training", count)
     return pd.DataFrame(stages.rows)
 
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from helpers.engine.architecture import decoder
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
-from helpers.engine.interventions import Clamp, Held
+from helpers.engine.interventions import Clamp, DuringGeneration
 from helpers.measures.lm_eval.tasks import FOLDER
 
 try:
@@ -115,7 +115,8 @@ class EditedHFLM(HFLM):
         return torch.nn.functional.pad(logits, (1, 0), value=-torch.inf)
 
     def _edit(self, residual: Tensor, real: Tensor, judged: Tensor) -> Tensor:
-        opened = self._intervention.opened(self._intervention.hot(residual), judged)
+        evidence = self._intervention.evidence(residual, self._intervention.hot(residual))
+        opened = self._intervention.opened(evidence, judged)
         return self._intervention.edit(residual, self._intervention.touchable(real) & opened[:, None])
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:
@@ -123,7 +124,7 @@ class EditedHFLM(HFLM):
         # beam search and the like run several copies of each prompt
         copies = max(options.get("num_beams") or 1, options.get("num_return_sequences") or 1)
         mask = options["attention_mask"].bool().repeat_interleave(copies, dim=0)
-        with self._edited(Held(self._intervention, mask, generated=True)):
+        with self._edited(DuringGeneration(self._intervention, mask)):
             return super()._model_generate(context, max_length, stop, **options)
 
     @contextmanager

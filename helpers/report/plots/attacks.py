@@ -130,6 +130,28 @@ def other_half(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def relearned_once(table: pd.DataFrame) -> Figure:
+    """Notebook 07: forget accuracy before and after the same fine-tuning, a row an arm, with 95 % intervals."""
+    arms = list(dict.fromkeys(table["arm"]))
+    figure, (ax,) = panels(1, columns=1, height=1.3 + 0.32 * len(arms))
+    for place, arm in enumerate(arms):
+        colour, _, marker = _arm(arm)
+        rows = table[table["arm"] == arm].sort_values("epoch")
+        ax.plot(rows["accuracy"], [place] * len(rows), color=colour, lw=1, alpha=0.5)
+        size: dict[str, Any] = {"ms": 6 * (REFERENCE_SIZE if is_reference(arm) else 1)}
+        for filled, row in zip((False, True), rows.itertuples(), strict=True):
+            ax.errorbar([row.accuracy], [place], xerr=interval(row.accuracy, row.low, row.high), ls="none",
+                        marker=marker, color=colour, mfc=colour if filled else "white", elinewidth=0.7,
+                        **size)  # fmt: skip
+    chance(ax, "vertical")
+    ax.set_yticks(range(len(arms)), arms)
+    ax.set(xlim=(-0.03, 1.05), ylim=(len(arms) - 0.5, -0.5), ylabel="method",
+           xlabel=f"forget accuracy (n = {table['n'].max():g}; lower is better)")  # fmt: skip
+    words = f"open: before, filled: after {table['epoch'].max():g} epochs; bars: 95 % intervals"
+    legend(figure, [ax], columns=2, extra=[sample(words)])
+    return figure
+
+
 def _accuracies(ax: Axes, values: pd.Series) -> None:
     chance(ax)
     say_if_empty(ax, values)

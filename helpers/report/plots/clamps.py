@@ -1,4 +1,4 @@
-"""Notebooks 02, 04 and 05: what happens along the strength of a clamp."""
+"""Notebooks 02 and 04: what happens along the strength of a clamp."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ from helpers.report.plots.style import (
     RED,
     ROLE_STYLE,
     ROLES,
-    SKY,
+    accuracy_panel,
     chance,
     colours_of,
     error,
@@ -30,7 +30,6 @@ from helpers.report.plots.style import (
     plain_numbers,
     role_title,
     sample,
-    say_if_empty,
     strengths,
     wrapped,
 )
@@ -40,13 +39,6 @@ CONTROL_STYLE = {
     "another decoder": (BLUE, "s"),
     "scale": (GREEN, "^"),
     "random feature": (GREY, "."),
-}
-# gate or not, all features at hot tokens or each its own
-IDEA_STYLE = {
-    (True, True): (ORANGE, "^", "-"),
-    (True, False): (SKY, "s", "-"),
-    (False, True): (RED, "v", "--"),
-    (False, False): (BLUE, "o", "--"),
 }
 
 
@@ -100,7 +92,8 @@ def all_questions(table: pd.DataFrame) -> Figure:
         for n, rows in table.groupby("n_features"):
             ax.errorbar(rows["strength"], rows[f"{role}_accuracy"], error(rows, role), color=colours[n], marker="o",
                         elinewidth=0.7, label=_features(n))  # fmt: skip
-        _accuracies(ax, table, role)
+        strengths(ax, table["strength"])
+        accuracy_panel(ax, table, role)
     axes[0].set_ylabel("accuracy (95 % interval)")
     legend(figure, axes, columns=6)
     return figure
@@ -155,14 +148,6 @@ def _features(n: float) -> str:
     return f"{n:g} feature{'' if n == 1 else 's'}"
 
 
-def _accuracies(ax: Axes, table: pd.DataFrame, role: str) -> None:
-    """What every panel of one role's accuracies along the strength has."""
-    strengths(ax, table["strength"])
-    chance(ax)
-    say_if_empty(ax, table[f"{role}_accuracy"])
-    ax.set(title=role_title(role, table[f"{role}_n"]), ylim=(-0.03, 1.05))
-
-
 def conditional_sweeps(table: pd.DataFrame) -> Figure:
     """Notebook 04: accuracy on forget and on side-effect questions against the strength, a panel a method."""
     methods = list(dict.fromkeys(table["method"]))
@@ -182,18 +167,4 @@ def conditional_sweeps(table: pd.DataFrame) -> Figure:
         words = role_title(role, table[f"{role}_n"], ", ")
         extra.append(sample(words, linestyle=line, marker=marker, color=BLACK, mfc=fill))
     legend(figure, axes, columns=4, extra=extra)
-    return figure
-
-
-def ablation(table: pd.DataFrame) -> Figure:
-    """Notebook 05: DSG's two ideas on and off: the gate, and clamping all chosen features at hot tokens."""
-    figure, axes = panels(len(ROLES), columns=3, height=3.6, sharey=True)
-    for ax, role in zip(axes, ROLES, strict=True):
-        for method, rows in table.groupby("method", sort=False):
-            colour, marker, line = IDEA_STYLE[method.startswith("gate"), "hot" in method]
-            ax.errorbar(rows["strength"], rows[f"{role}_accuracy"], error(rows, role), color=colour, marker=marker,
-                        ls=line, elinewidth=0.7, label=method)  # fmt: skip
-        _accuracies(ax, table, role)
-    axes[0].set_ylabel("accuracy (95 % interval)")
-    legend(figure, axes, columns=3)
     return figure

@@ -20,6 +20,7 @@ from helpers.report.plots.style import (
     legend,
     look_of,
     panels,
+    reproduced,
     role_title,
     sample,
     say_if_empty,
@@ -102,7 +103,7 @@ def little_text(table: pd.DataFrame) -> Figure:
     for ax, role in zip(axes, ("forget", "near", "side"), strict=True):
         for method, of in table[ours].groupby("method", sort=False):
             _band(ax, of, role, str(method))
-        _reproduced(ax, table[theirs], role, "share")
+        reproduced(ax, table[theirs], role, "share")
         chance(ax)
         say_if_empty(ax, table.loc[ours, f"{role}_accuracy"])
         ax.set_xscale("log")
@@ -131,15 +132,6 @@ def _band(ax: Axes, of: pd.DataFrame, role: str, method: str) -> None:
     ax.fill_between(by_share.index, by_share["min"], by_share["max"], color=colour, alpha=0.2, linewidth=0)
 
 
-def _reproduced(ax: Axes, theirs: pd.DataFrame, role: str, x: str) -> None:
-    """What others found on Gemma: hollow points, an outline a benchmark."""
-    for (world, benchmark), of in theirs.groupby(["world", "benchmark"], sort=False):
-        if f"{role}_accuracy" in of and of[f"{role}_accuracy"].notna().any():
-            marker = "o" if str(benchmark).endswith("bio") else "s"
-            words = wrapped(f"DSG, {benchmark}: {world}", 44)
-            ax.plot(of[x], of[f"{role}_accuracy"], color=GREY, marker=marker, mfc="white", ls="none", label=words)
-
-
 def features_by_name(table: pd.DataFrame) -> Figure:
     """Notebook 09: accuracy with features that were chosen by what they are called, at every threshold of the gate."""
     figure, axes = panels(3, columns=3, height=3.6, sharex=True, sharey=True)
@@ -156,7 +148,7 @@ def features_by_name(table: pd.DataFrame) -> Figure:
         best = named[named["chosen"].astype(bool)]
         ax.plot(best["threshold"], best[f"{role}_accuracy"], "o", ms=11, mfc="none", color=BLACK,
                 label="tau chosen on the other half")  # fmt: skip
-        _reproduced(ax, theirs, role, "threshold")
+        reproduced(ax, theirs, role, "threshold")
         chance(ax)
         say_if_empty(ax, ours[f"{role}_accuracy"])
         ax.set(title=role_title(role, ours[f"{role}_n"]), ylim=(-0.03, 1.05), xlabel="the gate's threshold tau")

@@ -8,8 +8,13 @@ from matplotlib.figure import Figure
 
 from helpers.report.plots.style import (
     BETTER,
+    BLACK,
+    BLUE,
+    FORGET_AXIS,
+    RED,
     REFERENCE_ORDER,
     REFERENCE_SIZE,
+    SIDE_AXIS,
     chance,
     floor,
     interval,
@@ -24,6 +29,7 @@ from helpers.report.plots.style import (
 )
 
 MARKER = 6.0  # points
+WORLD_STYLE = ((BLACK, "o"), (BLUE, "s"), (RED, "D"))  # ours, and the paper's two benchmarks
 # column -> words; columns with an interval have their own `_low` and `_high`
 MEASURED = {
     "forget_accuracy": f"forget accuracy\n({BETTER['forget']})",
@@ -59,6 +65,29 @@ def side_by_side(table: pd.DataFrame) -> Figure:
     n = table[["forget_n", "side_n"]].max()
     words = f"n = {n['forget_n']:.0f} forget, {n['side_n']:.0f} side; bars: 95 % intervals"
     legend(figure, axes, columns=3, extra=[sample(words)])
+    return figure
+
+
+def beside_published(table: pd.DataFrame) -> Figure:
+    """Notebook 07: our chosen settings, the paper's and an independent reproduction's, a row a method."""
+    methods, worlds = (list(dict.fromkeys(table[column])) for column in ("method", "world"))
+    columns = {"forget_accuracy": FORGET_AXIS, "side_accuracy": SIDE_AXIS}
+    figure, axes = panels(len(columns), columns=2, height=1.2 + 0.33 * len(methods), sharey=True)
+    for ax, (column, words) in zip(axes, columns.items(), strict=True):
+        name = column.removesuffix("_accuracy")
+        for (world, by), rows in table.groupby(["world", "by"], sort=False):
+            which = worlds.index(world)
+            colour, marker = WORLD_STYLE[which]
+            ax.errorbar(rows[column], rows["method"].map(methods.index) + 0.22 * (which - 1), ls="none", ms=MARKER,
+                        xerr=interval(rows[column], rows[f"{name}_low"], rows[f"{name}_high"]), marker=marker,
+                        color=colour, mfc="white" if by == "reproduction" else colour, elinewidth=0.7,
+                        label=world if by != "reproduction" else None)  # fmt: skip
+        chance(ax, "vertical")
+        ax.set(xlabel=words, xlim=(-0.03, 1.05), ylim=(len(methods) - 0.5, -0.5))
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_ylabel("method")
+    floor(axes[1])
+    legend(figure, axes, columns=3, extra=[sample("open: an independent reproduction")])
     return figure
 
 

@@ -196,6 +196,22 @@ def say_if_empty(ax: Axes, values: pd.Series, words: str = "no questions") -> bo
     return empty
 
 
+def accuracy_panel(ax: Axes, table: pd.DataFrame, role: str) -> None:
+    """What every panel of one role's accuracies has: chance, a title with the number of questions, one scale."""
+    chance(ax)
+    say_if_empty(ax, table[f"{role}_accuracy"])
+    ax.set(title=role_title(role, table[f"{role}_n"]), ylim=(-0.03, 1.05))
+
+
+def reproduced(ax: Axes, theirs: pd.DataFrame, role: str, x: str) -> None:
+    """What others found on Gemma, in a panel of one role's accuracies: hollow points, an outline a benchmark."""
+    for (world, benchmark), of in theirs.groupby(["world", "benchmark"], sort=False):
+        if f"{role}_accuracy" in of and of[f"{role}_accuracy"].notna().any():
+            marker = "o" if str(benchmark).endswith("bio") else "s"
+            words = wrapped(f"DSG, {benchmark}: {world}", 44)
+            ax.plot(of[x], of[f"{role}_accuracy"], color=GREY, marker=marker, mfc="white", ls="none", label=words)
+
+
 def plain_numbers(axis: Axis) -> None:
     """Ticks of a log-like axis as 0.01 and 1e-5: the exponent of a power of ten would be too small to read."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("e-0", "e-")))
