@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 
 from helpers.engine.forward import huggingface
 from helpers.experiments.costs import KINDS, measured_shares
+from helpers.methods.gates import GATES
 from helpers.profiles import load_profile
-from tests.benchmarks import full_shape, growth, guard, sweep
+from tests.benchmarks import full_shape, gates, growth, guard, sweep
 from tests.benchmarks.common import PeakMemory, Sizes, side_by_side
 from tests.benchmarks.readme import COSTS_PAGE, SPEED_PAGE, with_benchmarks, with_costs
 
@@ -52,6 +53,13 @@ def test_sweep_measures_the_memory_of_each_way_in_a_process_of_its_own(tmp_path)
 def test_guard_measures_forward_and_generation(tmp_path):
     table = run(guard, "guard", "--rounds 1 --lengths 16 32 --new-tokens 3", tmp_path)
     assert table["work"].tolist() == ["forward", "forward", "generation"]
+    np.testing.assert_allclose(table["overhead"], table["with_s"] / table["without_s"] - 1, atol=1e-4)
+
+
+def test_gates_measures_a_generation_with_each(tmp_path):
+    table = run(gates, "gates", "--rounds 1 --length 24 --new-tokens 3", tmp_path)
+    names = {kind.name for name, kind in GATES.items() if name != "rho_near"}  # which has rho's score
+    assert set(table["gate"]) == names and table["new_tokens"].eq(3).all()
     np.testing.assert_allclose(table["overhead"], table["with_s"] / table["without_s"] - 1, atol=1e-4)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
+from helpers.attacks.decomposition import Decomposition
 from helpers.engine.features import feature_statistics
 from helpers.engine.finetuning import lm_loss
 from helpers.engine.forward import clone, final_state, huggingface, unembed, wrap
@@ -358,6 +359,14 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
 
 
+def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
+    found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
+    # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers
+    more = 4 * 4 * 2 * 10 * 3 * GEMMA.blocks(22 + 26, 16 * PROMPT_TOKENS, PROMPT_TOKENS)
+    assert found[1].training - found[0].training == pytest.approx(more)
+    assert found[0].answers == found[1].answers > 0
+
+
 def test_notebook_10_by_hand():
     """One setting of two methods and of requests in eight ways; target, reference and one gate are measured too."""
     changed = {"muse.methods": ["dsg", "gradient_ascent"], "muse.request_methods": ["gradient_ascent"],
@@ -390,6 +399,23 @@ def test_memory_counts_what_a_training_holds_beside_the_model():
     assert notebook_memory(profile, GEMMA, "07") == pytest.approx(rest + max(twice, attacked) + logits)
     less = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16", "cache.memory_mb": 0})
     assert one - notebook_memory(less, GEMMA, "01") == profile.cache.memory_mb * MEGABYTE
+
+
+def test_a_further_gate_costs_a_pass_below_and_a_further_attack_three_parts():
+    few = {"gates.names": ["rho"], "prompt_attacks.attacks": ["decomposition"], "attack.decomposition.turns": [2]}
+    one, gate, attack = (
+        notebook_work(load_profile("gemma-2-2b-it", few | more, "13"), GEMMA, 2142, "13")
+        for more in ({}, {"gates.names": ["rho", "cusum"]}, {"attack.decomposition.turns": [2, 3]})
+    )
+    known = 2142 * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    assert gate.statistics - one.statistics == pytest.approx(GEMMA.blocks(4, known, PROMPT_TOKENS))
+    assert gate.answers == one.answers and attack.statistics == one.statistics
+    turns = Decomposition.grid(load_profile("gemma-2-2b-it", {"attack.decomposition.turns": [3]}, "13"))
+    sizes = load_profile("gemma-2-2b-it").prompt_attacks
+    n, length = 2 * sizes.questions + sizes.benign_questions * 5, turns[0].length(PROMPT_TOKENS)
+    assert sizes.questions < 1273 * KNOWN_SHARE / 2
+    expected = GEMMA.blocks(2 * 4 + 2 * 22, n * length, length) + 2 * GEMMA.head(n)
+    assert attack.answers - one.answers == pytest.approx(expected)
 
 
 def test_projections_are_work_at_rates():

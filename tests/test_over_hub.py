@@ -58,10 +58,14 @@ SMALL = {
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
-    "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.few_shot.examples": [1],
+    "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
+    "gates.names": ["rho", "window", "excess", "two_level", "detector"],  # two questions tell CUSUM no rates
+    "gates.hazard_features": 2, "gates.detector_features": 3, "attack.few_shot.examples": [1],
     "attack.combined.questions": [1],
     "finetuning.epochs": 1, "finetuning.kept_every": 2, "muse.new_tokens": 8, "muse.answer_tokens": 2, "muse.head": 2,
     "muse.resamples": 20, "muse.request_methods": ["dsg"], "muse.gates": ["held"],
+    "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
+    "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
 }  # fmt: skip
 
 
@@ -118,8 +122,9 @@ def side_by_side(run: Callable, jobs: Mapping[str, tuple]) -> dict[str, Done]:
 # --- all that ends well -----------------------------------------------------------------------------------------------
 
 SERVED = {
-    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "11", "14", "15"), "gemma-2-2b-it-layer-7": ("01", "03"),
-    "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "14", "15"),
+    "gemma-2-2b-it": ("01", "03", "05", "06", "07", "09", "11", "12", "13", "14", "15"),
+    "gemma-2-2b-it-layer-7": ("01", "03"),
+    "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "12", "13", "14", "15"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"

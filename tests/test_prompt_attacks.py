@@ -205,7 +205,9 @@ def test_a_guard_without_a_gate_is_refused():
 def test_so_many_are_asked_of_each_half_and_benign_ones_where_they_are_wanted():
     knowledge, profile = toy_knowledge(5, 4, 3, 2, model=MODEL), load_profile("tiny", {"prompt_attacks.questions": 2})
     lab = SimpleNamespace(profile=profile, knowledge_on=lambda half: knowledge)
-    sizes = [{s: len(of) for s, of in prompt_attacks._knowledge(lab, 1, benign).questions.items()} for benign in (0, 3)]
+    sizes = [
+        {s: len(of) for s, of in prompt_attacks.knowledge_of(lab, 1, benign).questions.items()} for benign in (0, 3)
+    ]
     assert sizes == [{"toxins": 2}, {"toxins": 2, "biology": 3, "history": 3, "aging": 2}]
 
 

@@ -17,6 +17,7 @@ PAPERS = {
     "farrell": "Farrell et al. 2024",
     "khoriaty": "Khoriaty et al. 2025",
     "dsg": "Muhamed et al. 2025 (DSG)",
+    "attacks": "attacks by others",
 }
 # by the number of the notebook that makes it
 OF_PAPER = {
@@ -32,6 +33,8 @@ OF_PAPER = {
     "09": ("dsg",),
     "10": ("dsg",),
     "11": ("dsg",),
+    "12": ("attacks",),
+    "13": ("dsg",),
     "14": ("dsg",),
     "15": ("dsg",),
 }
@@ -47,6 +50,8 @@ ABOUT = {
     "09_no_text": "dsg",
     "11_benign": "dsg",
     "11_gate": "dsg",
+    "13_gates": "dsg",
+    "13_padding": "dsg",
     "14_causal": "dsg",
     "14_fisher": "dsg",
     "14_roc": "dsg",

@@ -8,6 +8,7 @@ from helpers.attacks.decomposition import Decomposition
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.few_shot import FewShot
 from helpers.attacks.interleaving import Interleaving
+from helpers.attacks.near_interleaving import NearInterleaving
 from helpers.attacks.prompts import PromptAttack
 from helpers.profiles import Profile
 
@@ -18,6 +19,7 @@ PROMPT_ATTACKS: Mapping[str, type[PromptAttack]] = MappingProxyType({
     "dilution": Dilution,
     "decomposition": Decomposition,
     "interleaving": Interleaving,
+    "near_interleaving": NearInterleaving,
     "few_shot": FewShot,
     "combined": Combined,
 })  # fmt: skip

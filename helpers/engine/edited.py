@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from helpers.engine.forward import with_weights
-from helpers.engine.interventions import Add, Clamp, Scale
+from helpers.engine.interventions import Add, Clamp, Gate, Scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +65,21 @@ def clamp_facts(clamp: Clamp) -> dict[str, Any]:
         "features": _plain(clamp.features),
         "value": _plain(clamp.value),
         "where": clamp.where,
-        "gate": None if clamp.gate is None else clamp.gate.threshold,
+        "gate": None if clamp.gate is None else _gate_facts(clamp.gate),
         "decoders": _plain(clamp.decoders),
         "triggers": _plain(clamp.triggers),
         "fires_above": clamp.fires_above,
         "bos": clamp.bos,
         "keep_error": clamp.keep_error,
     }
+
+
+def _gate_facts(gate: Gate) -> Any:
+    """The threshold on rho; of other gates their kind and all that it is set by."""
+    if type(gate) is Gate:
+        return gate.threshold
+    set_by = {name: _plain(value) for name, value in vars(gate).items() if name != "sae" and not name.startswith("_")}
+    return {"kind": type(gate).__name__, **set_by}
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from helpers.engine.columns import chosen_columns, layer_of
 from helpers.engine.forward import residual_after
-from helpers.engine.interventions import hot_fraction
+from helpers.engine.interventions import after_bos, hot_fraction
 from helpers.text.batches import Batch, Rows, batches
 from helpers.text.tokens import special_ids
 
@@ -203,6 +203,17 @@ def hot_fractions(model, sae: SAE, features: Sequence[int] | Tensor, rows: Rows,
     for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
         activations = columns.encode(residual_after(model, batch, layer_of(sae)))
         found[batch.rows.numpy()] = hot_fraction((activations > 0).any(dim=-1), batch.mask).cpu().numpy()
+    return found
+
+
+@torch.no_grad()
+def mean_activations(model, sae: SAE, rows: Rows, batch_tokens: int) -> np.ndarray:
+    """Mean activation of every feature over each row's tokens after BOS, [rows, d_sae] in the caller's order."""
+    found = np.zeros((len(rows), sae.cfg.d_sae), dtype=np.float32)
+    for batch in batches(rows, batch_tokens, model.tokenizer.pad_token_id, model.device):
+        residual, kept = residual_after(model, batch, layer_of(sae)), after_bos(batch.mask)
+        for i, row, mask in zip(batch.rows.tolist(), residual, kept, strict=True):
+            found[i] = sae.encode(row[mask].float()).mean(dim=0).cpu().numpy()
     return found
 
 

@@ -67,7 +67,10 @@ def hot_fraction(hot: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """Only a sequence whose hot fraction lies strictly above the threshold is touched (Muhamed et al.)."""
+    """Only a sequence whose score lies strictly above the threshold is touched; the score is rho (Muhamed et al.).
+
+    Heirs score otherwise, and may look at more than hot tokens (`helpers.methods.gates`).
+    """
 
     threshold: float
 
@@ -75,9 +78,20 @@ class Gate:
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"a gate's threshold is a fraction of tokens from 0 to 1, got {self.threshold!r}")
 
-    def opens(self, hot: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: which sequences are touched, from hot tokens [batch, seq] and mask [batch, seq]."""
-        return hot_fraction(hot, mask) > self.threshold
+    def evidence(self, residual: Tensor, hot: Tensor) -> Tensor:
+        """What the gate sees of each token, [batch, seq, ...], from residual [batch, seq, d_model]: is it hot."""
+        return hot
+
+    def score(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] float64: what the threshold is for, from the evidence at each token and mask [batch, seq].
+
+        The tokens of a sequence stand in their order, but there may be gaps between them (see `touched_prompts`).
+        """
+        return hot_fraction(evidence, mask)
+
+    def opens(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: which sequences are touched."""
+        return self.score(evidence, mask) > self.threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +171,15 @@ class Clamp:
         """[batch, seq] bool: the tokens of residual [batch, seq, d_model] at which any deciding feature fires."""
         return (self._trigger_columns.encode(residual) > self.fires_above).any(dim=-1)
 
-    def opened(self, hot: Tensor, mask: Tensor) -> Tensor:
-        """[batch] bool: the sequences that are touched, from hot tokens [batch, seq]; all of them without a gate."""
+    def evidence(self, residual: Tensor, hot: Tensor) -> Tensor:
+        """What the gate sees of each token, [batch, seq, ...]; hot tokens [batch, seq] without a gate."""
+        return hot if self.gate is None else self.gate.evidence(residual, hot)
+
+    def opened(self, evidence: Tensor, mask: Tensor) -> Tensor:
+        """[batch] bool: the sequences that are touched, from the evidence; all of them without a gate."""
         if self.gate is None:
-            return torch.ones(len(hot), dtype=torch.bool, device=hot.device)
-        return self.gate.opens(hot, mask)
+            return torch.ones(len(evidence), dtype=torch.bool, device=evidence.device)
+        return self.gate.opens(evidence, mask)
 
     def touchable(self, mask: Tensor) -> Tensor:
         """[batch, seq] bool: the real tokens that may be touched, all but BOS if not otherwise said; gate aside."""
@@ -211,7 +229,8 @@ class Clamp:
         mask = mask.to(residual.device)
         touchable = self.touchable(mask)
         if self.gate is not None:
-            touchable = touchable & self.opened(self.hot(residual), mask)[:, None]
+            evidence = self.evidence(residual, self.hot(residual))
+            touchable = touchable & self.opened(evidence, mask)[:, None]
         return self.edit(residual, touchable)
 
 
@@ -227,7 +246,7 @@ class DuringGeneration:
         mask: [batch, seq], true at the prompts' real tokens, padded on either side.
         new: what the gate decides by at new tokens. 'held': its verdict on the prompt holds to the end. 'never': they
             are left alone (Muhamed et al.'s released code, which takes each for BOS). 'each': every token is judged by
-            itself. 'running': by rho over the prompt and what has been said so far, the new token included. Without a
+            itself. 'running': by the prompt and what has been said so far, the new token included. Without a
             gate, all but 'never' edit every new token.
 
     Raises:
@@ -253,23 +272,24 @@ class DuringGeneration:
             return residual
         opened = self._opened[:, None].expand(residual.shape[:2])
         if self._clamp.gate is not None and self._new != "held":
-            opened = self._shares(self._clamp.hot(residual)) > self._clamp.gate.threshold
+            evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
+            opened = torch.stack([self._judged(token) for token in evidence.split(1, dim=1)], dim=1)
         return self._clamp.edit(residual, opened)
 
     def _prompts(self, residual: Tensor) -> Tensor:
-        mask, hot = self._mask.to(residual.device), self._clamp.hot(residual)
-        self._opened, counted = self._clamp.opened(hot, mask), after_bos(mask)
-        self._hot, self._tokens = (hot & counted).sum(dim=1, keepdim=True), counted.sum(dim=1, keepdim=True)
-        return self._clamp.edit(residual, self._clamp.touchable(mask) & self._opened[:, None])
+        self._mask = self._mask.to(residual.device)
+        self._evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
+        self._opened = self._clamp.opened(self._evidence, self._mask)
+        return self._clamp.edit(residual, self._clamp.touchable(self._mask) & self._opened[:, None])
 
-    def _shares(self, hot: Tensor) -> Tensor:
-        """Rho by which each new token is judged, from whether it is hot, [batch, new]."""
+    def _judged(self, token: Tensor) -> Tensor:
+        """[batch] bool: whether the gate opens at a new token, from the evidence at it, [batch, 1, ...]."""
+        one = torch.ones_like(self._mask[:, :1], device=token.device)
         if self._new == "each":
-            return hot.double()
-        hots = self._hot + hot.cumsum(dim=1)
-        tokens = self._tokens + torch.arange(1, hot.shape[1] + 1, device=hot.device)
-        self._hot, self._tokens = hots[:, -1:], tokens[:, -1:]
-        return hots.double() / tokens.double()
+            # the first of two stands where BOS would, which no gate looks at
+            return self._clamp.opened(torch.cat([token, token], dim=1), torch.cat([one, one], dim=1))
+        self._evidence, self._mask = torch.cat([self._evidence, token], dim=1), torch.cat([self._mask, one], dim=1)
+        return self._clamp.opened(self._evidence, self._mask)
 
 
 def _numbers(value: float | Sequence[float] | Tensor | Scale | Add) -> float | Sequence[float] | Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -223,6 +224,17 @@ class Sweep:
         found = [self._edited_batch(i, interventions) for i in range(len(batched))]
         return _in_callers_order(batched, found, dim=1)
 
+    @torch.no_grad()
+    def gate_scores(self, intervention: Clamp) -> Tensor:
+        """What the gate of an intervention makes of each prompt, [prompts] float64 (see `Gate.score`).
+
+        Raises:
+            ValueError: it has no gate.
+        """
+        batched = self._residuals.batches
+        found = [gate_scores_of(intervention, self._residuals[i], batch).cpu() for i, batch in enumerate(batched)]
+        return _in_callers_order(batched, found)
+
     def _edited_batch(self, i: int, interventions: Sequence[Clamp]) -> Tensor:
         residual = self._residuals[i]
         return torch.stack([self._edited(i, residual, clamp) for clamp in interventions])
@@ -257,7 +269,20 @@ def touched_prompts(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
     """[prompts] bool: where an intervention sets anything, and the gate, asked about that prompt alone, is open."""
     hot, paths, owner = clamp.hot(residual), batch.paths(), batch.owner()
     anything = (clamp.set_at(hot)[owner] & clamp.touchable(paths)).any(dim=1)
-    return anything & clamp.opened(hot[owner], paths)
+    return anything & clamp.opened(clamp.evidence(residual, hot)[owner], paths)
+
+
+def gate_scores_of(clamp: Clamp, residual: Tensor, batch: Batch) -> Tensor:
+    """What the gate makes of each prompt alone, [prompts] float64; raises ValueError where there is no gate."""
+    if clamp.gate is None:
+        raise ValueError("this intervention has no gate that could score a prompt")
+    return clamp.gate.score(clamp.evidence(residual, clamp.hot(residual))[batch.owner()], batch.paths())
+
+
+def gate_scores(model, clamp: Clamp, rows: Rows, batch_tokens: int) -> np.ndarray:
+    """`Sweep.gate_scores` of token rows, [rows] in the caller's order."""
+    batched = row_batches(model, rows, batch_tokens)
+    return Sweep(model, batched, clamp.layer, read_letters, NOTHING_KEPT).gate_scores(clamp).numpy()
 
 
 def answer_probabilities(

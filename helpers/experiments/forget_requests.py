@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.engine.edited import Edited
-from helpers.engine.features import hot_fractions
-from helpers.engine.scoring import is_right
+from helpers.engine.scoring import gate_scores, is_right
 from helpers.engine.steps import Passes
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
@@ -161,8 +160,7 @@ def _opens(knowledge: Knowledge, edited: Edited) -> np.ndarray | None:
     if clamp is None or clamp.gate is None:
         return None
     rows = prompt_tokens(knowledge.model.tokenizer, knowledge.asked, ORIGINAL_ORDER, knowledge.prompt_format)
-    rho = hot_fractions(edited.model, clamp.sae, clamp.features, rows, knowledge.batch_tokens)
-    return rho > clamp.gate.threshold
+    return gate_scores(edited.model, clamp, rows, knowledge.batch_tokens) > clamp.gate.threshold
 
 
 def pooled(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from helpers.engine.edited import Edited
 from helpers.engine.features import hot_fractions
-from helpers.engine.scoring import is_right
+from helpers.engine.scoring import gate_scores, is_right
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
 from helpers.text.batches import Rows
@@ -61,7 +61,7 @@ def gate_cost(knowledge: Knowledge, edited: Edited) -> pd.DataFrame:
         raise ValueError("this edit has no gate whose cost could be counted")
     right = is_right(knowledge.answers_under(edited)[:, None], knowledge.asked, ORIGINAL_ORDER)[:, 0].numpy()
     rows = prompt_tokens(knowledge.model.tokenizer, knowledge.asked, ORIGINAL_ORDER, knowledge.prompt_format)
-    opened = _rho(knowledge, clamp.sae, clamp.features, rows) > clamp.gate.threshold
+    opened = gate_scores(knowledge.model, clamp, rows, knowledge.batch_tokens) > clamp.gate.threshold
     table = pd.DataFrame({
         "subject": [q.subject for q in knowledge.asked], "gate": np.where(opened, "open", "shut"),
         "n": 1, "right": right,

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.engine.edited import Edited
-from helpers.engine.features import hot_fractions
 from helpers.engine.interventions import New
+from helpers.engine.scoring import gate_scores
 from helpers.engine.steps import Passes
 from helpers.experiments.forget_requests import AT_ONCE, TEXT_SO_FAR, TRAINED_ON
 from helpers.lab.pieces import Piece
@@ -224,8 +224,8 @@ def gate_opens(lab: Lab, setting: Method) -> dict[str, float]:
     found = {}
     for name, texts in prompts.items():
         rows = encode_texts(tokenizer, texts)
-        rho = hot_fractions(lab.model, clamp.sae, clamp.features, rows, lab.profile.model.batch_tokens)
-        found[name] = float(100 * (rho > clamp.gate.threshold).mean())
+        scores = gate_scores(lab.model, clamp, rows, lab.profile.model.batch_tokens)
+        found[name] = float(100 * (scores > clamp.gate.threshold).mean())
     return found
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.prompts import BENIGN, HAZARD, Means, NoAttack, PromptAttack, prompts
 from helpers.engine.edited import Edited
-from helpers.engine.features import hot_fractions
 from helpers.engine.forward import huggingface
+from helpers.engine.interventions import Gate
 from helpers.engine.scoring import Sweep, is_right, read_letters, row_batches
 from helpers.lab.choosing import choose
 from helpers.lab.pieces import Piece
@@ -21,7 +21,6 @@ from helpers.measures.knowledge import Knowledge, read_under
 from helpers.measures.metrics import accuracy, wilson_interval
 from helpers.methods.method import Method
 from helpers.published import load_published
-from helpers.text.batches import Rows
 from helpers.text.questions import ORIGINAL_ORDER
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def means_of(lab: Lab) -> Means:
     return means
 
 
-def _knowledge(lab: Lab, half: int, benign: int) -> Knowledge:
+def knowledge_of(lab: Lab, half: int, benign: int) -> Knowledge:
     """Known questions of one half, as many as the profile says of the subject to forget and so many of each other."""
     knowledge = lab.knowledge_on(half)
     limits = dict.fromkeys(knowledge.questions, benign)
@@ -83,7 +82,11 @@ def asked(
     Returns:
         attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
     """
-    knowledge, means, edits = _knowledge(lab, half, benign), lab.once(means_of), lab.once(_edits, half, tuple(settings))
+    knowledge, means, edits = (
+        knowledge_of(lab, half, benign),
+        lab.once(means_of),
+        lab.once(_edits, half, tuple(settings)),
+    )
     ways = [NO_ATTACK, *attacks]
     pieces = [
         Piece(f"{way.name}, {way.words}, half {half}", "prompt-attacks",
@@ -102,7 +105,7 @@ def _edits(lab: Lab, half: int, settings: tuple[Method, ...]) -> dict[str, Edite
 
 
 def _answers(lab: Lab, way: PromptAttack, half: int, benign: int, *settings: Method) -> list[pd.DataFrame]:
-    return [answers(_knowledge(lab, half, benign), way, lab.once(means_of), lab.once(_edits, half, settings))]
+    return [answers(knowledge_of(lab, half, benign), way, lab.once(means_of), lab.once(_edits, half, settings))]
 
 
 def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Mapping[str, Edited]) -> pd.DataFrame:
@@ -127,16 +130,17 @@ def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Map
     tables = []
     for label, edited in edits.items():
         right = is_right(read_under(sweep, batched, edited)[:, None], questions, ORIGINAL_ORDER)[:, 0].numpy()
-        tables.append(named.assign(method=label, right=right.astype(int), **_gate(knowledge, edited, rows)))
+        tables.append(named.assign(method=label, right=right.astype(int), **_gate(sweep, edited)))
     return pd.concat(tables, ignore_index=True)
 
 
-def _gate(knowledge: Knowledge, edited: Edited, rows: Rows) -> dict[str, np.ndarray | float]:
+def _gate(sweep: Sweep, edited: Edited) -> dict[str, np.ndarray | float]:
     clamp = edited.intervention
     if clamp is None or clamp.gate is None:
         return {"rho": np.nan, "opens": np.nan}
-    rho = hot_fractions(edited.model, clamp.sae, clamp.features, rows, knowledge.batch_tokens)
-    return {"rho": rho, "opens": (rho > clamp.gate.threshold).astype(float)}
+    rho = sweep.gate_scores(replace(clamp, gate=Gate(0.0)))
+    opens = sweep.gate_scores(clamp) > clamp.gate.threshold
+    return {"rho": rho.numpy(), "opens": opens.double().numpy()}
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from helpers.engine.features import hot_fractions
 from helpers.engine.interventions import Gate
 from helpers.methods.clamping import ClampMethod
 from helpers.methods.clamping import Grid as ClampGrid
+from helpers.methods.gates import GATES, gate_of
+from helpers.methods.gates.rule import calibrated, examples_of
 from helpers.methods.look import Look
 from helpers.profiles import Fraction, Percentile, settings_table
 
@@ -33,26 +35,51 @@ class DSG(ClampMethod):
 
     Attributes:
         threshold: tau; None takes the profile's percentile of rho on framed retain text.
+        gated_by: another gate by its name in `GATES`, set on the questions of half 0; None is the paper's.
     """
 
     threshold: Fraction | None = field(default=None, kw_only=True)
+    gated_by: str | None = field(default=None, kw_only=True)
 
     name, look = "DSG", Look("#E69F00", "^")
     source = "Muhamed et al. 2025, section 4 and Table 1"
     rule, table, tables = "importance", "dsg", Grid
+
+    def __post_init__(self) -> None:
+        if self.gated_by is not None:
+            gate_of(self.gated_by)
+            if self.threshold is not None:
+                raise ValueError(f"gated_by {self.gated_by!r} sets its own threshold: give no threshold beside it")
 
     def where(self) -> Literal["any", "own"]:
         """All chosen features at every hot token."""
         return "any"
 
     def gate(self, lab: Lab, ids: tuple[int, ...]) -> Gate:
-        """Open where more than a share tau of the tokens are hot."""
+        """Open where more than a share tau of the tokens are hot, or as another gate says.
+
+        Raises:
+            ValueError: another gate cannot be set here.
+        """
+        if self.gated_by is not None:
+            return lab.once(gate_set_by, self.gated_by, ids)
         return Gate(lab.once(gate_threshold_of, ids) if self.threshold is None else self.threshold)
+
+    @property
+    def label(self) -> str:
+        """Guards with other gates are told apart in figures."""
+        return self.name if self.gated_by is None else f"{self.name}, {gate_of(self.gated_by).name}"
+
+    @classmethod
+    def looks(cls) -> dict[str, Look]:
+        """How the guards look with each gate."""
+        return {cls.name: cls.look} | {f"{cls.name}, {gate.name}": gate.look for gate in GATES.values()}
 
     def ablation(self, lab: Lab) -> list[DSGAblation]:
         """The two ideas switched on and off at every strength of the grid, at this setting's features and threshold."""
         ids = self.chosen(lab)
-        fixed = {"features": ids, "threshold": self.gate(lab, ids).threshold}
+        tau = self.gate(lab, ids).threshold if self.gated_by is None else None
+        fixed = {"features": ids, "threshold": tau}
         strengths = lab.profile.grid_of(self.table, Grid).strengths
         return [
             DSGAblation(**vars(self) | fixed | {"strength": strength, "gated": gated, "spread": spread})
@@ -87,6 +114,14 @@ class DSGAblation(DSG):
     def gate(self, lab: Lab, ids: tuple[int, ...]) -> Gate | None:  # type: ignore[override]  # DSG itself has one
         """None where the gate is switched off."""
         return super().gate(lab, ids) if self.gated else None
+
+
+def gate_set_by(lab: Lab, name: str, features: tuple[int, ...]) -> Gate:
+    """A gate of `GATES` for some features, set on the questions of half 0 as the profile's `[gates]` says."""
+    settings, rule = lab.profile.gates, gate_of(name).of(lab.profile)
+    how = (rule, lab.once(examples_of, features), settings.false_alarms, settings.calibration)
+    found = lab.stage(f"gate-{name.replace('_', '-')}-{len(features)}", calibrated, *how)
+    return rule.gate(lab.sae, **found)
 
 
 def gate_threshold_of(lab: Lab, features: tuple[int, ...]) -> float:

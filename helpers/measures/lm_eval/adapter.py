@@ -115,7 +115,8 @@ class EditedHFLM(HFLM):
         return torch.nn.functional.pad(logits, (1, 0), value=-torch.inf)
 
     def _edit(self, residual: Tensor, real: Tensor, judged: Tensor) -> Tensor:
-        opened = self._intervention.opened(self._intervention.hot(residual), judged)
+        evidence = self._intervention.evidence(residual, self._intervention.hot(residual))
+        opened = self._intervention.opened(evidence, judged)
         return self._intervention.edit(residual, self._intervention.touchable(real) & opened[:, None])
 
     def _model_generate(self, context: Tensor, max_length: int, stop: list[str], **options: Any) -> Tensor:

@@ -1,0 +1,252 @@
+"""Notebook 13: the same guard with other gates: what each costs when nobody attacks, and where it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from helpers.attacks.dilution import Dilution
+from helpers.attacks.prompts import Means, PromptAttack, prompts
+from helpers.engine.edited import Edited
+from helpers.engine.forward import huggingface
+from helpers.engine.interventions import Gate
+from helpers.engine.scoring import Sweep, read_letters, row_batches
+from helpers.experiments import prompt_attacks
+from helpers.experiments.prompt_attacks import (
+    ACCURACY,
+    NO_ATTACK,
+    OPENS,
+    OURS,
+    REPRODUCTION,
+    SETTING,
+    UNGUARDED,
+    strongest,
+    successes,
+)
+from helpers.lab.pieces import Piece
+from helpers.measures.knowledge import Knowledge
+from helpers.measures.metrics import accuracy
+from helpers.methods.dsg import DSG
+from helpers.methods.method import Method
+from helpers.published import load_published
+
+if TYPE_CHECKING:
+    from helpers.lab.lab import Lab
+
+# Of each gate the attack that let most through on half 0, whichever it is.
+WORST = "worst of all"
+UNGATED = "no gate"
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+def guards_of(lab: Lab, guard: DSG) -> list[DSG]:
+    """The guard as published, and with every gate that the profile names.
+
+    Raises:
+        ValueError: an unknown gate, or one that cannot be set on the questions here.
+    """
+    return [guard, *(replace(guard, gated_by=name) for name in lab.profile.gates.names)]
+
+
+def asked(
+    lab: Lab,
+    guards: Sequence[DSG],
+    others: Sequence[Method],
+    attacks: Sequence[PromptAttack],
+    half: int,
+    benign: int = 0,
+) -> pd.DataFrame:
+    """Every question of one half as it is and under every attack, with every gate.
+
+    Args:
+        guards: that differ in their gates alone.
+        others: methods that stand beside them.
+        half: 0 to choose attacks on, 1 to report.
+        benign: how many questions are asked of each subject that is not to be forgotten.
+
+    Returns:
+        attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
+    """
+    ways, settings = [NO_ATTACK, *attacks], (*guards, *others)
+    knowledge, means = prompt_attacks.knowledge_of(lab, half, benign), lab.once(prompt_attacks.means_of)
+    edits = lab.once(_edits, settings[: len(guards)]), lab.once(_edits, settings[len(guards) :])
+    pieces = [
+        Piece(f"{way.name}, {way.words}, half {half}", "gates", (lab.key(answers, knowledge, way, means, *edits),),
+              _answers, (way, half, benign, len(guards), *settings))
+        for way in ways
+    ]  # fmt: skip
+    tables = [table for (table,) in lab.computed(pieces, dear=True)]
+    named = [t.assign(attack=w.name, setting=w.words, control=w.control) for w, t in zip(ways, tables, strict=True)]
+    found = pd.concat(named, ignore_index=True)
+    return found[[*SETTING, *found.columns.difference(SETTING, sort=False)]]
+
+
+def asked_plainly(lab: Lab, guards: Sequence[DSG], others: Sequence[Method]) -> pd.DataFrame:
+    """`asked` of half 1 under no attack, with all known questions of every subject."""
+    return asked(lab, guards, others, [], half=1, benign=max(map(len, lab.known.values())))
+
+
+def _edits(lab: Lab, settings: tuple[Method, ...]) -> dict[str, Edited]:
+    return {setting.label: lab.edited(setting) for setting in settings}
+
+
+def _answers(
+    lab: Lab, way: PromptAttack, half: int, benign: int, n_guards: int, *settings: Method
+) -> list[pd.DataFrame]:
+    knowledge, means = prompt_attacks.knowledge_of(lab, half, benign), lab.once(prompt_attacks.means_of)
+    edits = lab.once(_edits, settings[:n_guards]), lab.once(_edits, settings[n_guards:])
+    return [answers(knowledge, way, means, *edits)]
+
+
+def answers(
+    knowledge: Knowledge, attack: PromptAttack, means: Means, guards: Mapping[str, Edited], others: Mapping[str, Edited]
+) -> pd.DataFrame:
+    """Every question once in the attack's way: unguarded, under a guard with no gate, with every gate, by the others.
+
+    Where a gate opens, the answer is that of the clamp without a gate, elsewhere that of the unedited model: two passes
+    through the layers above serve all gates, and one through those below.
+
+    Args:
+        guards: clamps of the unedited model that differ in their gates alone.
+
+    Returns:
+        as `prompt_attacks.answers`; rho is of the guards' features.
+    """
+    model, known = knowledge.model, knowledge.asked
+    clamps = {label: edited.intervention for label, edited in guards.items()}
+    ungated = replace(next(iter(clamps.values())), gate=None)
+    edits = {UNGUARDED: Edited(model), UNGATED: Edited(model, ungated), **others}
+    found = prompt_attacks.answers(knowledge, attack, means, edits)
+    _, rows = prompts(attack, model.tokenizer, known, means, huggingface(model).config.max_position_embeddings)
+    sweep = Sweep(
+        model, row_batches(model, rows, knowledge.batch_tokens), knowledge.layer, read_letters, knowledge.cache
+    )
+    shut, wide = (found[found["method"] == method].reset_index(drop=True) for method in (UNGUARDED, UNGATED))
+    rho, tables = sweep.gate_scores(replace(ungated, gate=Gate(0.0))).numpy(), []
+    for label, clamp in clamps.items():
+        opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).numpy()
+        right = np.where(opens, wide["right"], shut["right"])
+        tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float)))
+    return pd.concat([*tables, found], ignore_index=True)
+
+
+# --- what came of it --------------------------------------------------------------------------------------------------
+
+
+def thresholds(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
+    """What each gate is set by: method, and as JSON would have it its fields but features and weights."""
+    rows = []
+    for setting in settings:
+        gate = lab.edited(setting).facts().get("gate")
+        known = {"threshold": gate} if isinstance(gate, float) else gate or {}
+        rows.append({"method": setting.label, **{k: v for k, v in known.items() if not isinstance(v, list)}})
+    return pd.DataFrame(rows).drop(columns="kind", errors="ignore")
+
+
+def clean(table: pd.DataFrame) -> pd.DataFrame:
+    """What each guard does when nobody attacks, by role.
+
+    Args:
+        table: of `asked` on half 1, with benign questions.
+
+    Returns:
+        method, role, measure (`OPENS`, where there is a gate, or `ACCURACY`), n, right, accuracy (their share), low,
+        high.
+    """
+    plain = table[table["attack"] == NO_ATTACK.name]
+    gated = plain[plain["opens"].notna()]
+    both = pd.concat([gated.assign(right=gated["opens"], measure=OPENS), plain.assign(measure=ACCURACY)])
+    return accuracy(both, ["method", "role", "measure"])
+
+
+def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
+    """`clean`, and below it what others found on Gemma with gates of the same kinds (`world` tells them apart)."""
+    theirs = load_published("guard_gates")
+    theirs = theirs[theirs["gate"].isin(found["method"])]
+    middle = theirs[["low", "high"]].mean(axis=1)
+    shown = pd.DataFrame(
+        {"world": REPRODUCTION, "method": theirs["gate"], "measure": theirs["measure"], "accuracy": middle}
+    )
+    return pd.concat([found.assign(world=OURS), shown], ignore_index=True)
+
+
+def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack], aim: float) -> pd.DataFrame:
+    """On what share of benign questions each gate opens along the tokens of filler in front, the first kind there is.
+
+    Args:
+        table: of `asked` on half 1, with benign questions.
+        attacks: the settings in it.
+        aim: the share that the gates are set to.
+
+    Returns:
+        method, role ('near' or 'side'), tokens (0 without attack), n, right, accuracy (the share), low, high, aim.
+    """
+    benign, tables = table[(table["role"] != "forget") & table["opens"].notna()], []
+    lengths = {NO_ATTACK.words: 0} | {
+        a.words: a.tokens for a in attacks if isinstance(a, Dilution) and not a.control and a.place == "before"
+    }
+    for words, tokens in lengths.items():
+        tables.append(benign[benign["setting"] == words].assign(tokens=tokens))
+    padded = pd.concat(tables)
+    return accuracy(padded.assign(right=padded["opens"]), ["method", "role", "tokens"]).assign(aim=aim)
+
+
+def attacked(
+    half_0: pd.DataFrame,
+    half_1: pd.DataFrame,
+    plain: pd.DataFrame,
+    padded: pd.DataFrame,
+    attacks: Sequence[PromptAttack],
+) -> pd.DataFrame:
+    """Of each guard's blocked questions how many are right under each attack, at the setting chosen on half 0.
+
+    Every guard is attacked at the setting that unblocks most of its own questions on half 0; all counts are of half 1.
+
+    Args:
+        half_0, half_1: of `asked`, under every attack.
+        plain, padded: of `clean` and of `alarms`.
+
+    Returns:
+        the columns of `prompt_attacks.successes` with `WORST` as a last attack of each method, and of the method itself
+        forget, forget_low, forget_high (accuracy when nobody attacks) and near, near_low, near_high (the share of
+        near-domain questions on which its gate opens when nobody attacks; 1 where it has none), and alarms (the share
+        of far benign questions on which it opens behind the longest text; empty where it has none).
+    """
+    tried, found, rows = successes(half_0), successes(half_1), []
+    side = padded[padded["role"] == "side"]
+    long = side[side["tokens"] == side["tokens"].max()].set_index("method")["accuracy"].to_dict()
+    for method in dict.fromkeys(tried["method"]):
+        of = half_0[half_0["method"].isin([UNGUARDED, method])]
+        chosen = strongest(of, attacks)
+        words = tried[tried["method"] == method].set_index(["attack", "setting"])["accuracy"].fillna(0)
+        worst = max(chosen, key=lambda attack: words[attack.name, attack.words])
+        mine = found[found["method"] == method].set_index(["attack", "setting"])
+        for attack, name in [*((one, one.name) for one in chosen), (worst, WORST)]:
+            row = mine.loc[(attack.name, attack.words)]
+            rows.append(
+                {
+                    **row,
+                    "attack": name,
+                    "setting": attack.words,
+                    **_itself(plain, method),
+                    "alarms": long.get(method, np.nan),
+                }
+            )
+    table = pd.DataFrame(rows)
+    first = ["method", "attack", "setting"]
+    return table[[*first, *table.columns.difference([*first, "world", "control"], sort=False)]]
+
+
+def _itself(plain: pd.DataFrame, method: str) -> dict[str, float]:
+    table, found = plain[plain["method"] == method].set_index(["role", "measure"]), {}
+    for name, key, missing in (("forget", ("forget", ACCURACY), np.nan), ("near", ("near", OPENS), 1.0)):
+        row = table.loc[key] if key in table.index else None
+        for column, end in (("accuracy", ""), ("low", "_low"), ("high", "_high")):
+            found[f"{name}{end}"] = missing if row is None else float(row[column])
+    return found

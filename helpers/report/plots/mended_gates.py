@@ -1,0 +1,119 @@
+"""Notebook 13: the same guard with other gates: what each opens on, what that costs, and where it holds."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from helpers.report.plots.style import (
+    BLACK,
+    ROLE_STYLE,
+    ROLES,
+    chance,
+    interval,
+    legend,
+    look_of,
+    panels,
+    wrapped,
+)
+
+# Of the reproduction's measures those that are on our axes: panel and role.
+THEIRS = {
+    "gate opens on the near domain": (0, "near"),
+    "false alarms": (0, "side"),
+    "forget accuracy": (1, "forget"),
+}
+
+
+def gate_choice(table: pd.DataFrame) -> Figure:
+    """Notebook 13: on which questions each gate opens when nobody attacks, and how many are right; a row a guard."""
+    ours, theirs = table[table["world"] == "ours"], table[table["world"] != "ours"]
+    methods = list(dict.fromkeys(ours["method"]))
+    figure, axes = panels(2, columns=2, height=1.6 + 0.42 * len(methods), sharey=True)
+    for i, role in enumerate(ROLES):
+        colour, words = ROLE_STYLE[role]
+        for ax, measure in zip(axes, ("gate opens", "accuracy"), strict=True):
+            of = ours[(ours["role"] == role) & (ours["measure"] == measure)]
+            if of.empty:
+                continue
+            at = [methods.index(method) + 0.24 * (i - 1) for method in of["method"]]
+            ends = interval(of["accuracy"], of["low"], of["high"])
+            label = f"{words} (n = {int(of['n'].max())})"
+            ax.errorbar(of["accuracy"], at, xerr=ends, fmt="osD"[i], color=colour, ms=4.5, label=label)
+    for measure, (panel, role) in THEIRS.items():
+        of = theirs[theirs["measure"] == measure]
+        at = [methods.index(method) + 0.24 * (ROLES.index(role) - 1) for method in of["method"]]
+        axes[panel].plot(of["accuracy"], at, marker="o", mfc="none", ms=8, ls="none", color=BLACK,
+                         label="Gemma-2-2b-it, independent reproduction (unreviewed)")  # fmt: skip
+    axes[0].set(xlabel="share of questions on which the gate opens\n(forget: higher, others: lower is better)")
+    axes[1].set(xlabel="accuracy\n(forget: lower, others: higher is better)")
+    chance(axes[1], "vertical")
+    _names(axes, methods)
+    legend(figure, axes, columns=3)
+    return figure
+
+
+def padded_alarms(table: pd.DataFrame) -> Figure:
+    """Notebook 13: on which share of benign questions each gate opens, by the tokens of far text in front of them."""
+    roles = [role for role in ("side", "near") if role in set(table["role"])]
+    lengths = sorted(set(table["tokens"]))
+    figure, axes = panels(len(roles), columns=2, height=3.4, sharey=True)
+    methods = list(dict.fromkeys(table["method"]))
+    for ax, role in zip(axes, roles, strict=True):
+        for i, method in enumerate(methods):
+            of = table[(table["role"] == role) & (table["method"] == method)].sort_values("tokens")
+            colour, marker = look_of(method)
+            at = [lengths.index(tokens) + 0.07 * (i - len(methods) / 2) for tokens in of["tokens"]]
+            ends = interval(of["accuracy"], of["low"], of["high"])
+            look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 5, "lw": 1, "label": method}
+            ax.errorbar(at, of["accuracy"], ends, **look)
+        n = int(table.loc[table["role"] == role, "n"].max())
+        ax.set(title=f"{ROLE_STYLE[role][1]} (n = {n})", xlabel="tokens of far text in front", ylim=(-0.03, 1.05))
+        ax.set_xticks(range(len(lengths)), [f"{tokens:g}" for tokens in lengths])
+    aim = table["aim"].max()
+    axes[0].axhline(aim, color=BLACK, ls=":", lw=1, label=f"set to {aim:g} without text in front")
+    axes[0].set_ylabel("share of open gates\n(lower is better; 95 % interval)")
+    legend(figure, axes, columns=4)
+    return figure
+
+
+def gates_attacked(table: pd.DataFrame) -> Figure:
+    """Notebook 13: gate by attack: of the questions that a guard blocks, how many are right under each attack."""
+    methods, attacks = (list(dict.fromkeys(table[column])) for column in ("method", "attack"))
+    cells = table.set_index(["method", "attack"])
+    values = np.array([[cells.loc[(m, a), "accuracy"] for a in attacks] for m in methods], dtype=float)
+    figure, (ax,) = panels(1, columns=1, height=1.5 + 0.56 * len(methods))
+    image = ax.imshow(values, cmap="Oranges", vmin=0, vmax=1, aspect="auto")
+    for i, method in enumerate(methods):
+        for j, attack in enumerate(attacks):
+            row = cells.loc[(method, attack)]
+            if np.isnan(values[i, j]):
+                continue
+            colour = "white" if values[i, j] > 0.65 else BLACK
+            words = f"{row['accuracy']:.2f}\n[{row['low']:.2f}, {row['high']:.2f}]\n{_short(row['setting'])}"
+            ax.text(j, i, words, ha="center", va="center", fontsize=8, color=colour)
+    blocked = table.groupby("method", sort=False)["n"].max()
+    ax.set_xticks(range(len(attacks)), [wrapped(attack, 14) for attack in attacks])
+    ax.set_yticks(range(len(methods)), [f"{method}\n({blocked[method]:g} blocked)" for method in methods])
+    ax.set(xlabel="attack, at the setting that unblocks most on half 0", ylabel="guard")
+    ax.grid(visible=False)
+    figure.colorbar(image, ax=ax, fraction=0.025, label="share right under the attack\n(lower is better)")
+    return figure
+
+
+def _short(setting: str) -> str:
+    """A setting in fewer words, for a cell."""
+    for words in (" of far text before", ", options last", " between words", " questions above", " examples"):
+        setting = setting.removesuffix(words)
+    return setting
+
+
+def _names(axes: list[Axes], methods: list[str]) -> None:
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set(ylim=(len(methods) - 0.5, -0.5), ylabel="guard, by its gate")
+    for ax in axes:
+        ax.set_xlim(-0.03, 1.05)
+        for i in range(1, len(methods)):
+            ax.axhline(i - 0.5, color="#dddddd", lw=0.6)
