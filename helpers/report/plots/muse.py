@@ -98,7 +98,7 @@ def muse_gates(table: pd.DataFrame) -> Figure:
 
 
 def muse_training(table: pd.DataFrame) -> Figure:
-    """Notebook 10: utility and memory along every training, on half 0, and the floor that stops it; clamps are lines."""
+    """Notebook 10: utility and memory along every training, on half 0, the floor that stops it, clamps as lines."""
     trained = table[table["epochs"].notna()]
     figure, axes = panels(2, columns=2, height=3.6)
     looks = looks_of(table["method"])
