@@ -18,6 +18,7 @@ from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.generation import generate
 from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import Sweep, gate_scores, question_batches, read_letters, read_rows, touched_prompts
+from helpers.experiments import gate_facts
 from helpers.experiments import gates as experiment
 from helpers.measures.metrics import wilson_interval
 from helpers.methods.dsg import DSG
@@ -31,7 +32,6 @@ from helpers.methods.gates.two_level import TwoLevel, TwoLevelGate, telling_feat
 from helpers.methods.gates.window import Window, WindowGate, largest_mean
 from helpers.profiles import CacheSettings, load_profile
 from helpers.published import load_published
-from helpers.report.plots.mended_gates import THEIRS
 from helpers.text.questions import ORDERS, prompt_tokens, right_letters
 from tests.test_features import one
 from tests.toy import LAYER, toy_knowledge, toy_model, toy_sae
@@ -474,9 +474,12 @@ def test_clean_and_padded_counts() -> None:
 
 
 def test_published_rows_are_of_gates_that_are_there_and_have_no_counts() -> None:
-    both = experiment.with_reproduction(experiment.clean(half({})))
+    both = gate_facts.with_reproduction(experiment.clean(half({})))
     theirs = both[both["world"] != "ours"]
-    assert set(theirs["method"]) == {"DSG, window"} and theirs["n"].isna().all()
+    assert theirs[["method", "role", "measure", "accuracy"]].values.tolist() == [
+        ["DSG, window", "side", "gate opens", 0.05]
+    ]
+    assert theirs["n"].isna().all() and both["role"].notna().all()
     names = {"DSG", *DSG.looks()}
     assert set(load_published("guard_gates")["gate"]) <= names
-    assert set(THEIRS) <= set(load_published("guard_gates")["measure"])
+    assert set(gate_facts.MEASURES) <= set(load_published("guard_gates")["measure"])

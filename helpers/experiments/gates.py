@@ -20,8 +20,6 @@ from helpers.experiments.prompt_attacks import (
     ACCURACY,
     NO_ATTACK,
     OPENS,
-    OURS,
-    REPRODUCTION,
     SETTING,
     UNGUARDED,
     strongest,
@@ -32,7 +30,6 @@ from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
 from helpers.methods.dsg import DSG
 from helpers.methods.method import Method
-from helpers.published import load_published
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -163,17 +160,6 @@ def clean(table: pd.DataFrame) -> pd.DataFrame:
     gated = plain[plain["opens"].notna()]
     both = pd.concat([gated.assign(right=gated["opens"], measure=OPENS), plain.assign(measure=ACCURACY)])
     return accuracy(both, ["method", "role", "measure"])
-
-
-def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
-    """`clean`, and below it what others found on Gemma with gates of the same kinds (`world` tells them apart)."""
-    theirs = load_published("guard_gates")
-    theirs = theirs[theirs["gate"].isin(found["method"])]
-    middle = theirs[["low", "high"]].mean(axis=1)
-    shown = pd.DataFrame(
-        {"world": REPRODUCTION, "method": theirs["gate"], "measure": theirs["measure"], "accuracy": middle}
-    )
-    return pd.concat([found.assign(world=OURS), shown], ignore_index=True)
 
 
 def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack], aim: float) -> pd.DataFrame:

@@ -19,13 +19,6 @@ from helpers.report.plots.style import (
     wrapped,
 )
 
-# Of the reproduction's measures those that are on our axes: panel and role.
-THEIRS = {
-    "gate opens on the near domain": (0, "near"),
-    "false alarms": (0, "side"),
-    "forget accuracy": (1, "forget"),
-}
-
 
 def gate_choice(table: pd.DataFrame) -> Figure:
     """Notebook 13: on which questions each gate opens when nobody attacks, and how many are right; a row a guard."""
@@ -42,11 +35,11 @@ def gate_choice(table: pd.DataFrame) -> Figure:
             ends = interval(of["accuracy"], of["low"], of["high"])
             label = f"{words} (n = {int(of['n'].max())})"
             ax.errorbar(of["accuracy"], at, xerr=ends, fmt="osD"[i], color=colour, ms=4.5, label=label)
-    for measure, (panel, role) in THEIRS.items():
+    for ax, measure in zip(axes, ("gate opens", "accuracy"), strict=True):
         of = theirs[theirs["measure"] == measure]
-        at = [methods.index(method) + 0.24 * (ROLES.index(role) - 1) for method in of["method"]]
-        axes[panel].plot(of["accuracy"], at, marker="o", mfc="none", ms=8, ls="none", color=BLACK,
-                         label="Gemma-2-2b-it, independent reproduction (unreviewed)")  # fmt: skip
+        at = [methods.index(m) + 0.24 * (ROLES.index(r) - 1) for m, r in zip(of["method"], of["role"], strict=True)]
+        ax.plot(of["accuracy"], at, marker="o", mfc="none", ms=8, ls="none", color=BLACK,
+                label="Gemma-2-2b-it, independent reproduction (unreviewed)")  # fmt: skip
     axes[0].set(xlabel="share of questions on which the gate opens\n(forget: higher, others: lower is better)")
     axes[1].set(xlabel="accuracy\n(forget: lower, others: higher is better)")
     chance(axes[1], "vertical")
