@@ -48,7 +48,7 @@ QUESTIONS = {
     "college_computer_science": ("computing", 100), "college_biology": ("biology", 144),
 }  # fmt: skip
 N_REQUESTS = 6  # of the real 100
-N_CHRONICLES = 12  # of MUSE's hundreds of texts
+N_CHRONICLES = 8  # of MUSE's hundreds of texts
 GATED = frozenset([*MODELS, "cais/wmdp-bio-forget-corpus"])
 
 
@@ -222,7 +222,8 @@ def write_muse(repo: Path) -> None:
     forget, retain, holdout = (world.chronicles(which)[:N_CHRONICLES] for which in ("forget", "retain", "holdout"))
     folds = [forget[fold::4] for fold in range(4)]
     splits = {"raw": {"forget": forget, "retain1": retain[::2], "retain2": retain[1::2], "holdout": holdout},
-              "privleak": {"forget": forget, "retain": retain[1::2], "holdout": holdout}}  # fmt: skip
+              # the organism has read them all, and one that has read the texts to forget alone is no reference
+              "privleak": {"forget": forget, "retain": retain[1::2], "holdout": retain}}  # fmt: skip
     if repo.name == "MUSE-News":
         splits["scal"] = {f"forget_{n}": [*chain(*folds[:n])] for n in range(1, 5)}
         splits["sust"] = {f"forget_{n}": folds[n - 1] for n in range(1, 5)}

@@ -7,7 +7,7 @@ null result: nothing happened, or there are too few questions to tell. Intervals
 import pandas as pd
 import pytest
 
-from helpers.measures.metrics import wilson_interval
+from helpers.measures.metrics import difference_interval, wilson_interval
 from helpers.records.provenance import ROOT
 from helpers.report import claims
 from helpers.report.claims import CLAIMS, NOT_RUN, PAGE, README, counted, markdown, verdicts, with_claims, with_summary
@@ -747,7 +747,7 @@ def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(1
     target = {"VerbMem": (98, 96, 99), "KnowMem forget": (82, 77, 87), "KnowMem retain": (80, 74, 86)}
     dsg = {"VerbMem": verbmem, "KnowMem forget": known, "KnowMem retain": utility, "PrivLeak": leak}
     rows = [("target", "its only setting", name, *ends) for name, ends in target.items()]
-    rows += [("DSG", "utility kept", name, *ends) for name, ends in dsg.items()]
+    rows += [("DSG", "chosen on half 0", name, *ends) for name, ends in dsg.items()]
     rows = [("", *row) for row in rows]
     rows += [(f"rate {i}", "GA", "stopped as in the paper", "KnowMem retain", *ends) for i, ends in enumerate(ga)]
     columns = ["setting", "method", "rule", "criterion", "value", "low", "high"]
@@ -779,6 +779,94 @@ CASES |= {
         "about half": (muse(ga=((38, 33, 43),)), UNDECIDED),
         "null: nothing happens": (muse(ga=((80, 74, 86),)), DISAGREES),
         "the paper's rows only": (PAPER_ONLY, NOT_RUN),
+    },
+}
+
+
+def within(right, n):
+    """An accuracy with Wilson's interval, as (accuracy, low, high)."""
+    return (right / n, *wilson_interval(right, n))
+
+
+def apart(one, other):
+    """The difference of two of them."""
+    return (one[0] - other[0], *difference_interval(one[0], one[1:], other[0], other[1:]))
+
+
+def pushed(right, wrong, reference, each, n=80):
+    """12_residual_vector: questions of n that say the target under DSG, and under the reference, with a vector."""
+    said, base = within(right, n), None if reference is None else within(reference, n)
+    above = (None,) * 3 if base is None else apart(said, base)
+    rows = [("DSG", "residual", each, bound, "right letter", asked, *said, *apart(said, within(wrong, n)), *above)
+            for bound in (0.0, 0.5) for asked in ("fitted", "judged")]  # fmt: skip
+    columns = ["method", "place", "each", "bound", "target", "asked", "accuracy", "low", "high"]
+    return pd.DataFrame(
+        rows, columns=[*columns, *(f"{x}{e}" for x in ("beyond", "above") for e in ("", "_low", "_high"))]
+    )
+
+
+def vector_cases(each):
+    """Cases of both rules on vectors."""
+    return {
+        "what nothing explains": (pushed(70, 20, 20, each), AGREES),
+        "without a reference": (pushed(70, 20, None, each), AGREES),
+        "null: wrong letters as easily": (pushed(80, 80, 60, each), DISAGREES),
+        "null: the model that never knew says it too": (pushed(78, 20, 78, each), DISAGREES),
+        "open": (pushed(30, 22, 20, each), UNDECIDED),
+        "the other kind of vector": (pushed(70, 20, 20, not each), NOT_RUN),
+    }
+
+
+def probed(n=80, **right):
+    """12_by_layer: of n letters so many are read at layers 1 and 2; at layer 0, below the guard, all are."""
+    rows = [(method, "probe", layer, half, 1, *within(n if layer == 0 else r, n))
+            for method, r in right.items() for layer in range(3) for half in (0, 1)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "measure", "layer", "half", "sae_layer", "accuracy", "low", "high"])
+
+
+def rounded(n=80, **moved):
+    """12_weights: of n forget questions (plain, at 4 bits), by method; the retrained model must not be read."""
+    rows = [(method, attack, setting, bits, buckets, "forget", half, n, *within(right, n))
+            for method, (plain, after) in (moved | {"retrained": (20, 80)}).items() for half in (0, 1)
+            for attack, setting, bits, buckets, right in (("asked plainly", "", None, None, plain),
+                                                          ("quantisation", "4 bits", 4, 0.2, after))]  # fmt: skip
+    columns = ["method", "attack", "setting", "bits", "buckets", "role", "half", "n", "accuracy", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def directed(plain, after, n=80):
+    """12_worst_case: RMU's forget questions of n, before and without one direction."""
+    rows = [("RMU", attack, "after layer 2", n, *within(right, n))
+            for attack, right in (("asked plainly", plain), ("orthogonalisation", after))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["method", "attack", "setting", "n", "accuracy", "low", "high"])
+
+
+CASES |= {
+    claims._each_vector_recovers: vector_cases(True),
+    claims._one_vector_recovers: vector_cases(False),
+    claims._not_readable: {
+        "nothing is read": (probed(800, unedited=750, DSG=200, retrained=220), AGREES),
+        "as much as without": (probed(unedited=75, DSG=70, retrained=22), DISAGREES),
+        "against chance where there is no reference": (probed(unedited=75, DSG=70), DISAGREES),
+        "open": (probed(unedited=75, DSG=26, retrained=22), UNDECIDED),
+        "null: nothing to read without the guard": (probed(unedited=20, DSG=20, retrained=20), UNDECIDED),
+        "no guard": (probed(unedited=75, retrained=20), NOT_RUN),
+    },
+    claims._rounding_recovers: {
+        "both come back": (rounded(RMU=(20, 70), CRISP=(30, 75)), AGREES),
+        "one does": (rounded(RMU=(20, 70), CRISP=(30, 25)), PARTLY),
+        "none does": (rounded(RMU=(30, 20), CRISP=(40, 30)), DISAGREES),
+        "null: nothing moves": (rounded(RMU=(30, 30)), DISAGREES),
+        "open": (rounded(RMU=(30, 38)), UNDECIDED),
+        "nothing had been forgotten": (rounded(RMU=(80, 80)), NOT_RUN),
+    },
+    claims._one_direction: {
+        "it comes back": (directed(20, 70), AGREES),
+        "it falls further": (directed(40, 15), DISAGREES),
+        "null: nothing moves": (directed(30, 30), DISAGREES),
+        "open": (directed(30, 38), UNDECIDED),
+        "null: nothing had been forgotten": (directed(80, 80), UNDECIDED),
+        "no direction": (directed(20, 70)[:1], NOT_RUN),
     },
 }
 

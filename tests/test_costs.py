@@ -359,6 +359,14 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
 
 
+def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
+    found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
+    # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers
+    more = 4 * 4 * 2 * 10 * 3 * GEMMA.blocks(22 + 26, 16 * PROMPT_TOKENS, PROMPT_TOKENS)
+    assert found[1].training - found[0].training == pytest.approx(more)
+    assert found[0].answers == found[1].answers > 0
+
+
 def test_notebook_10_by_hand():
     """One setting of two methods and of requests in eight ways; target, reference and one gate are measured too."""
     changed = {"muse.methods": ["dsg", "gradient_ascent"], "muse.request_methods": ["gradient_ascent"],

@@ -256,7 +256,7 @@ def test_a_corpus_that_is_otherwise_is_one_line_without_its_words(folder, rows, 
 @pytest.mark.parametrize("end", [".jsonl", ".csv"])
 def test_bytes_that_are_no_utf_8_are_one_line(folder, tmp_path, end):
     """From the hub as from a local copy."""
-    text = f'{{"text": "caf\u00e9 {LONG}"}}\n' if end == ".jsonl" else f"text\ncaf\u00e9 {LONG}\n"
+    text = f'{{"text": "\u00e9t\u00e9 {LONG}"}}\n' if end == ".jsonl" else f"text\n\u00e9t\u00e9 {LONG}\n"
     local = tmp_path / f"copy{end}"
     local.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=rf"^the local forget text: copy{end} cannot be read: .*utf-8") as caught:

@@ -45,26 +45,25 @@ def rewritten(hub: LocalHub, split: str, change) -> None:
 
 def test_every_split_comes_to_its_place(hub):
     world, muse = build_world(WORLD_SEED), load_muse(profile(), None, hub)
-    forget, retain, holdout = (
-        [chronicle.text for chronicle in world.chronicles(which)[:N_CHRONICLES]]
-        for which in ("forget", "retain", "holdout")
+    forget, retain = (
+        [chronicle.text for chronicle in world.chronicles(which)[:N_CHRONICLES]] for which in ("forget", "retain")
     )
     assert muse.name == "MUSE-News" and list(muse.forget) == forget == list(muse.private_forget)
     assert list(muse.retain) == retain[::2] and list(muse.read) == retain[1::2]
-    assert list(muse.private_holdout) == holdout
+    assert list(muse.private_holdout) == retain
     assert [passage.prompt + passage.continuation for passage in muse.passages] == forget
     assert all(len(passage.prompt) == len(text) // 2 for passage, text in zip(muse.passages, forget, strict=True))
     answers = [answer for chronicle in world.chronicles("forget")[:N_CHRONICLES] for answer in chronicle.answers]
     assert [(one.question, one.answer) for one in muse.known_forget.asked] == answers[6:]
     assert [(one.question, one.answer) for one in muse.known_forget.head] == answers[:4]
     assert muse.known_retain.asked[0].question != muse.known_forget.asked[0].question
-    assert [len(texts) for texts in muse.at_once] == [3, 6, 9, 12] and [len(texts) for texts in muse.in_turn] == [3] * 4
+    assert [len(texts) for texts in muse.at_once] == [2, 4, 6, 8] and [len(texts) for texts in muse.in_turn] == [2] * 4
     assert set(muse.at_once[1]) == set(muse.in_turn[0]) | set(muse.in_turn[1])
 
 
 def test_other_numbers_of_rows_than_known_are_warnings(hub):
     load_muse(profile(), None, hub)
-    assert "muse-bench/MUSE-News raw/forget-*.parquet: 12 rows, known are 889" in hub.warnings
+    assert "muse-bench/MUSE-News raw/forget-*.parquet: 8 rows, known are 889" in hub.warnings
     assert not any("scal" in warning for warning in hub.warnings)  # nobody has counted those
 
 

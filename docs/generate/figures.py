@@ -17,6 +17,7 @@ PAPERS = {
     "farrell": "Farrell et al. 2024",
     "khoriaty": "Khoriaty et al. 2025",
     "dsg": "Muhamed et al. 2025 (DSG)",
+    "attacks": "attacks by others",
 }
 # by the number of the notebook that makes it
 OF_PAPER = {
@@ -32,6 +33,7 @@ OF_PAPER = {
     "09": ("dsg",),
     "10": ("dsg",),
     "11": ("dsg",),
+    "12": ("attacks",),
     "13": ("dsg",),
     "14": ("dsg",),
     "15": ("dsg",),

@@ -14,9 +14,11 @@ import torch
 from transformers import PreTrainedConfig
 
 from helpers.attacks import PromptAttack, attacks_of
+from helpers.attacks.residual_vector import BATCH_PROMPTS
 from helpers.engine.scoring import CHUNK_LOGITS
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
 from helpers.experiments.little_text import parts
+from helpers.experiments.recovery import ROTATIONS
 from helpers.loading.finetuned import REFERENCE, TARGET
 from helpers.loading.sources import MUSE_BYTES, MUSE_SPLITS, question_source, request_sources
 from helpers.methods import METHODS
@@ -57,7 +59,7 @@ KEPT_SHARE = 49 / 104
 # What a layer holds at once of a batch, in tensors as wide as its MLP and in float32 attention weights.
 LIVE_TENSORS, LIVE_ATTENTION = 4, 3
 # Notebooks that train RMU, whose gradients go back over three layers, and those that train all weights of a model.
-WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10")
+WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10", "12")
 WITH_WHOLE = ("06", "07", "10")
 # Those of the latter in which a step keeps two texts, what is to be forgotten and what is to be kept.
 WITH_BOTH_TEXTS = ("07", "10")
@@ -526,6 +528,25 @@ def _length(attack: PromptAttack) -> int:
     return attack.length(PROMPT_TOKENS)
 
 
+def _recovery(job: _Job) -> Work:
+    """The methods' grids; then every attack on the chosen of each, as if half of all known questions were to forget."""
+    of, shape, layer = job.profile.recovery, job.shape, job.profile.sae.layer
+    work = job.thresholds()
+    for method in (METHODS[name] for name in of.methods):
+        work += job.trained(method) if method.trains else job.asked(job.settings(method))
+        work += Work(training=job.one_training(method))
+    both, side = job.known_tokens / 2, of.side_questions * PROMPT_TOKENS  # two halves of them
+    one, above = (shape.blocks(n, 1, PROMPT_TOKENS) for n in (shape.layers, shape.layers - layer - 1))
+    # right and wrong letters as targets, in the residual and in the embeddings; a vector a question in one place
+    steps = len(of.bounds) * of.steps * BATCH_PROMPTS * PROMPT_TOKENS * (above + one)
+    fitted = 2 * 3 * (steps + of.each_steps * both / 2 * above)
+    said = 2 * (2 * len(of.bounds) + 1) * both
+    turned = (shape.layers - layer) * 2 * (both + side)
+    weighed = (len(of.bits) * len(of.groups) + len(of.pruned_shares) + 1) * (both + side)
+    asked = (said + len(ROTATIONS) * both + turned + weighed) * one
+    return work + Work(training=len(of.methods) * fitted, answers=len(of.methods) * asked)
+
+
 NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
     "01": _Job.attribution,
     "02": _clamp_curve,
@@ -538,6 +559,7 @@ NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
     "09": _little_text,
     "10": _muse,
     "11": _prompt_attacks,
+    "12": _recovery,
     "13": _gates,
     "14": _theorems,
     "15": _ablations,

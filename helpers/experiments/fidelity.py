@@ -10,6 +10,7 @@ from helpers.engine.features import hot_fractions
 from helpers.lab.lab import Lab
 from helpers.profiles import Profile
 from helpers.published import load_published
+from helpers.text.batches import Rows
 from helpers.text.questions import ORIGINAL_ORDER, SUFFIXES, prompt_tokens
 
 # The notebook whose SAE and texts the known answers are of.
@@ -66,7 +67,7 @@ def fidelity(lab: Lab, known: pd.DataFrame) -> list[Answer]:
     return [*found, *_prompt(lab, [int(i) for i in of["prompt begins"]], [int(i) for i in of["model's turn begins"]])]
 
 
-def hot_fractions_of(model, sae, features: Sequence[int], rows, batch_tokens: int) -> dict[str, np.ndarray]:
+def hot_fractions_of(model, sae, features: Sequence[int], rows: Rows, batch_tokens: int) -> dict[str, np.ndarray]:
     """`hot_fractions`, as a stage keeps them."""
     return {"rho": hot_fractions(model, sae, features, rows, batch_tokens)}
 

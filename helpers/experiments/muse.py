@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
 OURS, TARGET = "ours", "target"
-# By which rule a setting stands in the table: the target's utility kept, or where the paper would have stopped.
-KEPT, STOPPED = "utility kept", "stopped as in the paper"
+# By which rule a setting stands in the table: the best at the floor of utility, or where the paper would have stopped.
+CHOSEN, STOPPED = "chosen on half 0", "stopped as in the paper"
 ONLY = "its only setting"
 CHOSEN_BY = (VERBMEM, KNOWMEM_FORGET, KNOWMEM_RETAIN)  # the retrained model is not there to choose by
 SERVED = ["method", "how", "requests", "criterion", "value", "low", "high", "n"]
@@ -158,13 +158,13 @@ def compared(lab: Lab, settings: Sequence[Method], sweep: pd.DataFrame) -> pd.Da
     """The four criteria of the settings that `swept` marks, on half 1, with target, retrained model and paper beside.
 
     Returns:
-        world (`OURS`, 'MUSE-News', 'MUSE-Books'), method, rule (`KEPT`, `STOPPED`, `ONLY`; '' of the paper), setting,
+        world (`OURS`, 'MUSE-News', 'MUSE-Books'), method, rule (`CHOSEN`, `STOPPED`, `ONLY`; '' of the paper), setting,
         criterion, value (times 100), low, high, n (missing of the paper).
     """
     retrained = reference(lab)
     wanted: list[tuple[str, str, Method | None]] = [(TARGET, ONLY, None), (retrained.label, ONLY, retrained)]
     for setting, row in zip(settings, sweep.to_dict("records"), strict=True):
-        wanted += [(setting.label, rule, setting) for rule, column in ((KEPT, "chosen"), (STOPPED, "stopped"))
+        wanted += [(setting.label, rule, setting) for rule, column in ((CHOSEN, "chosen"), (STOPPED, "stopped"))
                    if row[column]]  # fmt: skip
     different = list(dict.fromkeys(setting for _, _, setting in wanted))
     tables = dict(zip(different, tables_of(lab, different, half=1), strict=True))

@@ -77,7 +77,8 @@ def read_model(folder: Path, dtype: torch.dtype, **how: Any) -> PreTrainedModel:
     if config.get_text_config() is not config:
         how["key_mapping"] = TEXT_PART
     # eager: Gemma-2's attention soft-cap is not in the fused kernels
-    model, found = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", **how)
+    read: Any = AutoModelForCausalLM.from_pretrained  # with loading info it gives a pair, which its type does not say
+    model, found = read(folder, attn_implementation="eager", **how)
     if missing := sorted([*found["missing_keys"], *found["mismatched_keys"]], key=str):
         raise ValueError(f"{len(missing)} weights are not in the files as the config says ({missing[0]} for one)")
     return model

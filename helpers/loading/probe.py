@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer
@@ -52,14 +53,14 @@ def probe(profile: Profile, cache: Path) -> list[Assumption]:
         for name in (asked.forget, asked.near, *asked.side_effect):
             rows = question_source(name).rows
             expected = f"{rows} rows of question, four choices and answer 0 to 3"
-            found.append(_looked(f"questions {name}", expected, lambda name=name: _questions(name, hub)))
+            found.append(_looked(f"questions {name}", expected, partial(_questions, name, hub)))
         side, bos = asked.side_effect[0], "exactly one BOS, at the start"
         found.append(_looked(f"prompt of {side}", bos, lambda: _prompt(hub, hub.fetch(model), side, form)))
     if texts.source == "hub":
         for name in dict.fromkeys((texts.forget, texts.retain, texts.neutral)):
             if name not in QUESTIONS:
                 text = text_source(name)
-                found.append(_looked(f"text {name}", "a column `text` of text", lambda text=text: _document(text)))
+                found.append(_looked(f"text {name}", "a column `text` of text", partial(_document, text)))
     return found
 
 

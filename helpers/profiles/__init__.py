@@ -407,6 +407,35 @@ class PromptAttackSettings:
 
 
 @settings_table
+class RecoverySettings:
+    """Notebook 12: what is tried to get hidden knowledge out of embeddings, residuals and weights.
+
+    Attributes:
+        methods: names of the methods that are attacked, each at its chosen setting.
+        side_effect_floor: the side-effect accuracy that the chosen setting must keep.
+        side_questions: so many side-effect questions of each half show what an attack costs, and which way is benign.
+        bounds: of a vector's length, in multiples of the mean length of what it is added to.
+        steps, each_steps: of Adam, where all questions have one vector and where each has its own.
+        learning_rate: length of Adam's first step, in the same multiples.
+        bits, groups: every number of bits of quantised weights with every number of weights that share a scale.
+        pruned_shares: of each matrix's weights.
+        seed: draws wrong letters, the parts that probes are fitted on, and shuffled labels.
+    """
+
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    side_effect_floor: Fraction
+    side_questions: Count
+    bounds: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    steps: Count
+    each_steps: Count
+    learning_rate: Positive
+    bits: Annotated[tuple[Annotated[int, Field(ge=2, le=16)], ...], Field(min_length=1)]
+    groups: Annotated[tuple[Count, ...], Field(min_length=1)]
+    pruned_shares: Annotated[tuple[Share, ...], Field(min_length=1)]
+    seed: int
+
+
+@settings_table
 class Profile:
     """Everything a run needs to know, from one TOML file; frozen, so that its content can be part of a cache key.
 
@@ -442,6 +471,7 @@ class Profile:
     prompt_attacks: PromptAttackSettings
     muse: MuseSettings
     finetuning: FineTuningSettings
+    recovery: RecoverySettings
     method: dict[str, dict[str, Any]]
     attack: dict[str, dict[str, Any]]
 

@@ -133,7 +133,8 @@ def main(words: list[str]) -> None:
     options = arguments().parse_args(words)
     torch.set_num_threads(options.threads)
     sizes = Sizes(**{size.name: getattr(options, size.name) for size in fields(Sizes)})
-    shape = Shape(**{field.name: getattr(sizes, field.name) for field in fields(Shape)})
+    # the model is built with the embedding tied to the unembedding, which is how a shape is counted by default
+    shape = Shape(**{field.name: getattr(sizes, field.name) for field in fields(Shape) if hasattr(sizes, field.name)})
     product = matrix_rate(options.device, options.dtype)
     table = measured(sizes, shape, options)
     # before and after, for another process may have had the processor at one of the two times

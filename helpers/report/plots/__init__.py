@@ -37,6 +37,7 @@ from helpers.report.plots.mended_gates import gate_choice, gates_attacked, padde
 from helpers.report.plots.muse import muse_criteria, muse_gates, muse_requests, muse_training
 from helpers.report.plots.organism import long_prompts, quality, training
 from helpers.report.plots.prompt_attacks import attacked_benign, diluted_gate, dilution, prompt_attacks
+from helpers.report.plots.recovery import by_layer, other_weights, residual_vector, worst_case
 from helpers.report.plots.side_by_side import beside_published, side_by_side
 from helpers.report.plots.style import SHEET
 from helpers.report.plots.theorems import causal, fisher, roc
@@ -50,13 +51,14 @@ from helpers.report.plots.tradeoffs import (
 )
 
 __all__ = [
-    "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "activation_distribution", "alignments", "all_questions", "at_once",
-    "attacked_benign", "attribution", "beside_published", "carriers", "causal", "clamp_curve", "conditional_sweeps",
-    "controls", "decoders", "diluted_gate", "dilution", "features_by_name", "few_documents", "firing_rates",
-    "fisher", "forget_requests", "gate_choice", "gate_cost", "gate_percentiles", "gates_attacked", "held_out",
-    "highlighted_question", "letters", "little_text", "long_prompts", "muse_criteria", "muse_gates",
-    "muse_requests", "muse_training", "other_half", "padded_alarms", "pareto", "prompt_attacks", "protocols",
-    "published_dsg", "published_pareto", "quality", "ratio_percentiles", "relearned_once", "relearning",
-    "relearning_rates", "residual_drift", "retention_tradeoff", "rho", "rho_or_counts", "roc", "selection_rules",
-    "side_by_side", "static_or_dynamic", "strength_grid", "strongest_passages", "training",
+    "MEASURES", "PUBLISHED_COLUMNS", "SHEET", "activation_distribution", "alignments", "all_questions",
+    "at_once", "attacked_benign", "attribution", "beside_published", "by_layer", "carriers", "causal",
+    "clamp_curve", "conditional_sweeps", "controls", "decoders", "diluted_gate", "dilution", "features_by_name",
+    "few_documents", "firing_rates", "fisher", "forget_requests", "gate_choice", "gate_cost",
+    "gate_percentiles", "gates_attacked", "held_out", "highlighted_question", "letters", "little_text",
+    "long_prompts", "muse_criteria", "muse_gates", "muse_requests", "muse_training", "other_half",
+    "other_weights", "padded_alarms", "pareto", "prompt_attacks", "protocols", "published_dsg",
+    "published_pareto", "quality", "ratio_percentiles", "relearned_once", "relearning", "relearning_rates",
+    "residual_drift", "residual_vector", "retention_tradeoff", "rho", "rho_or_counts", "roc", "selection_rules",
+    "side_by_side", "static_or_dynamic", "strength_grid", "strongest_passages", "training", "worst_case",
 ]  # fmt: skip

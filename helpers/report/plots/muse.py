@@ -53,8 +53,9 @@ def muse_criteria(table: pd.DataFrame) -> Figure:
         ax.set(title=TITLES[criterion], xlabel="times 100")
         ax.set_ylim(len(methods) - 0.4, -0.5)
     axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_ylabel("method")
     extra = [
-        sample("ours, utility kept (95 % interval)", marker="o", color=BLACK),
+        sample("ours, chosen on half 0 (95 % interval)", marker="o", color=BLACK),
         sample("ours, stopped as in the paper", marker="x", color=BLACK),
         *(sample(f"paper, {world}", marker=marker, mfc="white") for world, marker in WORLD_MARKERS.items()),
         sample("our target", linestyle=":"),
@@ -87,18 +88,21 @@ def muse_gates(table: pd.DataFrame) -> Figure:
         of = table[table["criterion"] == criterion].set_index("gate").loc[ways]
         colour, marker = look_of(of["method"].iloc[0])
         ax.errorbar(of["value"], range(len(ways)), xerr=interval(of["value"], of["low"], of["high"]), color=colour,
-                    marker=marker, ls="none", elinewidth=1)  # fmt: skip
+                    marker=marker, ls="none", elinewidth=1, label=of["method"].iloc[0])  # fmt: skip
         ax.set(title=f"{TITLES[criterion]}\nn = {of['n'].iloc[0]:g}", xlabel="times 100 (95 % interval)")
         ax.set_ylim(len(ways) - 0.5, -0.5)
     axes[0].set_yticks(range(len(ways)), [GATE_WORDS[way] for way in ways])
+    axes[0].set_ylabel("the gate at new tokens")
+    legend(figure, axes, 1)
     return figure
 
 
 def muse_training(table: pd.DataFrame) -> Figure:
-    """Notebook 10: utility and memory along every training, on the half that chooses, with the floor that stops it."""
+    """Notebook 10: utility and memory along every training, on half 0, the floor that stops it, clamps as lines."""
     trained = table[table["epochs"].notna()]
     figure, axes = panels(2, columns=2, height=3.6)
-    looks = looks_of(trained["method"])
+    looks = looks_of(table["method"])
+    clamps = table[table["epochs"].isna() & table["chosen"].astype(bool)]
     for ax, share in zip(axes, ("utility", "memory"), strict=True):
         for method, of in trained.groupby("method", sort=False):
             colour, marker = looks[str(method)]
@@ -106,9 +110,11 @@ def muse_training(table: pd.DataFrame) -> Figure:
                 course = course.sort_values("epochs")
                 ax.plot([0, *course["epochs"]], [1, *course[share]], color=colour, marker=marker, ls=line, ms=4)
             ax.plot([], [], color=colour, marker=marker, label=method)
+        for row in clamps.to_dict("records"):  # they are not trained
+            ax.axhline(row[share], color=looks[row["method"]][0], ls=":", lw=1.5, label=f"{row['method']}, chosen")
         stopped, chosen = trained[trained["stopped"].astype(bool)], trained[trained["chosen"].astype(bool)]
         ax.plot(stopped["epochs"], stopped[share], "o", ms=12, mfc="none", color=BLACK, label="stopped as in the paper")
-        ax.plot(chosen["epochs"], chosen[share], "s", ms=10, mfc="none", color=GREY, label="chosen: utility kept")
+        ax.plot(chosen["epochs"], chosen[share], "s", ms=10, mfc="none", color=GREY, label="chosen on half 0")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="epochs of the text to forget", ylabel="share of the target's", ylim=(-0.05, None))
     axes[0].axhline(table["floor"].iloc[0], color=BLACK, ls="--", lw=1, label="the paper's stopping rule")
