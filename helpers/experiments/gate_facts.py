@@ -14,7 +14,7 @@ MEASURES = {
 
 
 def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
-    """`gates.clean`, and below it what others found on Gemma with gates of the same kinds (`world` says whose)."""
+    """`gates.clean`, and below it what others found on Gemma with gates of these kinds (`world` tells them apart)."""
     theirs = load_published("guard_gates")
     theirs = theirs[theirs["gate"].isin(found["method"]) & theirs["measure"].isin(MEASURES)]
     kinds = pd.DataFrame([MEASURES[words] for words in theirs["measure"]], columns=["role", "measure"])
