@@ -22,11 +22,12 @@ from sphinx.cmd.build import build_main  # noqa: E402
 from generate import claims, gallery, methods, moving, notebooks, reference  # noqa: E402
 from generate.figures import SUFFIXES, shown  # noqa: E402
 from generate.place import ROOT, Place, repository  # noqa: E402
-from helpers.report.figures import in_few_colours  # noqa: E402
 
 LIMIT_MB = 25
 # stands in a page of docs/ for what is made here
 GENERATED = re.compile(r"^```\{generated\} ([\w-]+)\n```$", re.MULTILINE)
+# names, punctuation and blanks of code, marked one by one: most of a listing's bytes, and of the colour of plain text
+PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
 BROKEN = """```{raw} html
 <script>
 function stillPicture(picture) {
@@ -103,8 +104,9 @@ def render(place: Place) -> int:
     # a template of the theme's, which is no page, and maps for who mends its scripts
     left_out = shutil.ignore_patterns("webpack-macros.html", "*.map")
     shutil.copytree(work / "html", place.out, dirs_exist_ok=True, ignore=left_out)
-    for path in (place.out / "_images").glob("*.png"):  # a notebook holds its pictures in as many colours as it likes
-        path.write_bytes(in_few_colours(path.read_bytes()))
+    for path in place.out.rglob("*.html"):
+        page = path.read_text(encoding="utf-8")
+        path.write_text(PLAIN.sub(r"\1", page), encoding="utf-8", newline="\n")
     return code
 
 

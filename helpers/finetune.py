@@ -94,18 +94,18 @@ def finetune(profile: Profile, data: str) -> Path:
     shape, device = shape_of(huggingface(model).config), model.device.type
     log.info("%d rows of %d tokens, %d steps", *rows.shape, steps)
     log.info("%s", in_words(*finetuning_costs(profile, shape, rows.numel(), device)))
-    place = Place(folder, recipe(profile, data) | {"data": fingerprint(rows), "base": fingerprint(model)})
+    checkpoint = Checkpoint(folder, recipe(profile, data) | {"data": fingerprint(rows), "base": fingerprint(model)})
     how = (settings.learning_rate, settings.batch_rows, settings.seed, Passes.of(profile.model))
     training, dtype = FineTuning(model, rows, *how), huggingface(model).dtype
     del model  # the training has a copy of its own
-    losses = place.resumed(training, profile, data)
+    losses = checkpoint.resumed(training, profile, data)
     while training.steps.done < steps:
         losses.append(training.step())
         if training.steps.done % settings.kept_every == 0:
-            place.keep(training, losses)
+            checkpoint.keep(training, losses)
             log.info("step %d of %d: %.3f nats a token", training.steps.done, steps, losses[-1])
     facts = {"rows": len(rows), "steps": steps, "losses": losses, "commits": hub.commits, "warnings": hub.warnings}
-    return place.finish({name: w.detach().to("cpu", dtype) for name, w in training.steps.trained.items()}, facts)
+    return checkpoint.finish({name: w.detach().to("cpu", dtype) for name, w in training.steps.trained.items()}, facts)
 
 
 def rows_of(profile: Profile, data: str, tokenizer, hub: Hub) -> Tensor:
@@ -116,7 +116,7 @@ def rows_of(profile: Profile, data: str, tokenizer, hub: Hub) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class Checkpoint:
     """The folder of one fine-tuned model, whose files are of one recipe.
 
     Attributes:

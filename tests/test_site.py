@@ -3,6 +3,7 @@
 It needs the extra `site` and, for the second half, Chromium from the system's packages (`apt-get install chromium`).
 """
 
+import base64
 import json
 import re
 import resource
@@ -122,6 +123,20 @@ def test_pictures_of_pages_are_in_few_colours_and_nobody_gets_maps_of_scripts(si
     assert pictures and not list(site.folder.rglob("*.map"))
     for path in pictures:
         assert in_few_colours(path.read_bytes()) == path.read_bytes()
+    shown = [
+        output.data["image/png"]
+        for path in sorted((site.folder / "downloads").glob("*.ipynb"))
+        for cell in nbformat.read(path, as_version=4).cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert shown and all(in_few_colours(png) == png for png in map(base64.b64decode, shown))
+
+
+def test_a_listing_marks_no_word_that_looks_like_plain_text(site: Built) -> None:
+    name = "_modules/helpers/text/batches.html"
+    assert '<span class="n">' not in site.text(name)
+    assert "class Batch:" in site.words(name)
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(site: Built) -> None:

@@ -1,5 +1,6 @@
 """A page a notebook: as executed, its code folded, with the price, the source, and the notebook itself to download."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from nbformat import NotebookNode
 
 from generate.place import ROOT, Place
 from helpers.profiles import load_profile
+from helpers.report.figures import in_few_colours
 
 # of a cell's and a notebook's metadata: times and paths of the run, which are nobody's business
 OF_THE_RUN = ("papermill", "execution", "widgets")
@@ -79,7 +81,10 @@ def _withheld(place: Place, executed: Path) -> str:
 
 
 def clean(notebook: NotebookNode) -> None:
-    """Leave cells and their outputs; take out what only says where and when it ran, warnings and progress bars."""
+    """Leave cells and their outputs; take out what only says where and when it ran, warnings and progress bars.
+
+    Pictures are left in few colours, as those of the figures.
+    """
     for key in OF_THE_RUN:
         notebook.metadata.pop(key, None)
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", ())]
@@ -87,11 +92,18 @@ def clean(notebook: NotebookNode) -> None:
         for key in OF_THE_RUN:
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if _worth_showing(output)]
+            cell.outputs = [_in_few_colours(output) for output in cell.outputs if _worth_showing(output)]
 
 
 def _worth_showing(output: NotebookNode) -> bool:
     return output.get("name") != "stderr" and WIDGETS not in output.get("data", {})
+
+
+def _in_few_colours(output: NotebookNode) -> NotebookNode:
+    if "image/png" in output.get("data", {}):
+        few = in_few_colours(base64.b64decode(output.data["image/png"]))
+        output.data["image/png"] = base64.b64encode(few).decode("ascii")
+    return output
 
 
 def _as_page(notebook: NotebookNode) -> NotebookNode:

@@ -4,21 +4,17 @@ Trained weights are float32 whatever the model's dtype is, for an update of 1e-5
 products run in the model's dtype. A step that does not fit in memory is gone through in parts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from helpers.engine.forward import clone, huggingface
-
-if TYPE_CHECKING:
-    from helpers.profiles import ModelSettings
+from helpers.profiles import ModelSettings
 
 # What AdamW keeps of every weight.
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -38,7 +34,7 @@ class Passes:
     checkpointing: bool = False
 
     @classmethod
-    def of(cls, settings: ModelSettings) -> Passes:
+    def of(cls, settings: ModelSettings) -> Self:
         """As a profile says."""
         return cls(settings.training_tokens, settings.gradient_checkpointing)
 
