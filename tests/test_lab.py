@@ -377,7 +377,7 @@ def weights_kept(lab: Lab) -> list[Path]:
 def test_a_sweep_keeps_no_weights_and_a_setting_to_be_measured_further_does(folder, monkeypatch):
     lab = opened(folder, method__rmu__steps=[1])
     trained = []
-    monkeypatch.setattr("helpers.methods.training.clone", counted(trained, "helpers.methods.training.clone"))
+    monkeypatch.setattr("helpers.engine.steps.clone", counted(trained, "helpers.engine.steps.clone"))
     before, setting = weights_kept(lab), lab.settings("rmu")[0]
     lab.sweep(setting)
     assert weights_kept(lab) == before and len(trained) == 1
@@ -475,7 +475,7 @@ def test_what_is_remembered_does_not_leak_between_views(lab):
     assert [of.once(counted) for of in (lab, one, other, one)] == [len(lab.forget_documents), 60, 50, 60]
     assert calls == [lab, one, other]
     # what a lab keeps depends on the forget text or is named here
-    kept = {"requests", "muse", "_known", "questions", "known", "knowledge", "_packages"}
+    kept = {"requests", "fillers", "muse", "_known", "questions", "known", "knowledge", "_packages"}
     cached = {name for cls in (Lab, Run) for name, x in vars(cls).items() if isinstance(x, cached_property)}
     assert cached == kept | set(OF_FORGET_TEXT)
 
@@ -508,8 +508,8 @@ def test_methods_go_on_from_the_model_of_a_view(lab):
 
 def test_a_view_with_other_retain_text_takes_it_packed_and_each_by_itself(lab):
     texts = [document.text for document in lab.forget_documents[:40]]
-    view, tokenizer = lab.given(retain=texts), lab.model.tokenizer
-    assert torch.equal(view.retain_rows, pack(tokenizer, texts, lab.profile.texts.row_length))
+    view, tokenizer, sizes = lab.given(retain=texts), lab.model.tokenizer, lab.profile.texts
+    assert torch.equal(view.retain_rows, pack(tokenizer, texts, sizes.row_length)[: sizes.retain_rows])
     rows = [row[: lab.profile.texts.row_length] for row in encode_texts(tokenizer, texts)]
     assert view.framed_retain == rows and view.forget_rows is lab.forget_rows
     tokens = lab.profile.model.batch_tokens

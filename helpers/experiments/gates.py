@@ -116,7 +116,7 @@ def answers(
         as `prompt_attacks.answers`; rho is of the guards' features.
     """
     model, known = knowledge.model, knowledge.asked
-    clamps = {label: edited.intervention for label, edited in guards.items()}
+    clamps = {label: edited.intervention for label, edited in guards.items() if edited.intervention is not None}
     ungated = replace(next(iter(clamps.values())), gate=None)
     edits = {UNGUARDED: Edited(model), UNGATED: Edited(model, ungated), **others}
     found = prompt_attacks.answers(knowledge, attack, means, edits)
@@ -127,6 +127,8 @@ def answers(
     shut, wide = (found[found["method"] == method].reset_index(drop=True) for method in (UNGUARDED, UNGATED))
     rho, tables = sweep.gate_scores(replace(ungated, gate=Gate(0.0))).numpy(), []
     for label, clamp in clamps.items():
+        if clamp.gate is None:
+            raise ValueError(f"{label} has no gate to compare")
         opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).numpy()
         right = np.where(opens, wide["right"], shut["right"])
         tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float)))

@@ -23,6 +23,7 @@ from helpers.report.plots.style import (
     look_of,
     panels,
     say_if_empty,
+    wrapped,
 )
 
 UNGUARDED_LOOK: Look = (BLACK, "o")
@@ -153,7 +154,7 @@ def attacked_benign(table: pd.DataFrame) -> Figure:
         at = [subjects.index(subject) + apart * (i - (len(ways) - 1) / 2) for subject in bare["subject"]]
         axes[1].plot(bare["accuracy"], at, marker="|", ms=7, ls="none", color=BLACK, label="the unguarded model")
     axes[0].set(xlabel="share of benign questions whose gate opens\n(lower is better; 95 % interval)")
-    axes[1].set(xlabel=f"accuracy under {guard}\n(higher is better; 95 % interval)")
+    axes[1].set(xlabel=f"accuracy under {wrapped(guard)}\n(higher is better; 95 % interval)")
     for ax in axes:
         ax.set_xlim(-0.03, 1.05)
     chance(axes[1], "vertical")
