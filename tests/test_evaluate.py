@@ -143,7 +143,7 @@ CSV = "latent_idx,hook_action,steering_coefficient,sae_id,sae_release\n3,{},-4,l
 @pytest.mark.parametrize(
     ("method", "name", "text", "message"),
     [
-        ("dsg", "s.json", '{"strenght": 2}', "'dsg' takes the settings n_features, .*, threshold, not 'strenght'"),
+        ("dsg", "s.json", '{"strenght": 2}', "'dsg' takes the settings n_features, .*, gated_by, not 'strenght'"),
         ("dsg", "s.json", '{"features": [1, 2.5]}', r"s.json: features = \[1, 2.5\]: input should be a valid integer"),
         ("dsg", "s.json", '{"threshold": 2}', "threshold = 2: input should be less than or equal to 1"),
         ("dsg", "s.json", '{"value": "much"}', "value = 'much': input should be"),

@@ -29,7 +29,7 @@ from helpers.engine.forward import (
     wrap,
 )
 from helpers.engine.generation import generate
-from helpers.engine.interventions import Clamp, Gate, Held
+from helpers.engine.interventions import Clamp, DuringGeneration, Gate
 from helpers.engine.scoring import (
     NOTHING_KEPT,
     Sweep,
@@ -163,7 +163,7 @@ def test_cached_generation_equals_the_uncached_one(name, window):
 
     def uncached(prompt):
         def edit(module, args, out):
-            held = Held(clamp, torch.ones(1, len(prompt)), True)
+            held = DuringGeneration(clamp, torch.ones(1, len(prompt)), "held")
             return torch.cat([held(x) for x in (out[:, : len(prompt)], *out[:, len(prompt) :].split(1, dim=1))], dim=1)
 
         hook, ids = hf.model.layers[LAYER].register_forward_hook(edit), list(prompt)

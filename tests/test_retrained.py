@@ -63,7 +63,7 @@ def other(folder):
 def test_its_grid_is_one_setting_where_the_profile_has_such_a_model():
     for name in available_profiles():
         profile = load_profile(name)
-        expected = [Retrained()] if profile.model.source == "organism" else []
+        expected = [Retrained()] if profile.model.source == "organism" or profile.model.finetuned else []
         assert Retrained.grid(profile) == Retrained.narrowed(profile, {}) == expected, name
     assert Retrained.grid(load_profile("tiny", NONE)) == []
     with pytest.raises(ValueError, match=r"method\.retrained\.source = 'hub'"):
