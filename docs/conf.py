@@ -29,6 +29,7 @@ nb_code_prompt_hide = "Hide code"
 exclude_patterns = ["downloads", ".sphinx"]
 suppress_warnings = ["mystnb.unknown_mime_type", "design.card_legacy"]
 
+viewcode_follow_imported_members = False  # or the sources of torch and others are read for names that nobody looks up
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

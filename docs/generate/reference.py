@@ -1,5 +1,6 @@
 """The reference: a page a room of `helpers`, its modules from their docstrings."""
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def _module(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def _public(module: str) -> list[str]:
+    """Classes and functions that a module defines: left to look itself, autodoc reads the sources of all it imports."""
+    path = ROOT.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    nodes = ast.parse(file.read_text(encoding="utf-8")).body
+    defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node.name for node in nodes if isinstance(node, defined) and not node.name.startswith("_")]
+
+
 def _page(room: str) -> str:
     modules = _modules(room)
     title = f"helpers.{room}"
@@ -42,7 +52,7 @@ def _page(room: str) -> str:
     sections = [f"# {title}\n\nFrom the docstrings.{methods}\n"]
     for module in modules:
         heading = f"## {module}\n\n" if len(modules) > 1 else ""
-        sections.append(
-            f"{heading}```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n   :ignore-module-all:\n```\n"
-        )
+        members = ", ".join(_public(module))
+        shown = f"\n   :members: {members}" if members else ""
+        sections.append(f"{heading}```{{eval-rst}}\n.. automodule:: {module}{shown}\n```\n")
     return "\n".join(sections)
