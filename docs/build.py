@@ -26,8 +26,8 @@ from generate.place import ROOT, Place, repository  # noqa: E402
 LIMIT_MB = 25
 # stands in a page of docs/ for what is made here
 GENERATED = re.compile(r"^```\{generated\} ([\w-]+)\n```$", re.MULTILINE)
-# names, punctuation and blanks of code, marked one by one: most of a listing's bytes, and of the colour of plain text
-PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')
+# names, punctuation, operators and blanks of code, marked one by one: most of a listing's bytes, and read as plain text
+PLAIN = re.compile(r'<span class="[npow]">([^<]*)</span>')
 BROKEN = """```{raw} html
 <script>
 function stillPicture(picture) {
