@@ -8,7 +8,6 @@ import torch
 
 from helpers.attacks.relearning import relearned
 from helpers.experiments.attack import (
-    above_reference,
     along_the_way,
     attacked_once,
     attacks,
@@ -23,7 +22,6 @@ from helpers.experiments.attack import (
     relearning,
     told,
 )
-from helpers.measures.metrics import difference_interval
 from helpers.methods import DSG, RMU
 from helpers.text.corpora import Document, pack
 from tests.toy import LAYER, ToyLab
@@ -83,16 +81,6 @@ def test_every_attack_and_training_of_every_setting_is_judged_on_the_judged_half
     assert rates["seed"].unique().tolist() == [4] and len(rates) == 2 * 4 * 3  # rates, arms, epochs
     asked = found.accuracies.drop_duplicates("role").set_index("role")["n"].to_dict()
     assert asked == {"forget": 2, "near": 2, "side": 2}  # of 5, 4, 3 and 2 questions the second halves
-
-
-def test_a_difference_is_to_the_reference_of_the_same_seed_and_epoch():
-    rows = [("retrained", 0, 0, 0.2, 0.1, 0.4), ("retrained", 0, 1, 0.5, 0.4, 0.6), ("mine", 0, 1, 0.6, 0.5, 0.8),
-            ("mine", 0, 0, 0.3, 0.2, 0.4)]  # fmt: skip
-    table = pd.DataFrame(rows, columns=["arm", "seed", "epoch", "accuracy", "low", "high"])
-    found = above_reference(table, ["seed", "epoch"])
-    assert found["above"].tolist() == pytest.approx([0, 0, 0.1, 0.1])
-    assert tuple(found.loc[2, ["above_low", "above_high"]]) == difference_interval(0.6, (0.5, 0.8), 0.5, (0.4, 0.6))
-    assert above_reference(table[2:], ["seed", "epoch"])[["above", "above_low"]].isna().all(axis=None)
 
 
 def test_attacked_once_is_the_first_attack_on_forget_questions_before_and_after(lab):

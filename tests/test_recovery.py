@@ -19,7 +19,7 @@ from helpers.engine.scoring import read_batches, read_letter_logits, row_batches
 from helpers.experiments import recovery
 from helpers.measures.logit_lens import lens
 from helpers.measures.probes import read_off
-from helpers.methods import DSG, RMU, Retrained
+from helpers.methods import DSG, RMU
 from helpers.profiles import load_profile
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.test_features import one
@@ -283,14 +283,6 @@ def test_a_layer_is_chosen_on_half_0_by_hand():
 def test_settings_that_mean_nothing_are_refused_by_name(key, value):
     with pytest.raises(ValueError, match=f"recovery.{key}"):
         load_profile("tiny", {f"recovery.{key}": value})
-
-
-def test_a_difference_is_to_the_reference_and_to_the_wrong_target():
-    rows = [(method, recovery.RIGHT, right) for method, right in (("A", 0.9), (Retrained.name, 0.3))]
-    table = pd.DataFrame(rows, columns=["method", "target", "accuracy"]).assign(low=0.1, high=1.0)
-    found = recovery.above_reference(table, ["target"])
-    assert found["above"].tolist() == pytest.approx([0.6, 0.0])
-    assert recovery.above_reference(table[:1], ["target"])["above"].isna().all()
 
 
 def test_wrong_letters_are_never_the_right_ones(lab):

@@ -13,15 +13,13 @@ from helpers.engine.steps import Passes
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
-from helpers.measures.metrics import difference_interval
-from helpers.methods import looks
+from helpers.measures.reference import ABOVE, above_reference
 from helpers.methods.method import Method
 from helpers.text.corpora import Document, pack
 from helpers.text.questions import encode_texts
 
 # The roles of forget questions where the attack's text tells of one half of the things asked about.
 TOLD, NOT_TOLD = "told", "not told"
-ABOVE = ["above", "above_low", "above_high"]
 
 Training = tuple[int, bool]  # which setting, and whether its intervention is in place while fine-tuning
 
@@ -74,7 +72,7 @@ def relearning(lab: Lab, settings: Sequence[Method]) -> Relearned:
     accuracies, losses, drift = (
         pd.concat(tables, ignore_index=True) for tables in zip(*lab.computed(pieces, dear=True), strict=True)
     )
-    return Relearned(above_reference(accuracies, ["seed", "learning_rate", "epoch", "role"]), losses, drift)
+    return Relearned(above_reference(accuracies, "arm", ["seed", "learning_rate", "epoch", "role"]), losses, drift)
 
 
 def trainings(lab: Lab, settings: Sequence[Method]) -> list[Training]:
@@ -93,30 +91,6 @@ def _relearned(lab: Lab, setting: Method, number: int, hooked: bool) -> list[pd.
     return list(relearned(lab.judged, lab.edited(setting), setting.label, attack, hooked, texts))
 
 
-def above_reference(table: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
-    """Each accuracy minus the reference's, which has nothing to relearn: above 0 is more than learning anew gives.
-
-    Args:
-        table: arm, accuracy, low, high and the columns `same`.
-        same: the columns in which a row and the reference's row agree.
-
-    Returns:
-        the table with above, above_low and above_high (the 95 % interval of the difference, as of independent
-        estimates); empty where there is no reference.
-    """
-    references = [label for label, look in looks().items() if look.reference and label in set(table["arm"])]
-    if not references:
-        return table.assign(**dict.fromkeys(ABOVE, np.nan))
-    level = table[table["arm"] == references[0]][[*same, "accuracy", "low", "high"]]
-    both = table.merge(level, on=list(same), how="left", suffixes=("", "_reference"), validate="many_to_one")
-    rows = []
-    for row in both.itertuples():
-        interval = (row.low_reference, row.high_reference)
-        ends = difference_interval(row.accuracy, (row.low, row.high), row.accuracy_reference, interval)
-        rows.append((row.accuracy - row.accuracy_reference, *ends))
-    return table.assign(**dict(zip(ABOVE, np.array(rows).T, strict=True)))
-
-
 def attacked_once(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     """Forget accuracy before the main attack and after it, of many settings: one seed, judged on the judged half.
 
@@ -130,7 +104,7 @@ def attacked_once(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
     ]  # fmt: skip
     table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
-    return above_reference(table, ["epoch", "role"])
+    return above_reference(table, "arm", ["epoch", "role"])
 
 
 def main_attack(lab: Lab) -> Relearning:
@@ -200,7 +174,7 @@ def few_documents(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
     ]  # fmt: skip
     table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
-    return above_reference(table, ["seed", "documents"])
+    return above_reference(table, "arm", ["seed", "documents"])
 
 
 def few_attacks(lab: Lab, seed: int) -> list[Relearning]:
@@ -287,7 +261,7 @@ def other_half(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
     ]  # fmt: skip
     table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
-    return above_reference(table, ["seed", "epoch", "role"])
+    return above_reference(table, "arm", ["seed", "epoch", "role"])
 
 
 def _nothing_told(labels: Sequence[str]) -> pd.DataFrame:

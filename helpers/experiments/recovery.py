@@ -22,9 +22,9 @@ from helpers.engine.internals import answer_stream
 from helpers.engine.scoring import read_batches, read_letter_logits, row_batches
 from helpers.lab.pieces import Piece
 from helpers.measures.logit_lens import lens
-from helpers.measures.metrics import accuracy, difference_interval
+from helpers.measures.metrics import accuracy
 from helpers.measures.probes import read_off, shuffled
-from helpers.methods import looks
+from helpers.measures.reference import above_reference, differences
 from helpers.methods.method import Method
 from helpers.text.batches import Batch
 from helpers.text.folds import split
@@ -38,7 +38,6 @@ UNEDITED = "unedited"
 ROTATIONS: tuple[Order, ...] = tuple(o for o in ORDERS if all((b - a) % 4 == 1 for a, b in pairwise(o)))
 RIGHT, WRONG = "right letter", "random wrong letter"
 FITTED, JUDGED, UNANSWERED = "fitted", "judged", "never answered"
-ABOVE = ["above", "above_low", "above_high"]
 PLAIN, LENS, PROBE, CONTROL = "asked plainly", "logit lens", "probe", "probe, shuffled labels"
 # What an attacker must be able to touch, or at least to read.
 ACCESS = {
@@ -135,30 +134,6 @@ def _pieces(
     return pd.concat(tables, ignore_index=True)
 
 
-def above_reference(table: pd.DataFrame, same: Sequence[str]) -> pd.DataFrame:
-    """Each accuracy minus that of the reference, which has nothing to hide: above, above_low, above_high.
-
-    Args:
-        table: method, accuracy, low, high and the columns `same`, in which a row and the reference's agree.
-    """
-    references = [label for label, look in looks().items() if look.reference and label in set(table["method"])]
-    if not references:
-        return table.assign(**dict.fromkeys(ABOVE, np.nan))
-    level = table[table["method"] == references[0]][[*same, "accuracy", "low", "high"]]
-    both = table[[*same, "accuracy", "low", "high"]].merge(level, on=list(same), how="left", suffixes=("", "_r"))
-    return table.assign(**_apart(both, "_r", "above"))
-
-
-def _apart(both: pd.DataFrame, other: str, name: str) -> dict[str, list[float]]:
-    """Differences of two accuracies of a row with their 95 % intervals, as of independent estimates."""
-    rows = []
-    for _, row in both.iterrows():
-        one, two = ((row[f"accuracy{end}"], (row[f"low{end}"], row[f"high{end}"])) for end in ("", other))
-        rows.append((one[0] - two[0], *difference_interval(*one, *two)))
-    columns = zip(*rows, strict=True) if rows else [[], [], []]
-    return {f"{name}{end}": list(values) for end, values in zip(("", "_low", "_high"), columns, strict=True)}
-
-
 # --- a vector in the residual, or in the embeddings -------------------------------------------------------------------
 
 
@@ -183,10 +158,10 @@ def vectors(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     what = (("residual", False), ("residual", True), ("embeddings", False))
     rows = _pieces(lab, "vectors", settings, what, _vectors_key, _vectors)
     by = ["method", "place", "each", "bound", "target", "asked"]
-    table = above_reference(accuracy(rows, by), by[1:])
+    table = above_reference(accuracy(rows, by), "method", by[1:])
     wrong = table[table["target"] == WRONG].drop(columns="target")[[*by[:4], "asked", "accuracy", "low", "high"]]
     both = table[[*by, "accuracy", "low", "high"]].merge(wrong, on=[*by[:4], "asked"], how="left", suffixes=("", "_w"))
-    return table.assign(**_apart(both, "_w", "beyond"))
+    return table.assign(**differences(both, "_w", "beyond"))
 
 
 def _vectors_key(lab: Lab, edited: Edited, place: Place, each: bool) -> dict[str, str]:
@@ -236,7 +211,8 @@ def by_layer(lab: Lab, settings: Sequence[Method | None]) -> pd.DataFrame:
         the difference `above` to the reference, and sae_layer.
     """
     rows = _pieces(lab, "layers", settings, ((),), _layers_key, _layers)
-    table = above_reference(accuracy(rows, ["method", "measure", "layer", "half"]), ["measure", "layer", "half"])
+    by = ["method", "measure", "layer", "half"]
+    table = above_reference(accuracy(rows, by), "method", by[1:])
     return table.assign(sae_layer=lab.profile.sae.layer)
 
 
@@ -457,7 +433,7 @@ def worst_case(found: Found) -> pd.DataFrame:
     table = accuracy(chosen[chosen["role"] == "forget"], ["method", "attack", "setting"])
     side = accuracy(chosen[chosen["role"] == "side"], ["method", "attack"]).drop(columns="right")
     side = side.rename(columns={name: f"side_{name}" for name in ("n", "accuracy", "low", "high")})
-    table = above_reference(table.merge(side, on=["method", "attack"], how="left"), ["attack"])
+    table = above_reference(table.merge(side, on=["method", "attack"], how="left"), "method", ["attack"])
     table.insert(2, "access", table["attack"].map(ACCESS))
     order = [list(found.vectors["method"].unique()), list(ACCESS)]
     table = table.sort_values(["method", "attack"], key=lambda x: x.map(order[x.name == "attack"].index))
