@@ -26,13 +26,13 @@ from helpers.report.plots.style import (
     say_if_empty,
 )
 
-# arm -> colour, line, marker; another arm is drawn as a method of its name
+# arm -> colour, line, marker, for the guard whose three arms are to be told apart; another looks as its method
 ARM_STYLE = {
-    "RMU": (BLACK, "-", "D"),
     "DSG at test time": (ORANGE, "-", "^"),
     "DSG also in training": (RED, "--", "v"),
     "DSG, hook removed": (GREY, "-.", "o"),
 }
+ARM_LINES = {" at test time": "-", " also in training": "--", ", hook removed": "-."}
 TEXT_LINES = {"forget text": "-", "retain text": "--"}
 
 
@@ -185,7 +185,11 @@ def _with_intervals(ax: Axes, table: pd.DataFrame, x: str) -> None:
 
 
 def _arm(name: str) -> tuple[str, str, str]:
+    """Colour, line and marker: of its own, or of the method whose arm it is, with the line of the arm."""
     if name in ARM_STYLE:
         return ARM_STYLE[name]
-    colour, marker = look_of(name)
-    return colour, "--" if is_reference(name) else "-", marker
+    method, line = next(
+        ((name.removesuffix(end), line) for end, line in ARM_LINES.items() if name.endswith(end)), (name, "-")
+    )
+    colour, marker = look_of(method)
+    return colour, "--" if is_reference(method) else line, marker
