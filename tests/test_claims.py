@@ -871,17 +871,18 @@ CASES |= {
 }
 
 
-def gated(n=100, near=50, forget=10, attack="dilution", **right):
+def gated(n=100, near=50, forget=10, alarms=0, attack="dilution", **right):
     """13_attacks: of n blocked questions so many right with each gate; it opens on so many of 100 near questions."""
     words = {"rho": "DSG", "cusum": "DSG, CUSUM", "window": "DSG, window", "none": "no gate"}
-    rows = [(words[gate], attack, "9 tokens", n, *share(r, n), *share(forget, 100), *share(near, 100))
+    itself = [end for count in (forget, near, alarms) for end in share(count, 100)]
+    rows = [(words[gate], attack, "9 tokens", n, *share(r, n), *itself)
             for gate, r in right.items()]  # fmt: skip
-    ends = [f"{name}{end}" for name in ("forget", "near") for end in ("", "_low", "_high")]
+    ends = [f"{name}{end}" for name in ("forget", "near", "alarms") for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["method", "attack", "setting", "n", "accuracy", "low", "high", *ends])
 
 
-def worst(*, near=50, forget=10, **right):
-    return gated(near=near, forget=forget, attack="worst of all", **right)
+def worst(*, near=50, forget=10, alarms=0, **right):
+    return gated(near=near, forget=forget, alarms=alarms, attack="worst of all", **right)
 
 
 def padded(after, before=5, n=100):
@@ -924,6 +925,7 @@ CASES |= {
         "each fails at something": (worst(rho=90, cusum=60, none=0), AGREES),
         "one does both": (worst(cusum=3, near=2), DISAGREES),
         "one may": (worst(cusum=33, near=2), UNDECIDED),
+        "open on whatever is long": (worst(cusum=3, near=2, alarms=98), AGREES),
         "null: always shut": (worst(cusum=3, near=0, forget=100), UNDECIDED),
         "nothing is blocked": (worst(cusum=3).assign(n=0), NOT_RUN),
     },

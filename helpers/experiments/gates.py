@@ -20,8 +20,8 @@ from helpers.experiments.prompt_attacks import (
     ACCURACY,
     NO_ATTACK,
     OPENS,
-    SETTING,
     UNGUARDED,
+    in_every_way,
     strongest,
     successes,
 )
@@ -78,10 +78,7 @@ def asked(
               _answers, (way, half, benign, len(guards), *settings))
         for way in ways
     ]  # fmt: skip
-    tables = [table for (table,) in lab.computed(pieces, dear=True)]
-    named = [t.assign(attack=w.name, setting=w.words, control=w.control) for w, t in zip(ways, tables, strict=True)]
-    found = pd.concat(named, ignore_index=True)
-    return found[[*SETTING, *found.columns.difference(SETTING, sort=False)]]
+    return in_every_way(lab, ways, pieces)
 
 
 def asked_plainly(lab: Lab, guards: Sequence[DSG], others: Sequence[Method]) -> pd.DataFrame:
@@ -202,13 +199,11 @@ def attacked(
 
     Returns:
         the columns of `prompt_attacks.successes` with `WORST` as a last attack of each method, and of the method itself
-        forget, forget_low, forget_high (accuracy when nobody attacks) and near, near_low, near_high (the share of
-        near-domain questions on which its gate opens when nobody attacks; 1 where it has none), and alarms (the share
-        of far benign questions on which it opens behind the longest text; empty where it has none).
+        forget, forget_low, forget_high (accuracy when nobody attacks), near, near_low, near_high (the share of
+        near-domain questions on which its gate opens when nobody attacks) and alarms, alarms_low, alarms_high (that of
+        far benign questions behind the longest text); the last two are 1 without a gate, and empty without a guard.
     """
     tried, found, rows = successes(half_0), successes(half_1), []
-    side = padded[padded["role"] == "side"]
-    long = side[side["tokens"] == side["tokens"].max()].set_index("method")["accuracy"].to_dict()
     for method in dict.fromkeys(tried["method"]):
         of = half_0[half_0["method"].isin([UNGUARDED, method])]
         chosen = strongest(of, attacks)
@@ -217,24 +212,24 @@ def attacked(
         mine = found[found["method"] == method].set_index(["attack", "setting"])
         for attack, name in [*((one, one.name) for one in chosen), (worst, WORST)]:
             row = mine.loc[(attack.name, attack.words)]
-            rows.append(
-                {
-                    **row,
-                    "attack": name,
-                    "setting": attack.words,
-                    **_itself(plain, method),
-                    "alarms": long.get(method, np.nan),
-                }
-            )
+            rows.append({**row, "attack": name, "setting": attack.words, **_itself(plain, padded, method)})
     table = pd.DataFrame(rows)
     first = ["method", "attack", "setting"]
     return table[[*first, *table.columns.difference([*first, "world", "control"], sort=False)]]
 
 
-def _itself(plain: pd.DataFrame, method: str) -> dict[str, float]:
-    table, found = plain[plain["method"] == method].set_index(["role", "measure"]), {}
-    for name, key, missing in (("forget", ("forget", ACCURACY), np.nan), ("near", ("near", OPENS), 1.0)):
-        row = table.loc[key] if key in table.index else None
-        for column, end in (("accuracy", ""), ("low", "_low"), ("high", "_high")):
-            found[f"{name}{end}"] = missing if row is None else float(row[column])
-    return found
+def _itself(plain: pd.DataFrame, padded: pd.DataFrame, method: str) -> dict[str, float]:
+    """Accuracy, the near domain's and the long texts' alarms of a guard by itself, each with its interval."""
+    mine, long = plain[plain["method"] == method], padded[padded["tokens"] == padded["tokens"].max()]
+    always = 1.0 if method == UNGATED else np.nan
+    parts = {
+        "forget": (mine[(mine["role"] == "forget") & (mine["measure"] == ACCURACY)], np.nan),
+        "near": (mine[(mine["role"] == "near") & (mine["measure"] == OPENS)], always),
+        "alarms": (long[(long["role"] == "side") & (long["method"] == method)], always),
+    }
+    ends = {"": "accuracy", "_low": "low", "_high": "high"}
+    return {
+        f"{name}{end}": float(rows[column].iloc[0]) if len(rows) else missing
+        for name, (rows, missing) in parts.items()
+        for end, column in ends.items()
+    }

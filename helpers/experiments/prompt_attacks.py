@@ -93,6 +93,11 @@ def asked(
               (lab.key(answers, knowledge, way, means, edits),), _answers, (way, half, benign, *settings))
         for way in ways
     ]  # fmt: skip
+    return in_every_way(lab, ways, pieces)
+
+
+def in_every_way(lab: Lab, ways: Sequence[PromptAttack], pieces: Sequence[Piece]) -> pd.DataFrame:
+    """The tables of some pieces, one a way of asking, below each other; first stand attack, setting and control."""
     tables = [table for (table,) in lab.computed(pieces, dear=True)]
     named = [t.assign(attack=w.name, setting=w.words, control=w.control) for w, t in zip(ways, tables, strict=True)]
     found = pd.concat(named, ignore_index=True)
