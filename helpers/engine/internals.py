@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from helpers.engine.architecture import decoder
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.interventions import Clamp
@@ -29,7 +30,7 @@ def answer_stream(model, batched: Iterable[Batch], intervention: Clamp | None = 
 def _stream(model, batch: Batch, intervention: Clamp | None) -> Tensor:
     found, owner, last = [], batch.owner(), batch.last()
     with model.trace(**batch.inputs(huggingface(model).dtype), use_cache=False) as tracer:
-        for number, block in enumerate(model.model.layers):
+        for number, block in enumerate(decoder(model).layers):
             if intervention is not None and number == intervention.layer:
                 block.output = intervention(block.output, batch.mask)
             found.append(block.output[owner, last].save())
@@ -52,9 +53,9 @@ def residual_under(edited: Edited, batch: Batch, layer: int) -> Tensor:
     if hook.layer == layer:
         return hook(residual_after(model, batch, layer), batch.mask)
     with model.trace(**batch.inputs(huggingface(model).dtype), use_cache=False) as tracer:
-        block = model.model.layers[hook.layer]
+        block = decoder(model).layers[hook.layer]
         block.output = hook(block.output, batch.mask)
-        residual = model.model.layers[layer].output.save()
+        residual = decoder(model).layers[layer].output.save()
         tracer.stop()
     return residual
 
@@ -63,7 +64,7 @@ def residual_under(edited: Edited, batch: Batch, layer: int) -> Tensor:
 def embedded(model, batch: Batch) -> Tensor:
     """What enters the first layer, [batch, seq, d_model]: the embeddings, scaled as the model scales them."""
     with model.trace(**batch.inputs(huggingface(model).dtype), use_cache=False) as tracer:
-        found = model.model.layers[0].input.save()
+        found = decoder(model).layers[0].input.save()
         tracer.stop()
     return found
 
@@ -76,10 +77,10 @@ def final_state_of_embeddings(model, batch: Batch, given: Tensor, intervention: 
         intervention: in place while the layers run; its conditions are steps, through which no gradient passes.
     """
     with model.trace(**batch.inputs(huggingface(model).dtype), use_cache=False) as tracer:
-        model.model.layers[0].input = given
+        decoder(model).layers[0].input = given
         if intervention is not None:
-            block = model.model.layers[intervention.layer]
+            block = decoder(model).layers[intervention.layer]
             block.output = intervention(block.output, batch.mask)
-        state = model.model.norm.output.save()
+        state = decoder(model).norm.output.save()
         tracer.stop()
     return state
