@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +28,24 @@ from helpers.experiments.prompt_attacks import (
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
-from helpers.methods.dsg import DSG
+from helpers.methods.dsg import DSG, learned_gate
+from helpers.methods.gates.detector import Detector
+from helpers.methods.gates.rule import (
+    BENIGN,
+    HAZARD,
+    NEAR,
+    Calibration,
+    Examples,
+    calibrated,
+    examples_of,
+    fewest_prompts,
+    gate_scores_of,
+    lowest_threshold,
+    prompts_by_role,
+)
 from helpers.methods.method import Method
+from helpers.text.folds import split
+from helpers.text.questions import ORIGINAL_ORDER, PROMPT_FORMATS, prompt_tokens
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -110,7 +126,8 @@ def answers(
         guards: clamps of the unedited model that differ in their gates alone.
 
     Returns:
-        as `prompt_attacks.answers`; rho is of the guards' features.
+        as `prompt_attacks.answers`, and score, the gate's own (empty where there is none); rho is of the guards'
+        features.
     """
     model, known = knowledge.model, knowledge.asked
     clamps = {label: edited.intervention for label, edited in guards.items() if edited.intervention is not None}
@@ -126,9 +143,10 @@ def answers(
     for label, clamp in clamps.items():
         if clamp.gate is None:
             raise ValueError(f"{label} has no gate to compare")
-        opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).numpy()
+        score = sweep.gate_scores(clamp).numpy()
+        opens = score > clamp.gate.threshold
         right = np.where(opens, wide["right"], shut["right"])
-        tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float)))
+        tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float), score=score))
     return pd.concat([*tables, found], ignore_index=True)
 
 
@@ -141,8 +159,87 @@ def thresholds(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     for setting in settings:
         gate = lab.edited(setting).facts().get("gate")
         known = {"threshold": gate} if isinstance(gate, float) else gate or {}
-        rows.append({"method": setting.label, **{k: v for k, v in known.items() if not isinstance(v, list)}})
-    return pd.DataFrame(rows).drop(columns="kind", errors="ignore")
+        rows.append({"method": setting.label, **_in_one_row(known)})
+    return pd.DataFrame(rows)
+
+
+def _in_one_row(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a gate's facts the numbers, those of its levels too."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name} {inner}": number for inner, number in _in_one_row(value).items()}
+        elif isinstance(value, int | float):
+            flat[name] = value
+    return flat
+
+
+def calibrations(lab: Lab, guards: Sequence[DSG], table: pd.DataFrame) -> pd.DataFrame:
+    """Each gate set by a quantile and by split-conformal, on half 0, and its false alarms on half 1.
+
+    Args:
+        table: of `asked_plainly`.
+
+    Returns:
+        method, calibration, threshold, set_on (prompts of half 0, of the role with fewest), least (so many a conformal
+        threshold needs), and of every role that the gate spares on half 1 role, n, right, accuracy (the share of open
+        gates), low, high, with aim. Where prompts are too few for a conformal threshold it has no row.
+    """
+    aim, tables = lab.profile.gates.false_alarms, []
+    for guard in guards:
+        if guard.gated_by is None:
+            continue  # the paper's threshold is a percentile on retain text
+        scores = learned_gate(lab, guard.gated_by, guard.chosen(lab))["scores"]
+        mine = table[(table["method"] == guard.label) & table["role"].isin(scores)]
+        fewest = min(map(len, scores.values()))
+        kinds: tuple[Calibration, ...] = ("quantile", "conformal")
+        for calibration in kinds[: 1 + (fewest >= fewest_prompts(aim))]:
+            threshold = lowest_threshold(scores, aim, calibration)
+            found = accuracy(mine.assign(right=mine["score"] > threshold), ["method", "role"])
+            set_by = {"calibration": calibration, "threshold": threshold, "set_on": fewest}
+            tables.append(found.assign(**set_by, least=fewest_prompts(aim), aim=aim))
+    return pd.concat(tables, ignore_index=True)
+
+
+def taught(lab: Lab, guard: DSG) -> pd.DataFrame:
+    """The linear detector taught on less and less like what it is judged on, which is half 1 as it is asked.
+
+    Equally many questions about the same things and about others tell what it owes to having met the things; another
+    prompt format and documents, what it owes to having met the form. Thresholds are set on what it is taught on.
+
+    Returns:
+        taught (on what), role, n, right, accuracy (the share of questions on which it opens), low, high; no rows of
+        things where nobody has said what questions are about.
+    """
+    rule, judged, settings = Detector.of(lab.profile), lab.knowledge_on(1), lab.profile.gates
+    tables = []
+    for words, examples, things in _lessons(lab, lab.once(examples_of, guard.chosen(lab))):
+        how = (rule, examples, settings.false_alarms, settings.calibration)
+        gate = rule.gate(lab.sae, **lab.stage("gate-taught", calibrated, *how))
+        questions = [q for q in judged.asked if things is None or q.about in things]
+        rows = prompt_tokens(lab.model.tokenizer, questions, ORIGINAL_ORDER, judged.prompt_format)
+        opens = gate_scores_of(gate, replace(examples, rows={"judged": rows}), "judged") > gate.threshold
+        roles = [judged.roles[q.subject] for q in questions]
+        tables.append(pd.DataFrame({"taught": words, "role": roles, "n": 1, "right": opens.astype(int)}))
+    return accuracy(pd.concat(tables), ["taught", "role"])
+
+
+def _lessons(lab: Lab, full: Examples) -> Iterator[tuple[str, Examples, set[str] | None]]:
+    """What a detector is taught on: in words, the examples, and the things of half 1 that it is judged on (all)."""
+    yield "half 0 as it is asked", full, None
+    for prompt_format in PROMPT_FORMATS:
+        if prompt_format != lab.profile.model.prompt_format:
+            yield f"half 0 in {prompt_format} form", replace(full, rows=prompts_by_role(lab, prompt_format)), None
+    if len(lab.framed_forget):
+        yield "documents", replace(full, rows={HAZARD: lab.framed_forget, NEAR: [], BENIGN: lab.framed_retain}), None
+    about = sorted({q.about for q in lab.knowledge_on(0).asked})
+    if "" in about:
+        return
+    parts = [set(part) for part in split(about, 2, seed=0)]
+    for words, order in (("half 0, half of the same things", (0, 1)), ("half 0, half, other things", (1, 0))):
+        for part, of in zip(parts, order, strict=True):
+            rows = prompts_by_role(lab, lab.profile.model.prompt_format, parts[of])
+            yield words, replace(full, rows=rows), part
 
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:
