@@ -13,7 +13,7 @@ from helpers.attacks.dilution import Dilution
 from helpers.attacks.prompts import Means, PromptAttack, prompts
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
-from helpers.engine.interventions import Gate
+from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import Sweep, read_letters, row_batches
 from helpers.experiments import prompt_attacks
 from helpers.experiments.prompt_attacks import (
@@ -39,7 +39,6 @@ from helpers.methods.gates.rule import (
     calibrated,
     examples_of,
     fewest_prompts,
-    gate_scores_of,
     lowest_threshold,
     prompts_by_role,
 )
@@ -212,15 +211,16 @@ def taught(lab: Lab, guard: DSG) -> pd.DataFrame:
         things where nobody has said what questions are about.
     """
     rule, judged, settings = Detector.of(lab.profile), lab.knowledge_on(1), lab.profile.gates
-    tables = []
-    for words, examples, things in _lessons(lab, lab.once(examples_of, guard.chosen(lab))):
+    asked, full, tables = judged.asked, lab.once(examples_of, guard.chosen(lab)), []
+    rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, judged.prompt_format)
+    batched = row_batches(lab.model, rows, judged.batch_tokens)
+    sweep = Sweep(lab.model, batched, judged.layer, read_letters, judged.cache)
+    for words, examples, things in _lessons(lab, full):
         how = (rule, examples, settings.false_alarms, settings.calibration)
         gate = rule.gate(lab.sae, **lab.stage("gate-taught", calibrated, *how))
-        questions = [q for q in judged.asked if things is None or q.about in things]
-        rows = prompt_tokens(lab.model.tokenizer, questions, ORIGINAL_ORDER, judged.prompt_format)
-        opens = gate_scores_of(gate, replace(examples, rows={"judged": rows}), "judged") > gate.threshold
-        roles = [judged.roles[q.subject] for q in questions]
-        tables.append(pd.DataFrame({"taught": words, "role": roles, "n": 1, "right": opens.astype(int)}))
+        opens = (sweep.gate_scores(Clamp(lab.sae, full.features, 0.0, "any", gate)) > gate.threshold).int().numpy()
+        table = pd.DataFrame({"taught": words, "role": [judged.roles[q.subject] for q in asked], "n": 1, "right": opens})
+        tables.append(table[[things is None or q.about in things for q in asked]])
     return accuracy(pd.concat(tables), ["taught", "role"])
 
 
@@ -231,8 +231,10 @@ def _lessons(lab: Lab, full: Examples) -> Iterator[tuple[str, Examples, set[str]
         if prompt_format != lab.profile.model.prompt_format:
             yield f"half 0 in {prompt_format} form", replace(full, rows=prompts_by_role(lab, prompt_format)), None
     if len(lab.framed_forget):
-        yield "documents", replace(full, rows={HAZARD: lab.framed_forget, NEAR: [], BENIGN: lab.framed_retain}), None
-    about = sorted({q.about for q in lab.knowledge_on(0).asked})
+        told = {role: texts[: len(full.rows[role])] for role, texts in
+                ((HAZARD, lab.framed_forget), (NEAR, []), (BENIGN, lab.framed_retain))}  # fmt: skip
+        yield "documents, as many", replace(full, rows=told), None
+    about = sorted({q.about for half in (0, 1) for q in lab.knowledge_on(half).asked})
     if "" in about:
         return
     parts = [set(part) for part in split(about, 2, seed=0)]

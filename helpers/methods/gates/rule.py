@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
 Calibration = Literal["quantile", "conformal"]
-HAZARD, NEAR, BENIGN = "forget", "near", "side"
+HAZARD, NEAR, BENIGN, TEXT = "forget", "near", "side", "text"
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,24 @@ class Examples:
     Attributes:
         model, sae: the unedited model and the SAE.
         features: of the guard, so that a token is hot where any of them fires.
-        rows: prompts as token rows, by role: `HAZARD`, `NEAR`, `BENIGN`.
-        texts: benign documents asked as questions are, as token rows: the guard's own retain text.
+        rows: prompts as token rows, by role: `HAZARD`, `NEAR`, `BENIGN`; and `TEXT`, the guard's retain text, documents
+            that are asked as questions are.
     """
 
     model: Any
     sae: Any
     features: tuple[int, ...]
     rows: Mapping[str, Rows]
-    texts: Rows
     batch_tokens: int
 
-    def hot(self, rows: Rows) -> list[Tensor]:
-        """Of every row whether each token after BOS is hot, [tokens] bool."""
-        found = token_activations(self.model, self.sae, self.features, rows, self.batch_tokens)
+    def hot(self, role: str) -> list[Tensor]:
+        """Of every row of a role whether each token after BOS is hot, [tokens] bool."""
+        found = token_activations(self.model, self.sae, self.features, self.rows[role], self.batch_tokens)
         return [(row[1:] > 0).any(dim=-1) for row in found]
 
     def hot_share(self, role: str) -> float:
         """The share of hot tokens among all tokens after BOS of a role's prompts."""
-        return float(torch.cat(self.hot(self.rows[role])).double().mean())
+        return float(torch.cat(self.hot(role)).double().mean())
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,9 @@ def fewest_prompts(false_alarms: float) -> int:
 
 
 def examples_of(lab: Lab, features: tuple[int, ...]) -> Examples:
-    """The known questions of half 0 of a lab, as they are asked."""
-    rows = prompts_by_role(lab, lab.profile.model.prompt_format)
-    return Examples(lab.model, lab.sae, features, rows, lab.framed_retain, lab.profile.model.batch_tokens)
+    """The known questions of half 0 of a lab, as they are asked, and its retain text."""
+    rows = prompts_by_role(lab, lab.profile.model.prompt_format) | {TEXT: lab.framed_retain}
+    return Examples(lab.model, lab.sae, features, rows, lab.profile.model.batch_tokens)
 
 
 def prompts_by_role(lab: Lab, prompt_format: str, things: Container[str] | None = None) -> dict[str, Rows]:

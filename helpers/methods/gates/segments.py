@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers.engine.interventions import Gate, after_bos
-from helpers.methods.gates.rule import Examples, GateRule
+from helpers.methods.gates.rule import BENIGN, TEXT, Examples, GateRule
 from helpers.methods.gates.window import check_window
 from helpers.methods.look import Look
 from helpers.profiles import Count, Profile
@@ -61,13 +61,15 @@ class Segments(GateRule):
 
     A segment is a stretch of fixed length from the start on: no gate sees tokens, so turns and sentences are nothing to
     it, and an attacker who writes them could choose where they end. A window's largest share grows with the length of
-    harmless text; here the number of segments is taken into account, with shares from the guard's retain text.
+    harmless text; here the number of segments is taken into account, with shares from the guard's retain text, and the
+    threshold spares that text as well as benign questions.
     """
 
     tokens: Count
 
     name, look = "rho by segment", Look("#999933", "p")
     source = "ours"
+    spares = (BENIGN, TEXT)
 
     @classmethod
     def of(cls, profile: Profile) -> Self:
@@ -77,8 +79,7 @@ class Segments(GateRule):
     def fitted(self, examples: Examples) -> dict[str, Any]:
         """Shares of segments, kept off 0 by one more that is all hot; raises ValueError where none is whole."""
         check_window(self.tokens, examples)
-        texts = examples.hot(examples.texts)
-        counts = [int(part.sum()) for hot in texts for part in hot.split(self.tokens) if len(part) == self.tokens]
+        counts = [int(part.sum()) for hot in examples.hot(TEXT) for part in hot.split(self.tokens) if len(part) == self.tokens]
         if not counts:
             raise ValueError(f"no benign text has a segment of {self.tokens} tokens: lower gates.window or give longer")
         least = torch.tensor([*counts, self.tokens])[:, None] >= torch.arange(self.tokens + 1)
