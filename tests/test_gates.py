@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import log, sqrt
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ from helpers.methods.gates.cusum import Cusum, CusumGate
 from helpers.methods.gates.detector import Detector, DetectorGate
 from helpers.methods.gates.excess import Excess, ExcessGate
 from helpers.methods.gates.rho import Rho, RhoNear
-from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, TEXT, Examples, calibrated, threshold_of
+from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, TEXT, Examples, calibrated, examples_of, threshold_of
 from helpers.methods.gates.segments import SegmentGate, Segments, hot_counts
 from helpers.methods.gates.two_level import RunningTwoLevel, TwoLevel, TwoLevelGate, telling_features
 from helpers.methods.gates.window import Window, WindowGate, largest_mean
@@ -343,7 +344,12 @@ def test_a_window_longer_than_every_prompt_is_refused() -> None:
     known = examples()
     longest = max(len(row) - 1 for role in (HAZARD, NEAR, BENIGN) for row in known.rows[role])
     assert Window(longest).fitted(known) == {"tokens": longest}
-    for rule in (Window(longest + 1), Segments(longest + 1), TwoLevel(4, Window(longest + 1), 0.2), Detector(4, longest + 1)):
+    for rule in (
+        Window(longest + 1),
+        Segments(longest + 1),
+        TwoLevel(4, Window(longest + 1), 0.2),
+        Detector(4, longest + 1),
+    ):
         with pytest.raises(ValueError, match=f"window of {longest + 1} tokens is longer than every prompt.*{longest}"):
             rule.fitted(known)
 
@@ -524,6 +530,72 @@ def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
     assert (table["n"] == 4).all() and (table["unguarded"] == 1).all()
     assert (table["forget"] == 0).all() and (table["near"] == 0.75).all() and (table["alarms"] == 0.5).all()
     assert table["near_low"].iloc[0] == pytest.approx(wilson_interval(3, 4)[0])
+
+
+def test_both_calibrations_by_counting(monkeypatch) -> None:
+    """Of 25 benign scores 0 to 24 at 0.2: the quantile is 19.2, and the ceil(26 x 0.8) = 21st smallest is 20."""
+    lab = SimpleNamespace(
+        profile=load_profile("tiny", {"gates.false_alarms": 0.2}), ranked=lambda rule, n: FEATURES[:n]
+    )
+    learned = {"rho": {"side": list(range(25))}, "detector": {"side": list(range(25)), "near": [1, 2]}}
+    monkeypatch.setattr(experiment, "learned_gate", lambda lab, name, features: {"scores": learned[name]})
+    guards = [DSG(3, 5.0), DSG(3, 5.0, gated_by="rho"), DSG(3, 5.0, gated_by="detector")]
+    scores = [5.0, 19.5, 20.0, 21.0]
+    table = pd.concat([told("no attack", "as it is", role, guard.label, 4).assign(score=scores)
+                       for guard in guards for role in ("forget", "near", "side")])  # fmt: skip
+    found = experiment.calibrations(lab, guards, table)
+    rho = found[found["method"] == "DSG, rho"].set_index("calibration")
+    assert rho["threshold"].to_dict() == pytest.approx({"quantile": 19.2, "conformal": 20.0})
+    assert rho["right"].to_dict() == {"quantile": 3, "conformal": 1} and (rho["n"] == 4).all()
+    assert (rho["role"] == "side").all() and (rho["set_on"] == 25).all() and (rho["least"] == 4).all()
+    # two prompts of the near domain are too few at 0.2, so there is no conformal threshold
+    detector = found[found["method"] == "DSG, linear detector"]
+    assert detector[["calibration", "role"]].values.tolist() == [["quantile", "near"], ["quantile", "side"]]
+
+
+def lessons_lab(**changed) -> SimpleNamespace:
+    """What the detector's lessons ask of a lab, in the toy world."""
+    known = toy_knowledge(model=MODEL, toxins=6, biology=6, history=6)
+    about = {s: [replace(q, about=f"{s} {i % 3}") for i, q in enumerate(of)] for s, of in known.questions.items()}
+    known = replace(known, questions=about)
+    texts = [[2, *range(start, start + 12)] for start in range(20, 80, 4)]
+    lab = SimpleNamespace(
+        model=MODEL, sae=SAE, profile=load_profile("tiny", {"gates.detector_features": 3, "gates.window": 5}),
+        knowledge_on=lambda half: known, framed_forget=texts[::2], framed_retain=texts[1::2],
+        ranked=lambda rule, n: FEATURES[:n], stage=lambda name, function, *args: function(*args),
+    )  # fmt: skip
+    lab.once = lambda function, *args: function(lab, *args)
+    return SimpleNamespace(**vars(lab) | changed)
+
+
+def test_a_detector_is_judged_on_other_things_than_it_was_taught_on() -> None:
+    lab = lessons_lab()
+    full = lab.once(examples_of, FEATURES)
+    lessons, rows = list(experiment._lessons(lab, full)), {}
+    for words, examples, things in lessons:
+        rows.setdefault(words, []).append((examples.rows, things))
+    assert list(rows) == ["half 0 as it is asked", "half 0 in plain form", "documents, as many",
+                          "half 0, half of the same things", "half 0, half, other things"]  # fmt: skip
+    known = lab.knowledge_on(0)
+    asked = dict(
+        zip(map(tuple, prompt_tokens(MODEL.tokenizer, known.asked, ORDERS[:1], "chat")), known.asked, strict=True)
+    )
+    for words, overlap in (("half 0, half of the same things", True), ("half 0, half, other things", False)):
+        for taught, things in rows[words]:
+            about = {asked[tuple(row)].about for of in taught.values() for row in of}
+            assert about and (about == things if overlap else not about & things)
+    assert rows["half 0, half of the same things"][0][0] == rows["half 0, half, other things"][1][0]
+
+
+def test_lessons_are_judged_by_every_gate_of_its_own() -> None:
+    lab, guard = lessons_lab(), DSG(5, 3.0)
+    found = experiment.taught(lab, guard).set_index(["taught", "role"])
+    assert (found.xs("half 0, half, other things")["n"] == found.xs("half 0 as it is asked")["n"]).all()
+    rule, full = Detector.of(lab.profile), lab.once(examples_of, FEATURES)
+    gate = rule.gate(SAE, **calibrated(rule, full, 0.05, "quantile"))
+    for role in (HAZARD, NEAR, BENIGN):
+        scores = gate_scores(MODEL, Clamp(SAE, FEATURES, 0.0, "any", gate), full.rows[role], 100)
+        assert found.loc[("half 0 as it is asked", role), "right"] == (scores > gate.threshold).sum()
 
 
 def test_near_interleaving_is_interleaving_with_words_of_another_kind_and_says_so() -> None:

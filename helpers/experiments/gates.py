@@ -219,7 +219,9 @@ def taught(lab: Lab, guard: DSG) -> pd.DataFrame:
         how = (rule, examples, settings.false_alarms, settings.calibration)
         gate = rule.gate(lab.sae, **lab.stage("gate-taught", calibrated, *how))
         opens = (sweep.gate_scores(Clamp(lab.sae, full.features, 0.0, "any", gate)) > gate.threshold).int().numpy()
-        table = pd.DataFrame({"taught": words, "role": [judged.roles[q.subject] for q in asked], "n": 1, "right": opens})
+        table = pd.DataFrame(
+            {"taught": words, "role": [judged.roles[q.subject] for q in asked], "n": 1, "right": opens}
+        )
         tables.append(table[[things is None or q.about in things for q in asked]])
     return accuracy(pd.concat(tables), ["taught", "role"])
 

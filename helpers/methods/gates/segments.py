@@ -79,7 +79,9 @@ class Segments(GateRule):
     def fitted(self, examples: Examples) -> dict[str, Any]:
         """Shares of segments, kept off 0 by one more that is all hot; raises ValueError where none is whole."""
         check_window(self.tokens, examples)
-        counts = [int(part.sum()) for hot in examples.hot(TEXT) for part in hot.split(self.tokens) if len(part) == self.tokens]
+        counts = [
+            int(part.sum()) for hot in examples.hot(TEXT) for part in hot.split(self.tokens) if len(part) == self.tokens
+        ]
         if not counts:
             raise ValueError(f"no benign text has a segment of {self.tokens} tokens: lower gates.window or give longer")
         least = torch.tensor([*counts, self.tokens])[:, None] >= torch.arange(self.tokens + 1)
