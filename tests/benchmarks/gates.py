@@ -73,7 +73,8 @@ def main(words: list[str]) -> None:
     bare = seconds.pop("without")
     rows = [
         {"gate": GATES[name].name, "prompt_tokens": options.length, "new_tokens": options.new_tokens, "without_s": bare,
-         "with_s": with_s, "ratio": with_s / bare, "overhead": with_s / bare - 1, "target": TARGET, "reached": with_s / bare - 1 <= TARGET}
+         "with_s": with_s, "ratio": with_s / bare, "overhead": with_s / bare - 1,
+         "target": TARGET, "reached": with_s / bare - 1 <= TARGET}
         for name, with_s in seconds.items()
     ]  # fmt: skip
     report("gates", pd.DataFrame(rows), {"sizes": describe(sizes), "rounds": options.rounds}, options.out)
