@@ -126,8 +126,8 @@ SERVED = {
     "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "12", "13", "14", "15"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
-# Where a profile differs from one above only in what it names, the notebooks that read what differs: 09 by its own SAE
-# and words, 11 by the fillers; both by questions and corpora. The others go the same way there as in the first profile.
+# Where a profile differs from one above in few settings, the notebooks that read what differs: 09 the named features'
+# words, 11 the fillers, both questions and corpora. The others go the same way there as in the first profile.
 RUN = SERVED | {"gemma-2-2b-it-cyber": ("09", "11")}
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
 WITHOUT_TEXT = "without forget text"
