@@ -29,7 +29,7 @@ import traceback
 LOADED = (
     "torch._dynamo", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes", "pandas", "pyarrow.parquet",
     "matplotlib.pyplot", "seaborn", "scipy.optimize", "sympy", "pydantic", "safetensors.torch", "aiohttp", "fsspec",
-    "multiprocess", "wandb", "httpx", "requests", "einops", "jaxtyping", "plotly.express", "joblib",
+    "multiprocess", "wandb", "anyio.abc._sockets", "httpx", "requests", "einops", "jaxtyping", "plotly.express", "joblib",
     "ipykernel.kernelapp", "ipykernel.ipkernel", "papermill", "nbclient",
 )  # fmt: skip
 ANEW = {"huggingface_hub", "transformers", "datasets", "nnsight", "sae_lens", "transformer_lens", "helpers"}
