@@ -29,8 +29,9 @@ import traceback
 LOADED = (
     "torch._dynamo", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes", "pandas", "pyarrow.parquet",
     "matplotlib.pyplot", "seaborn", "scipy.optimize", "sympy", "pydantic", "safetensors.torch", "aiohttp", "fsspec",
-    "multiprocess", "wandb", "anyio.abc._sockets", "httpx", "requests", "einops", "jaxtyping", "plotly.express", "joblib",
+    "multiprocess", "wandb", "httpx", "requests", "einops", "jaxtyping", "plotly.express", "joblib",
     "ipykernel.kernelapp", "ipykernel.ipkernel", "papermill", "nbclient",
+    "anyio.abc._sockets",  # cannot be imported once nnsight has given every object a method `save`
 )  # fmt: skip
 ANEW = {"huggingface_hub", "transformers", "datasets", "nnsight", "sae_lens", "transformer_lens", "helpers"}
 ALL_OF_THEM = "helpers.lab.lab"  # it imports all of these

@@ -22,7 +22,7 @@ from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
 from tests.hub import Hub
-from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
+from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_deep, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
@@ -130,6 +130,7 @@ SERVED = {
 # words, 11 the fillers, both questions and corpora. The others go the same way there as in the first profile.
 RUN = SERVED | {"gemma-2-2b-it-cyber": ("09", "11")}
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
+DEEP = "gemma-2-2b-it-layer-7"  # needs a model with such a layer
 WITHOUT_TEXT = "without forget text"
 each_profile = pytest.mark.parametrize("profile", SERVED)
 
@@ -146,11 +147,16 @@ class Online:
 
 @pytest.fixture(scope="module")
 def online(run_forked: Callable, files: Path) -> Online:
-    """All profiles over one cache; the hub breaks off in the middle of the first shard that is asked for."""
+    """All profiles but one over one cache; the hub breaks off in the middle of the first shard that is asked for."""
     tokens = {TOKEN: GATED, READER: frozenset(MODELS)}
-    with Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub:
+    make_deep(files / "hub", files / "deep hub")
+    with (
+        Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub,
+        Hub(files / "deep hub", GATED, tokens, requests=hub.requests) as deep,
+    ):
         environment = hub.environment(files / "home", TOKEN)
-        jobs = {profile: (files / "online" / profile, environment, profile, "--only", *RUN[profile]) for profile in RUN}
+        asked = dict.fromkeys(RUN, environment) | {DEEP: deep.environment(files / "deep home", TOKEN)}
+        jobs = {name: (files / "online" / name, asked[name], name, "--only", *RUN[name]) for name in RUN}
         other = hub.environment(files / "reader's home", READER)
         jobs[WITHOUT_TEXT] = (files / "online" / WITHOUT_TEXT, other, "gemma-2-2b-it", "--only", "03")
         return Online(side_by_side(run_forked, jobs), hub.requests, environment)
