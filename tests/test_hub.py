@@ -88,7 +88,7 @@ def test_who_may_read_what(hub: Hub, path: str, token: str, status: int, code: s
     assert (answer[0], answer[1]["X-Error-Code"]) == (status, code)
 
 
-@pytest.mark.parametrize(("layout", "layer"), [(GEMMA_2, 3), (GEMMA_2_DEEP, 3), (GEMMA_2_DEEP, 7), (GEMMA_1, 8)])
+@pytest.mark.parametrize(("layout", "layer"), [(GEMMA_2, 3), (GEMMA_2_DEEP, 7), (GEMMA_1, 8)])
 @torch.no_grad()
 def test_the_served_model_and_sae_are_the_organisms(tmp_path: Path, model, sae, layout, layer: int) -> None:
     write_model(tmp_path / "served", *layout)
