@@ -30,7 +30,7 @@ STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
 N = 2  # questions of each subject
 # Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
 SMALL = {
-    "model.batch_tokens": 512, "sae.explained_variance": 0.5, "compute.jobs": 1, "compute.threads": 1,
+    "model.batch_tokens": 128, "sae.explained_variance": 0.5, "compute.jobs": 1, "compute.threads": 1,
     "texts.row_length": 64, "texts.forget_rows": 8, "texts.retain_rows": 8, "texts.neutral_rows": 2,
     "texts.framed_documents": 6, "selection.n_features": 5,
     "selection.attribution_candidates": 12, "selection.attribution_strength": 100.0,
