@@ -162,5 +162,6 @@ def prompts_by_role(lab: Lab, prompt_format: str, things: Container[str] | None 
     knowledge, rows = lab.knowledge_on(0), dict[str, list]({HAZARD: [], NEAR: [], BENIGN: []})
     for subject, questions in knowledge.questions.items():
         kept = [q for q in questions if things is None or q.about in things]
-        rows[knowledge.roles[subject]] += prompt_tokens(lab.model.tokenizer, kept, ORIGINAL_ORDER, prompt_format)
+        if kept:
+            rows[knowledge.roles[subject]] += prompt_tokens(lab.model.tokenizer, kept, ORIGINAL_ORDER, prompt_format)
     return dict(rows)
