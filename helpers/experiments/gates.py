@@ -208,7 +208,7 @@ def taught(lab: Lab, guard: DSG) -> pd.DataFrame:
 
     Returns:
         taught (on what), role, n, right, accuracy (the share of questions on which it opens), low, high; no rows of
-        things where nobody has said what questions are about.
+        things where nobody has said what questions are about, or a half of the things is asked nothing of a role.
     """
     rule, judged, settings = Detector.of(lab.profile), lab.knowledge_on(1), lab.profile.gates
     asked, full, tables = judged.asked, lab.once(examples_of, guard.chosen(lab)), []
@@ -236,14 +236,19 @@ def _lessons(lab: Lab, full: Examples) -> Iterator[tuple[str, Examples, set[str]
         told = {role: texts[: len(full.rows[role])] for role, texts in
                 ((HAZARD, lab.framed_forget), (NEAR, []), (BENIGN, lab.framed_retain))}  # fmt: skip
         yield "documents, as many", replace(full, rows=told), None
-    about = sorted({q.about for half in (0, 1) for q in lab.knowledge_on(half).asked})
-    if "" in about:
+    about: dict[str, set[str]] = {}
+    for subject, questions in (of for half in (0, 1) for of in lab.knowledge_on(half).questions.items()):
+        about.setdefault(subject, set()).update(q.about for q in questions)
+    if any("" in things or len(things) < 2 for things in about.values()):
         return
-    parts = [set(part) for part in split(about, 2, seed=0)]
+    drawn = [split(sorted(things), 2, seed=0) for things in about.values()]
+    parts = [{thing for halves in drawn for thing in halves[i]} for i in (0, 1)]
+    rows = [prompts_by_role(lab, lab.profile.model.prompt_format, part) for part in parts]
+    if not all(len(of[role]) for of in rows for role in (HAZARD, BENIGN)):
+        return
     for words, order in (("half 0, half of the same things", (0, 1)), ("half 0, half, other things", (1, 0))):
         for part, of in zip(parts, order, strict=True):
-            rows = prompts_by_role(lab, lab.profile.model.prompt_format, parts[of])
-            yield words, replace(full, rows=rows), part
+            yield words, replace(full, rows=rows[of]), part
 
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:
