@@ -22,7 +22,7 @@ from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
 from tests.hub import Hub
-from tests.hub_files import GATED, MODELS, SPREAD, make_deep, make_files, served_questions
+from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_deep, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
@@ -66,8 +66,6 @@ SMALL = {
     "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
     "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
 }  # fmt: skip
-# For the profile with most notebooks; the others keep their four subjects.
-FEWER = {"gemma-2-2b-it": {"questions.side_effect": ["high_school_us_history", "human_aging"]}}
 
 
 @dataclass(frozen=True)
@@ -93,17 +91,12 @@ def files() -> Iterator[Path]:
 
 def reproduce(run: Callable, out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
     """Run the runner on a profile in a process that knows only this hub and token."""
-    settings = [f"{key}={toml(value)}" for key, value in settings_of(profile).items()]
+    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
     arguments = ["--profile", profile, "--limit", str(N), *more,
                  "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     code, log = run("helpers.reproduce", arguments, inherited | dict(environment))
     return Done(code, log, out)
-
-
-def settings_of(profile: str) -> dict[str, object]:
-    """What is changed in a profile, but for the limit of questions."""
-    return SMALL | FEWER.get(profile, {})
 
 
 def toml(value: object) -> str:
@@ -203,7 +196,7 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
     for path in online.done[profile].figures(profile).glob("*.json"):
         facts = json.loads(path.read_text())["facts"]
         assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
-        assert set(facts["overrides"]) == {*settings_of(profile), "questions.limit"}
+        assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
         # the served WikiText is longer than the real one
         assert any("known are 4358" in w for w in facts.get("warnings", [])) == (
             "Salesforce/wikitext" in facts["sources"]
@@ -219,13 +212,13 @@ def test_requests_for_help_are_fetched_by_the_notebook_that_needs_them_only(onli
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
-    sides = FEWER["gemma-2-2b-it"]["questions.side_effect"]
-    questions = {name: served_questions(name) for name in ("wmdp-bio", "college_biology", *sides)}
+    questions = {name: served_questions(name) for name in QUESTIONS if name != "wmdp-cyber"}
     known = {name: len(known_ids(model, asked, "chat", 2048, N)["known"]) for name, asked in questions.items()}
     points = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "03_pareto.csv")
+    sides = sum(known.values()) - known["wmdp-bio"] - known["college_biology"]
     assert set(known.values()) == {N}
     assert points[["forget_n", "near_n", "side_n"]].drop_duplicates().values.tolist() == [
-        [known["wmdp-bio"], known["college_biology"], sum(known[name] for name in sides)]
+        [known["wmdp-bio"], known["college_biology"], sides]
     ]
 
 
