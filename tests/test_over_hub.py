@@ -1,4 +1,4 @@
-"""Every notebook of every Gemma profile, run without a screen on what the loopback hub serves; and all that can fail.
+"""The notebooks of the Gemma profiles, run without a screen on what the loopback hub serves; and all that can fail.
 
 The runner is a child process with the real clients and a fresh cache, told by its environment where the hub is. One
 fixture runs all that ends well, another all that fails, two processes at a time; the tests read what they left.
@@ -163,7 +163,7 @@ def online(run_forked: Callable, files: Path) -> Online:
 
 
 @each_profile
-def test_every_notebook_of_a_profile_runs_and_makes_its_figures(online: Online, profile: str) -> None:
+def test_the_notebooks_of_a_profile_run_and_make_their_figures(online: Online, profile: str) -> None:
     done = online.done[profile]
     assert done.code == 0, done.log
     made = {path.name[:2] for path in done.figures(profile).glob("*.pdf")}
