@@ -4,14 +4,11 @@ Run by tests/test_first_contact.py in a process that knows a loopback hub. Besid
 clamp does to the residual that the model's own tokenizer and layers give.
 """
 
-import contextlib
-import io
 import json
 import sys
 
 import torch
 
-from helpers.doctor import main
 from helpers.engine.columns import layer_of
 from helpers.engine.forward import huggingface, residual_after
 from helpers.engine.interventions import Clamp
@@ -19,13 +16,13 @@ from helpers.engine.scoring import row_batches
 from helpers.loading.models import load_model
 from helpers.loading.saes import load_sae
 from helpers.profiles import load_profile
+from tests.doctored import doctored
 
 
 @torch.no_grad()
 def loaded(name: str) -> dict[str, object]:
     """What came of one profile."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        code = main(["--profile", name, "--probe"])
+    code, said = doctored(f"--profile {name} --probe")
     profile = load_profile(name)
     model = load_model(profile)
     sae = load_sae(profile)
@@ -35,7 +32,7 @@ def loaded(name: str) -> dict[str, object]:
     clamp = Clamp(sae, [1, 2], -3.0)
     moved = (clamp.edit(residual, clamp.touchable(batch.mask)) - residual).norm(dim=-1)[0]
     return {
-        "profile": name, "code": code, "probe": said.getvalue(), "family": huggingface(model).config.model_type,
+        "profile": name, "code": code, "probe": said, "family": huggingface(model).config.model_type,
         "layer": layer_of(sae), "width": sae.cfg.d_sae, "bos": row[0] == model.tokenizer.bos_token_id,
         "fires": int((sae.encode(residual[0, 1:])[:, [1, 2]] > 0).sum()), "moved": moved.tolist(),
     }  # fmt: skip

@@ -207,7 +207,7 @@ def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
 def test_known_answers_are_said_beside_ours(monkeypatch, capsys):
     answers = [Answer("tau", "0.5460", "0.5458", True), Answer("known questions of x", "3", "108 to 110", False)]
     opened = []
-    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names: opened.append(names))
+    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names, overrides: opened.append(names))
     monkeypatch.setattr("helpers.doctor.fidelity", lambda lab, known: answers)
     assert main(["--profile", "gemma-2-2b-it", "--fidelity", "--runs", "there"]) == 0
     told = capsys.readouterr().out

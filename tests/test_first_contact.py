@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from tests.hub_families import PROFILES, make_families
 from tests.hub_files import GATED, GEMMA_2, SAES, write_datasets, write_gemma_scope, write_model
 
 TOKEN = "hf_in"
-MODEL = "google/gemma-2-2b-it"
+PROFILE = "gemma-2-2b-it"
 # Of each set; documents fill a row or two of 1,024 tokens, and every third row of WikiText holds one.
 QUESTIONS, DOCUMENTS = 4, 24
 
@@ -35,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def little(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     """gemma-2-2b-it with both SAEs, a few of its questions, and so little text that two cores read it in seconds."""
     root = tmp_path_factory.mktemp("little")
-    write_model(root / "models" / MODEL, *GEMMA_2)
+    write_model(root / "models/google" / PROFILE, *GEMMA_2)
     scope = root / "models/google/gemma-scope-2b-pt-res"
     write_gemma_scope(scope / SAES[0])
     (scope / SAES[1]).parent.mkdir(parents=True)
@@ -52,28 +53,35 @@ def little(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Path:
     return root
 
 
-@pytest.fixture
-def doctor(run_forked: Callable, tmp_path: Path) -> Iterator[Callable]:
-    """Runs a module in a process that knows one hub, with a home of its own, which is all that it leaves behind."""
+@dataclass(frozen=True)
+class Said:
+    """What the lines of a process were, each with its exit code or as JSON, and the folder of all that it wrote."""
 
-    def run(root: Path, module: str, *words: str) -> str:
-        gated = GATED | OTHERS
+    lines: list
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def of_hub(run_forked: Callable, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Said]:
+    """Runs a module in a process that knows one hub, with a home of its own and nothing in it; all lines are JSON."""
+
+    def run(root: Path, module: str, *words: str) -> Said:
+        folder, gated = tmp_path_factory.mktemp("first"), GATED | OTHERS
+        words = tuple(word.replace("HOME", str(folder / "home")) for word in words)
         with Hub(root, gated, {TOKEN: gated}) as hub:
-            here = hub.environment(tmp_path / "home", TOKEN) | {"TMPDIR": str(tmp_path)}
+            here = hub.environment(folder / "home", TOKEN) | {"TMPDIR": str(folder)}
             code, said = run_forked(module, words, os.environ | here)
         assert code == 0 and "Traceback" not in said and TOKEN not in said, said
-        return said
+        return Said([json.loads(line) for line in said.splitlines()[-len(words) :]], folder)
 
-    yield run
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    return run
 
 
 # --- the other families -----------------------------------------------------------------------------------------------
 
 
-def test_every_other_family_is_probed_and_loaded_as_its_files_lie_on_the_hub(doctor, files):
-    said = doctor(files, "tests.loaded", *PROFILES)
-    found = {line["profile"]: line for line in map(json.loads, said.splitlines()[-len(PROFILES) :])}
+def test_every_other_family_is_probed_and_loaded_as_its_files_lie_on_the_hub(of_hub, files):
+    found = {line["profile"]: line for line in of_hub(files, "tests.loaded", *PROFILES).lines}
     kinds = {"gemma-2-9b-it": "gemma2", "gemma-3-1b-it": "gemma3_text", "gemma-3-4b-it": "gemma3_text",
              "llama-3.1-8b-it": "llama"}  # fmt: skip
     assert {name: line["family"] for name, line in found.items()} == kinds
@@ -90,28 +98,35 @@ def test_every_other_family_is_probed_and_loaded_as_its_files_lie_on_the_hub(doc
 # --- known answers and a trial ----------------------------------------------------------------------------------------
 
 
-def answered(said: str) -> dict[str, list[str]]:
+@pytest.fixture(scope="module")
+def runs(of_hub: Callable, little: Path) -> Said:
+    """Both runs on the served model."""
+    of = f"--profile {PROFILE}"
+    return of_hub(little, "tests.doctored", f"{of} --fidelity --runs HOME/runs", f"{of} --try 2")
+
+
+def answered(said: str) -> dict[str, list[tuple[str, str, str]]]:
     """Of the doctor's lines, by what was looked at: state, what was found, and what is known where it differs."""
-    found = re.findall(r"^(ok|warning) +([^:]+): (.+)\n(?: +-> known: (.+)\n)?", said, flags=re.MULTILINE)
-    lines: dict[str, list[tuple]] = {}
+    found = re.findall(r"^(ok|warning) +([^:]+): (.+)\n(?: +-> (?:known: )?(.+)\n)?", said, flags=re.MULTILINE)
+    lines: dict[str, list[tuple[str, str, str]]] = {}
     for state, what, ours, known in found:
         lines.setdefault(what, []).append((state, ours, known))
     return lines
 
 
-def test_every_known_answer_is_set_beside_ours_on_the_served_model(doctor, little, tmp_path):
-    """The served model is another, so answers differ; none is missing, and the chat marks stand where Gemma's do."""
-    said = doctor(little, "helpers.doctor", "--profile", MODEL.partition("/")[2], "--fidelity", "--runs",
-                  str(tmp_path / "home" / "runs"))  # fmt: skip
+def test_every_known_answer_is_set_beside_ours_on_the_served_model(runs):
+    """The served model is another, so answers differ; none is missing, and a prompt begins with BOS as Gemma's does."""
+    code, said = runs.lines[0]
     lines = answered(said)
-    known = pd.concat(known_by_notebook("gemma-2-2b-it").values())
+    assert code == 0
+    known = pd.concat(known_by_notebook(PROFILE).values())
     subjects = known.loc[known["quantity"] == "known questions", "subject"]
     assert list(lines) == [
         "features by sparsity", "of them the same", *(f"known questions of {subject}" for subject in subjects),
         "a prompt's first tokens", "tokens where the model's turn begins", "features by importance, released",
         "tau of their features on packed retain text",
     ]  # fmt: skip
-    assert sum(map(len, lines.values())) == len(subjects) + 7 and f"0 fail, {len(subjects) + 7} warnings" in said
+    assert len(subjects) == 6 and f"0 fail, {len(subjects) + 7} warnings" in said
     assert lines["known questions of wmdp-bio"] == [("warning", f"{QUESTIONS}, differs", "533 to 538")]
     ((_, _, farrell),) = lines["features by sparsity"]
     assert farrell.split()[:4] == ["8786", "3025", "11913", "14227"] and len(farrell.split()) == 20
@@ -119,12 +134,23 @@ def test_every_known_answer_is_set_beside_ours_on_the_served_model(doctor, littl
     assert theirs == "2 106 1645 108" and ours.startswith("2 ")
 
 
-def test_a_trial_on_the_served_model_leaves_nothing_but_the_hubs_cache(doctor, little, tmp_path):
-    said = doctor(little, "helpers.doctor", "--profile", MODEL.partition("/")[2], "--try", "2")
+def test_a_trial_on_the_served_model_projects_every_notebook(runs):
+    code, said = runs.lines[1]
     lines = answered(said)
-    served = load_profile("gemma-2-2b-it").notebooks
-    assert [what for what in lines if what.startswith("notebook")] == [f"notebook {number}" for number in served]
+    served = load_profile(PROFILE).notebooks
+    assert code == 0 and [w for w in lines if w.startswith("notebook")] == [f"notebook {number}" for number in served]
     assert re.match(r"notebook 03 with 2 known questions of wmdp-bio, 12 of all subjects, on", lines["tried"][0][1])
     for kind in ("statistics", "trees", "answers", "losses", "training"):
         assert re.search(r"x 10\^12 operations in [\d.]+ s", lines[kind][0][1])
-    assert {path.name for path in (tmp_path / "home").iterdir()} <= {"hub", "sae-unlearning", "datasets", "xet"}
+
+
+def test_neither_leaves_anything_outside_its_home(runs):
+    assert [path.name for path in runs.folder.iterdir()] == ["home"]
+    assert {path.name for path in (runs.folder / "home").iterdir()} <= {
+        "hub",
+        "sae-unlearning",
+        "datasets",
+        "xet",
+        "runs",
+    }
+    assert {path.name for path in (runs.folder / "home" / "runs").iterdir()} == {PROFILE}  # the trial's are gone

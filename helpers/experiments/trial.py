@@ -19,6 +19,7 @@ from helpers.experiments.costs import (
     PROMPT_TOKENS,
     TREE_TOKENS,
     WITH_RMU,
+    WITHOUT_TREES,
     Shape,
     asked_of,
     projections,
@@ -87,7 +88,7 @@ def path_of(profile: Profile) -> str:
         ValueError: the profile serves none that does.
     """
     served = profile.notebooks or tuple(NOTEBOOKS)
-    asking = [number for number in served if number != "10"]
+    asking = [number for number in served if number not in WITHOUT_TREES]
     if not asking:
         raise ValueError(f"profile {profile.name} serves notebook {', '.join(served)} only, which asks no exam to try")
     return next((number for number in asking if number in WITH_RMU), asking[0])
