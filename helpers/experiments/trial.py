@@ -142,8 +142,7 @@ def _parts(lab: Lab, n: int) -> list[Part]:
     shape, profile = _shape(lab), lab.profile
     layer, length = profile.sae.layer, profile.texts.row_length
     lab.firing_rates()
-    texts = [lab.forget_rows, lab.retain_rows, lab.framed_retain]
-    tokens = sum(len(row) for rows in texts for row in rows)
+    tokens = sum(len(row) for row in (*lab.forget_rows, *lab.retain_rows, *lab.framed_retain))
     operations = statistics_work(shape, layer, profile.sae.width, tokens, length)
     seconds = lab.seconds["forget-statistics"] + lab.seconds["retain-statistics"]
     found = [Part("statistics", f"all features on {tokens} tokens of text", operations, seconds)]
