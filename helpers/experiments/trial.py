@@ -119,13 +119,14 @@ def try_profile(name: str, n: int) -> Trial:
     asked, known = sum(map(len, lab.questions.values())), sum(map(len, counted.values()))
     peak = peak_memory()
     rates = {part.kind: part.rate for part in parts}
-    full = projections(name, lab.model.device.type, rates, 1.0, shape=_shape(lab), known_share=known / asked)
+    # the rates are whole ones and no shares of a matrix product's
+    full = projections(name, lab.model.device.type, rates, product=1.0, shape=_shape(lab), known_share=known / asked)
     of = (number, len(counted[forget]), asked, known, loading)
     return Trial(*of, peak.get("cuda", peak["ram"]), parts, full)
 
 
 def _small(profile: Profile, n: int) -> dict[str, Any]:
-    """What a trial changes: as much text as fills one batch, and all in this process."""
+    """What a trial changes: as much text as fills a few batches, and all in this process."""
     rows = max(2, ceil(BATCHES * profile.model.batch_tokens / profile.texts.row_length))
     fewer = {f"texts.{role}_rows": min(rows, getattr(profile.texts, f"{role}_rows"))
              for role in ("forget", "retain", "neutral")}  # fmt: skip
