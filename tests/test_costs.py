@@ -30,6 +30,7 @@ from helpers.experiments.costs import (
     WEIGHTS_METHODS,
     Shape,
     Work,
+    asked_of,
     crisp_work,
     finetuning_costs,
     finetuning_work,
@@ -467,3 +468,25 @@ def test_shares_come_from_the_benchmarks_table():
 
 def test_a_machine_does_some_operations_a_second():
     assert matrix_rate("cpu", "float32") > 1e8
+
+
+def test_more_known_questions_are_more_answers_and_nothing_else(shape):
+    profile = load_profile("gemma-2-2b-it", notebook="01")
+    few, all_known = (notebook_work(profile, shape, 1998, "01", share) for share in (0.25, 1.0))
+    assert all_known.answers == pytest.approx(4 * few.answers) and all_known.training == pytest.approx(4 * few.training)
+    assert (all_known.statistics, all_known.trees, all_known.losses) == (few.statistics, few.trees, few.losses)
+
+
+def test_questions_of_the_hub_are_those_of_the_sets_and_of_the_organism_those_of_its_world(shape):
+    assert sum(asked_of(load_profile("gemma-2-2b-it")).values()) == 1273 + 144 + 204 + 198 + 223 + 100
+    subjects = ("toxins", "biology", "geography", "history", "aging", "astronomy")
+    assert asked_of(load_profile("tiny")) == dict.fromkeys(subjects, 160)
+    found = projections("tiny", "cpu", EVEN, 1e9, shape=shape)
+    assert [number for number, cost in found.items() if cost is None] == ["10"]
+
+
+def test_an_unembedding_of_its_own_is_counted():
+    tied, untied = (wide_model(1) for _ in range(2))
+    huggingface(untied).config.tie_word_embeddings = False
+    wide = shape_of(huggingface(tied).config)
+    assert shape_of(huggingface(untied).config).weights - wide.weights == wide.vocab * wide.d_model

@@ -19,6 +19,7 @@ from helpers.engine.scoring import CHUNK_LOGITS
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
 from helpers.experiments.little_text import parts
 from helpers.experiments.recovery import ROTATIONS
+from helpers.loading.data import load_questions, load_requests
 from helpers.loading.finetuned import REFERENCE, TARGET
 from helpers.loading.sources import MUSE_BYTES, MUSE_SPLITS, question_source, request_sources
 from helpers.methods import METHODS
@@ -63,8 +64,9 @@ WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10", "12")
 WITH_WHOLE = ("06", "07", "10")
 # Those of the latter in which a step keeps two texts, what is to be forgotten and what is to be kept.
 WITH_BOTH_TEXTS = ("07", "10")
+MUSE_NOTEBOOK = "10"
 # Those that ask no exam.
-WITHOUT_TREES = ("10",)
+WITHOUT_TREES = (MUSE_NOTEBOOK,)
 # Of a training step, passes of the whole model over as many rows as a batch has: with gradients, and without.
 PASSES: dict[type[Method], tuple[int, int]] = {
     GradientAscent: (1, 0), GradDiff: (2, 0), NPO: (2, 1), SimNPO: (2, 0), SCRUB: (3, 2),
@@ -244,6 +246,7 @@ class _Job:
     profile: Profile
     shape: Shape
     questions: int
+    known_share: float = KNOWN_SHARE
 
     def settings(self, *methods: type[Method]) -> int:
         return sum(len(method.grid(self.profile)) for method in methods)
@@ -275,7 +278,7 @@ class _Job:
 
     def asked(self, settings: float, share: float = 1.0) -> Work:
         """Known questions and neutral text once, and again for every setting."""
-        n, text, layer = self.questions * KNOWN_SHARE * share, self.profile.texts, self.profile.sae.layer
+        n, text, layer = self.questions * self.known_share * share, self.profile.texts, self.profile.sae.layer
         neutral = text.neutral_rows * text.row_length
         return Work(
             answers=sweep_work(self.shape, layer, settings, n * PROMPT_TOKENS, PROMPT_TOKENS, n),
@@ -285,7 +288,7 @@ class _Job:
     def attribution(self) -> Work:
         """Half of the known questions forward and back once, then under the clamp of every candidate alone."""
         shape, layer, candidates = self.shape, self.profile.sae.layer, self.profile.selection.attribution_candidates
-        tokens = self.questions * KNOWN_SHARE * 0.5 * PROMPT_TOKENS
+        tokens = self.questions * self.known_share * 0.5 * PROMPT_TOKENS
         above = shape.blocks(shape.layers - layer - 1, tokens, PROMPT_TOKENS)
         alone = self.asked(candidates, share=0.5)
         losses = self.asked(candidates * KEPT_SHARE).losses
@@ -294,7 +297,12 @@ class _Job:
     @property
     def known_tokens(self) -> float:
         """Of all known questions in one order."""
-        return self.questions * KNOWN_SHARE * PROMPT_TOKENS
+        return self.questions * self.known_share * PROMPT_TOKENS
+
+    def attacked(self) -> float:
+        """How many questions to forget are attacked: half of those that are known, or as many as the profile says."""
+        known = asked_of(self.profile)[self.profile.questions.forget] * self.known_share
+        return min(self.profile.prompt_attacks.questions, known / 2)
 
     def trained(self, *methods: type[Method]) -> Work:
         """Every setting of some methods trained, and all asked under its weights."""
@@ -361,9 +369,9 @@ def _pareto(job: _Job) -> Work:
 
 def _conditional(job: _Job) -> Work:
     """Answers to requests, every clamp, RMU, letters and controls, answers in words, and five protocols."""
-    sizes, sources = job.profile.conditional, request_sources(job.profile.texts.requests)
+    sizes = job.profile.conditional
     words = job.profile.grid_of(RefusalClamp.table, RefusalGrid).answer_tokens
-    requests = sum(source.rows or 0 for source in sources) * (PROMPT_TOKENS + words)
+    requests = _requests(job.profile) * (PROMPT_TOKENS + words)
     clamps: tuple[type[Method], ...] = (ClampPrime, RefusalClamp, Unconditional)
     # under no edit and under the best of each clamp
     told = (1 + len(clamps)) * sizes.told_questions * (PROMPT_TOKENS + sizes.new_tokens)
@@ -377,7 +385,7 @@ def _conditional(job: _Job) -> Work:
 def _protocols(job: _Job, edits: int) -> Work:
     """All questions in two frames, known ones, and a few of every subject in one order and in all 24."""
     few = job.profile.conditional.ordered_questions * (1 + len(job.profile.questions.side_effect))
-    layer, known = job.profile.sae.layer, job.questions * KNOWN_SHARE
+    layer, known = job.profile.sae.layer, job.questions * job.known_share
     prompts = 2 * job.questions + known + few
     orders = sweep_work(job.shape, layer, edits, few * TREE_TOKENS, TREE_TOKENS, few)
     return Work(
@@ -494,7 +502,7 @@ def _prompt_attacks(job: _Job) -> Work:
     control of equal length.
     """
     asked, sizes, every = job.profile.questions, job.profile.prompt_attacks, attacks_of(job.profile)
-    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    forget = job.attacked()
     benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
     longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
     lengths = [(forget * (1 + (not attack.control)), _length(attack)) for attack in every]
@@ -509,10 +517,10 @@ def _gates(job: _Job) -> Work:
     The layers below serve all gates at once; above them there are the unedited model and the clamp without a gate.
     """
     asked, sizes = job.profile.questions, job.profile.prompt_attacks
-    known = job.questions * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    known = job.questions * job.known_share / 2 * PROMPT_TOKENS
     passes = len(job.profile.gates.names) * known
     setting = Work(statistics=statistics_work(job.shape, job.profile.sae.layer, 0, passes, PROMPT_TOKENS))
-    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    forget = job.attacked()
     n = 2 * forget + sizes.benign_questions * (1 + len(asked.side_effect))
     swept = job.thresholds() + job.asked(job.settings(DSG))
     return sum((_asked_long(job, n, _length(attack)) for attack in attacks_of(job.profile)), swept + setting)
@@ -566,7 +574,24 @@ NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
 }
 
 
-def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
+def asked_of(profile: Profile) -> dict[str, int]:
+    """How many questions there are, by subject: as many as a hub's set is known to have, or the organism's world."""
+    asked = profile.questions
+    if asked.source == "organism":
+        return {subject: len(questions) for subject, questions in load_questions(profile).items()}
+    return {subject: question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect)}
+
+
+def _requests(profile: Profile) -> int:
+    if profile.texts.requests == "organism":
+        found = load_requests(profile)
+        return len(found.harmful) + len(found.benign)
+    return sum(source.rows or 0 for source in request_sources(profile.texts.requests))
+
+
+def notebook_work(
+    profile: Profile, shape: Shape, questions: int, notebook: str, known_share: float = KNOWN_SHARE
+) -> Work:
     """Operations of one notebook as if it ran alone and every setting changed every prompt.
 
     Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
@@ -575,10 +600,11 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
         profile: in its version for this notebook.
         questions: how many there are in all subjects.
         notebook: its number, one of `NOTEBOOKS`.
+        known_share: of the questions, those that the model knows.
     """
     if notebook not in NOTEBOOKS:
         raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(NOTEBOOKS)} has")
-    job = _Job(profile, shape, questions)
+    job = _Job(profile, shape, questions, known_share)
     start = job.statistics() + (Work() if notebook in WITHOUT_TREES else job.trees())
     return start + NOTEBOOKS[notebook](job)
 
@@ -589,8 +615,10 @@ def projections(
     shares: Mapping[str, float],
     product: float | None = None,
     overrides: Mapping[str, Any] | None = None,
+    shape: Shape | None = None,
+    known_share: float = KNOWN_SHARE,
 ) -> dict[str, tuple[float, float] | None]:
-    """Seconds and bytes of each notebook of a profile of the hub; None where the work has not been counted.
+    """Seconds and bytes of each notebook that a profile serves; None where the work has not been counted.
 
     Args:
         name: the profile.
@@ -598,17 +626,21 @@ def projections(
         shares: as `measured_shares` gives them.
         product: operations a second of a matrix product there; None measures it (`matrix_rate`).
         overrides: of the profile's values, as `load_profile` takes them.
+        shape: of the model; by default the one that `SHAPES` has.
+        known_share: of the questions, those that the model knows.
     """
     profile = load_profile(name, overrides)
-    shape, asked, found = SHAPES.get(profile.model.source), profile.questions, dict.fromkeys(profile.notebooks)
+    shape, found = shape or SHAPES.get(profile.model.source), dict.fromkeys(profile.notebooks or NOTEBOOKS)
     if shape is None:
         return found
     speed = product or matrix_rate(device, profile.model.dtype)
     rates = {kind: share * speed for kind, share in shares.items()}
-    questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
-    for number in (n for n in profile.notebooks if n in NOTEBOOKS):
+    questions = sum(asked_of(profile).values())
+    for number in (n for n in found if n in NOTEBOOKS):
         version = load_profile(name, overrides, number)
-        seconds = notebook_work(version, shape, questions, number).seconds(rates)
+        if number == MUSE_NOTEBOOK and version.muse.name not in MUSE_SPLITS:  # the organism's own
+            continue
+        seconds = notebook_work(version, shape, questions, number, known_share).seconds(rates)
         found[number] = seconds, notebook_memory(version, shape, number)
     return found
 
@@ -649,14 +681,19 @@ def shape_of(config: PreTrainedConfig) -> Shape:
     """The shape that a model's config gives."""
     heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     widths = config.intermediate_size, config.vocab_size
-    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths)
+    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths, tied=config.tie_word_embeddings)
 
 
 def in_words(seconds: float, memory: float) -> str:
     """'about 2.5 h, 48 GB of memory (projected)'."""
+    return f"{duration(seconds)}, {memory / 1e9:.0f} GB of memory (projected)"
+
+
+def duration(seconds: float) -> str:
+    """'about 2.5 h'."""
     units = (("days", 86400), ("h", 3600), ("min", 60))
     unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
-    return f"about {seconds / size:.1f} {unit}, {memory / 1e9:.0f} GB of memory (projected)"
+    return f"about {seconds / size:.1f} {unit}"
 
 
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
