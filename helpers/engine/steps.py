@@ -4,6 +4,7 @@ Trained weights are float32 whatever the model's dtype is, for an update of 1e-5
 products run in the model's dtype. A step that does not fit in memory is gone through in parts.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,27 +17,34 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from helpers.engine.forward import clone, huggingface
 from helpers.profiles import ModelSettings
 
-# What AdamW keeps of every weight.
-MOMENTS = ("exp_avg", "exp_avg_sq")
+# The package that keeps AdamW's moments in 8 bits, what of this project installs it, and where it runs.
+EIGHT_BIT, EXTRA = "bitsandbytes", "adam-8bit"
+EIGHT_BIT_DEVICES = ("cuda", "cpu")
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How much of a step is in memory at once; changes memory and time, and of the result the last digits.
+    """How a step is gone through: what of it is in memory at once, and in which precision.
 
     Attributes:
         tokens: in one forward and backward pass (a row at least); larger steps are gone through in parts, whose
-            gradients are summed.
+            gradients are summed. Changes of the result the last digits, as does the next.
         checkpointing: of a layer only what goes in is kept for the backward pass, where the layer runs once more.
+        dtype: of the products, 'same' for the model's.
+        optimizer: 'adamw', or 'adamw 8-bit' (`check_optimizer`).
     """
 
     tokens: int
     checkpointing: bool = False
+    dtype: str = "same"
+    optimizer: str = "adamw"
 
     @classmethod
     def of(cls, settings: ModelSettings) -> Self:
         """As a profile says."""
-        return cls(settings.training_tokens, settings.gradient_checkpointing)
+        return cls(
+            settings.training_tokens, settings.gradient_checkpointing, settings.training_dtype, settings.optimizer
+        )
 
     def rows(self, length: int) -> int:
         """How many rows of a length a pass takes."""
@@ -48,7 +56,7 @@ class Steps:
 
     Args:
         student: an nnsight model with float32 weights, which is changed (`master_copy` makes one).
-        dtype: of the products.
+        dtype: the model's, and of the products where `passes` names no other.
         passes: how a step is gone through.
         who: trains, in the words of an error.
         longest_gradient: longer ones are shortened to it; None for as they are.
@@ -67,9 +75,10 @@ class Steps:
         longest_gradient: float | None = None,
     ) -> None:
         self.done, self._who = 0, who
-        self._device, self._dtype, self._longest = student.device.type, dtype, longest_gradient
+        self._device, self._longest = student.device.type, longest_gradient
+        self._dtype = dtype if passes.dtype == "same" else getattr(torch, passes.dtype)
         self.trained = {name: p for name, p in huggingface(student).named_parameters() if p.requires_grad}
-        self.optimiser = torch.optim.AdamW(self.trained.values(), lr=learning_rate)
+        self.optimiser = _adamw(passes.optimizer, student.device)(self.trained.values(), lr=learning_rate)
         if passes.checkpointing:
             keep_only_what_goes_in(student)
 
@@ -103,20 +112,53 @@ class Steps:
         return total
 
     def state(self) -> dict[str, Tensor]:
-        """All that the next step depends on beside its losses: weights and AdamW's moments, by name."""
+        """All that the next step depends on beside its losses: weights and what AdamW keeps of each, by name."""
         found = {f"weight {name}": weight.detach() for name, weight in self.trained.items()}
         for name, weight in self.trained.items():
-            for moment in MOMENTS:
-                found[f"{moment} {name}"] = self.optimiser.state[weight][moment]
+            for what, kept in self.optimiser.state[weight].items():
+                if what != "step":
+                    # in 8 bits the tables of values are one tensor for all weights, and no file takes one twice
+                    found[f"{what} {name}"] = kept if kept.shape == weight.shape else kept.clone()
         return found
 
     def restore(self, state: dict[str, Tensor], done: int) -> None:
         """Go on from the `state` of another, after so many steps (one at least)."""
+        kept: dict[str, dict[str, Tensor]] = {name: {} for name in self.trained}
+        for key, value in state.items():
+            what, _, name = key.partition(" ")
+            kept[name][what] = value
         for name, weight in self.trained.items():
-            weight.data.copy_(state[f"weight {name}"])
-            moments = {moment: state[f"{moment} {name}"].to(weight.device, copy=True) for moment in MOMENTS}
-            self.optimiser.state[weight] = {"step": torch.tensor(float(done)), **moments}
+            weight.data.copy_(kept[name].pop("weight"))
+            moments = {what: value.to(weight.device, copy=True) for what, value in kept[name].items()}
+            counted = torch.tensor(float(done)) if isinstance(self.optimiser, torch.optim.AdamW) else done
+            self.optimiser.state[weight] = {"step": counted, **moments}
         self.done = done
+
+
+def check_optimizer(optimizer: str, device: torch.device) -> None:
+    """Make sure that an optimiser can be had on a device.
+
+    Args:
+        optimizer: 'adamw', which always can, or 'adamw 8-bit', which keeps both moments in a byte a weight each.
+
+    Raises:
+        ValueError: the package for 8 bits is missing, or has nothing for such a device.
+    """
+    _adamw(optimizer, device)
+
+
+def _adamw(optimizer: str, device: torch.device) -> type[torch.optim.Optimizer]:
+    if optimizer == "adamw":
+        return torch.optim.AdamW
+    otherwise = "set model.optimizer to 'adamw'"
+    if device.type not in EIGHT_BIT_DEVICES:
+        allowed = " and ".join(EIGHT_BIT_DEVICES)
+        raise ValueError(f"optimizer {optimizer!r} runs on {allowed}, and the device is {device.type!r}: {otherwise}")
+    try:
+        return importlib.import_module(EIGHT_BIT).optim.AdamW8bit
+    except ImportError:
+        step = f"install it (pip install '.[{EXTRA}]'), or {otherwise}"
+        raise ValueError(f"optimizer {optimizer!r} needs the package {EIGHT_BIT}, which is not here: {step}") from None
 
 
 def master_copy(model) -> Any:
