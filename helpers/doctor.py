@@ -26,7 +26,8 @@ from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, get_session
 
-from helpers.experiments.costs import MEASURED, in_words, measured_shares, projections, target_costs
+from helpers.engine.steps import check_optimizer
+from helpers.experiments.costs import MEASURED, SMALLEST, in_words, measured_shares, projections, target_costs
 from helpers.experiments.fidelity import NOTEBOOK, fidelity, known_answers
 from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
@@ -119,6 +120,13 @@ def device_lines(device: Device, profile: Profile) -> list[Line]:
     return [Line("ok", "device", found)]
 
 
+def optimizer_lines(profile: Profile, fault: str) -> list[Line]:
+    """Whether an optimiser that is no part of torch can be had; `fault` says why not, '' if it can."""
+    if profile.model.optimizer == "adamw":
+        return []
+    return [Line("fails" if fault else "ok", "optimizer", profile.model.optimizer, fault)]
+
+
 def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str) -> list[Line]:
     """Free disk against what is still to be downloaded, what residuals take while a sweep runs, and a run's own files.
 
@@ -206,27 +214,37 @@ def time_lines(profile: Profile, minutes: Mapping[str, float]) -> list[Line]:
     ]  # fmt: skip
 
 
-def projection_lines(device: Device, estimates: Mapping[str, tuple[float, float] | None]) -> list[Line]:
+def projection_lines(
+    device: Device,
+    estimates: Mapping[str, tuple[float, float] | None],
+    least: Mapping[str, tuple[float, float] | None],
+) -> list[Line]:
     """Time and memory of notebooks that nobody has run here.
 
     Args:
         estimates: seconds and bytes by notebook, None where the work has not been counted (`costs.projections`).
+        least: the same under the settings that take least memory (`costs.SMALLEST`).
     """
     basis = (
         "projections, from counted work, the matrix product measured on this device just now, and each kind of work's "
         "share of it measured on a CPU (tests/benchmarks/full_shape.py): of the order of magnitude; each notebook alone"
     )
-    return [Line("ok", "estimates", basis)] + [_projection_line(device, n, found) for n, found in estimates.items()]
+    lines = [_projection_line(device, n, found, least.get(n)) for n, found in estimates.items()]
+    return [Line("ok", "estimates", basis), *lines]
 
 
-def _projection_line(device: Device, number: str, found: tuple[float, float] | None) -> Line:
-    if found is None:
+def _projection_line(
+    device: Device, number: str, found: tuple[float, float] | None, least: tuple[float, float] | None
+) -> Line:
+    if found is None or least is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
     seconds, memory = found
     text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
-    step = "halve it: --set model.dtype=bfloat16; less for residuals: --set cache.memory_mb=0; or leave it out: --only"
+    settings = " ".join(f"'{key}=\"{value}\"'" if " " in str(value) else f"{key}={value}" for key, value in SMALLEST.items())
+    fits = "which fits" if least[1] <= device.memory else "which does not fit either: leave it out with --only"
+    step = f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
     return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
 
 
@@ -277,6 +295,15 @@ def observed_device(profile: Profile) -> Device:
         return Device(device.type, device.type, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     about = torch.cuda.get_device_properties(device)
     return Device(str(device), about.name, about.total_memory)
+
+
+def observed_optimizer(profile: Profile) -> str:
+    """'' when the profile's optimiser can be had, else why it cannot."""
+    try:
+        check_optimizer(profile.model.optimizer, device_of(profile.model))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def observed_hub() -> str:
@@ -373,6 +400,7 @@ def examine(profile: Profile) -> list[Line]:
     room = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
     lines = version_lines(sys.version_info[:2], pins, direct, versions(tuple(pins)))
     lines += device_lines(device, profile)
+    lines += optimizer_lines(profile, observed_optimizer(profile))
     lines += explained_lines(figure_records(profile), profile.sae.explained_variance)
     lines += disk_lines(room, needs, profile.cache.disk_mb * 2**20, "the hub's cache")
     if not sources:
@@ -382,9 +410,9 @@ def examine(profile: Profile) -> list[Line]:
     lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
     lines += source_lines(needs, spares(profile))
     lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
-    return lines + projection_lines(
-        device, projections(profile.name, device.kind, measured_shares(pd.read_csv(MEASURED)))
-    )
+    shares = measured_shares(pd.read_csv(MEASURED))
+    least = projections(profile.name, device.kind, shares, product=1.0, overrides=SMALLEST)  # for its memory
+    return lines + projection_lines(device, projections(profile.name, device.kind, shares), least)
 
 
 def probed(profile: Profile) -> list[Line]:

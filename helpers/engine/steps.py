@@ -4,7 +4,6 @@ Trained weights are float32 whatever the model's dtype is, for an update of 1e-5
 products run in the model's dtype. A step that does not fit in memory is gone through in parts.
 """
 
-import importlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from helpers.engine.forward import clone, huggingface
 from helpers.profiles import ModelSettings
 
-# The package that keeps AdamW's moments in 8 bits, what of this project installs it, and where it runs.
-EIGHT_BIT, EXTRA = "bitsandbytes", "adam-8bit"
+# Where bitsandbytes keeps moments in 8 bits.
 EIGHT_BIT_DEVICES = ("cuda", "cpu")
 
 
@@ -155,10 +153,11 @@ def _adamw(optimizer: str, device: torch.device) -> type[torch.optim.Optimizer]:
         allowed = " and ".join(EIGHT_BIT_DEVICES)
         raise ValueError(f"optimizer {optimizer!r} runs on {allowed}, and the device is {device.type!r}: {otherwise}")
     try:
-        return importlib.import_module(EIGHT_BIT).optim.AdamW8bit
+        from bitsandbytes.optim import AdamW8bit
     except ImportError:
-        step = f"install it (pip install '.[{EXTRA}]'), or {otherwise}"
-        raise ValueError(f"optimizer {optimizer!r} needs the package {EIGHT_BIT}, which is not here: {step}") from None
+        step = f"install it (pip install '.[adam-8bit]'), or {otherwise}"
+        raise ValueError(f"optimizer {optimizer!r} needs the package bitsandbytes, not here: {step}") from None
+    return AdamW8bit
 
 
 def master_copy(model) -> Any:
