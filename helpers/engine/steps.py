@@ -4,9 +4,11 @@ Trained weights are float32 whatever the model's dtype is, for an update of 1e-5
 products run in the model's dtype. A step that does not fit in memory is gone through in parts.
 """
 
+import gc
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -49,6 +51,10 @@ class Passes:
         return max(1, self.tokens // length)
 
 
+# How a loss is parted that is gone through so; each part gives its share of it.
+Parts = Callable[[Passes], Sequence[Callable[[], Tensor]]]
+
+
 class Steps:
     """AdamW on those weights of a student that ask for gradients.
 
@@ -72,7 +78,7 @@ class Steps:
         who: str,
         longest_gradient: float | None = None,
     ) -> None:
-        self.done, self._who = 0, who
+        self.done, self._who, self._passes = 0, who, passes
         self._device, self._longest = student.device.type, longest_gradient
         self._dtype = dtype if passes.dtype == "same" else getattr(torch, passes.dtype)
         self.trained = {name: p for name, p in huggingface(student).named_parameters() if p.requires_grad}
@@ -80,18 +86,48 @@ class Steps:
         if passes.checkpointing:
             keep_only_what_goes_in(student)
 
-    def step(self, parts: Iterable[Callable[[], Tensor]]) -> float:
+    def step(self, parts: Parts) -> float:
         """One step down the sum of the parts' losses, each of which is gone forward and backward through by itself.
 
+        Where the device has no memory for a part, the step begins anew in smaller ones, and so do all later ones.
+
         Args:
-            parts: each gives its share of the loss.
+            parts: the loss, parted as `Passes` says.
 
         Returns:
             The loss before the step.
 
         Raises:
             FloatingPointError: a loss is no finite number; the step is named, and is not taken.
+            torch.OutOfMemoryError: there is no memory for a single row.
         """
+        while (total := self._gradients(parts)) is None:
+            pass
+        if self._longest is not None:
+            torch.nn.utils.clip_grad_norm_(self.trained.values(), self._longest)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.done += 1
+        return total
+
+    def _gradients(self, parts: Parts) -> float | None:
+        """The loss, whose gradients are summed; None where there was no memory for it, and the next try takes less."""
+        try:
+            return self._summed(parts(self._passes))
+        except torch.OutOfMemoryError:
+            smaller = _smaller(self._passes, parts)
+            if smaller is None:
+                raise
+        # only here is the exception gone, and with it what its frames hold
+        self._passes = smaller
+        self.optimiser.zero_grad()
+        gc.collect()
+        torch.cuda.empty_cache()
+        how = f"goes on with {smaller.tokens} tokens at once: see model.training_tokens"
+        warnings.warn(f"{self._who}: a step does not fit in the device's memory and {how}", stacklevel=3)
+        return None
+
+    def _summed(self, parts: Iterable[Callable[[], Tensor]]) -> float:
         total = 0.0
         for part in parts:
             with torch.autocast(self._device, dtype=self._dtype, enabled=self._dtype != torch.float32):
@@ -102,11 +138,6 @@ class Steps:
                     f"{self._who}: the loss is {total} at step {self.done + 1}; lower learning_rate"
                 )
             loss.backward()
-        if self._longest is not None:
-            torch.nn.utils.clip_grad_norm_(self.trained.values(), self._longest)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.done += 1
         return total
 
     def state(self) -> dict[str, Tensor]:
@@ -158,6 +189,13 @@ def _adamw(optimizer: str, device: torch.device) -> type[torch.optim.Optimizer]:
         step = f"install it (pip install '.[adam-8bit]'), or {otherwise}"
         raise ValueError(f"optimizer {optimizer!r} needs the package bitsandbytes, not here: {step}") from None
     return AdamW8bit
+
+
+def _smaller(passes: Passes, parts: Parts) -> Passes | None:
+    """The largest passes, by halves, that part a loss into more than these do; None where rows are single already."""
+    now = len(parts(passes))
+    halves = (replace(passes, tokens=passes.tokens >> n) for n in range(1, passes.tokens.bit_length()))
+    return next((half for half in halves if len(parts(half)) > now), None)
 
 
 def master_copy(model) -> Any:
