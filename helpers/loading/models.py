@@ -32,7 +32,8 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
 
     Raises:
         ValueError: the source is unknown, there is no such device, the engine does not serve such a model, its
-            optimiser or attention cannot be had, or prompts cannot be made with its tokenizer.
+            optimiser or attention cannot be had, the devices have no room for all of it, or prompts cannot be made
+            with its tokenizer.
         FileNotFoundError: the organism's weights are missing, or the fine-tuned ones.
         HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
@@ -46,6 +47,11 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
     check_tokenizer(tokenizer, profile.model.prompt_format)
     spread = {"device_map": "auto"} if profile.model.device_map == "auto" else {}
     hf_model = read_model(folder, getattr(torch, profile.model.dtype), profile.model.attention, **spread)
+    if left := sum(weight.is_meta for weight in hf_model.parameters()):
+        raise ValueError(
+            f"model.device_map 'auto': {left} weights found no room on the devices and lie in main memory or on disk, "
+            "where nothing here asks them; take more or larger devices, or set model.dtype to 'bfloat16'"
+        )
     if not spread:
         hf_model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides what torch's `to` takes
     if texts:
