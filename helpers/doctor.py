@@ -242,7 +242,8 @@ def _projection_line(
     text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
-    settings = " ".join(f"'{key}=\"{value}\"'" if " " in str(value) else f"{key}={value}" for key, value in SMALLEST.items())
+    quoted = {key: f"'{key}=\"{value}\"'" for key, value in SMALLEST.items() if " " in str(value)}
+    settings = " ".join(quoted.get(key, f"{key}={value}") for key, value in SMALLEST.items())
     fits = "which fits" if least[1] <= device.memory else "which does not fit either: leave it out with --only"
     step = f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
     return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)

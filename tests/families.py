@@ -61,4 +61,7 @@ def family_model(name: str, window: int = 512, attention: str = "eager"):
     tokenizer = tokenizer_of(name)
     sliding = {"sliding_window": window} if name.startswith(("Gemma 2", "Gemma 3")) else {}
     torch.manual_seed(0)
-    return wrap(kind(config(vocab_size=len(tokenizer), **SHAPE | {"attn_implementation": attention}, **own, **sliding)), tokenizer)
+    return wrap(
+        kind(config(vocab_size=len(tokenizer), **SHAPE | {"attn_implementation": attention}, **own, **sliding)),
+        tokenizer,
+    )

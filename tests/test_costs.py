@@ -199,9 +199,7 @@ def test_what_training_holds_follows_its_optimiser_and_its_products():
 
 def test_training_in_another_dtype_goes_at_its_own_rate():
     low = {"model.training_dtype": "bfloat16"}
-    plain, fast = (
-        projections("gemma-2-2b-it", "cpu", EVEN, 1e12, changes, training=8e12) for changes in ({}, low)
-    )
+    plain, fast = (projections("gemma-2-2b-it", "cpu", EVEN, 1e12, changes, training=8e12) for changes in ({}, low))
     for number, (seconds, _) in fast.items():
         work = notebook_work(load_profile("gemma-2-2b-it", low, number), GEMMA, 2142, number)
         assert plain[number][0] - seconds == pytest.approx(7 / 8 * work.training / (EVEN["training"] * 1e12))

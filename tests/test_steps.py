@@ -181,9 +181,11 @@ def test_a_step_that_does_not_fit_is_gone_through_in_smaller_parts(monkeypatch):
     losses = [expected.step() for _ in range(2)]
     tried, training = short_of_memory(monkeypatch, 2), FineTuning(toy_model(), ROWS, 1e-3, 8, 0, Passes(1000))
     # 1000, 500, 250 and 125 tokens are all 8 rows of 12; 62 are five of them, 31 are two
-    with pytest.warns(UserWarning, match=r"fine-tuning, .* goes on with (62|31) tokens at once: see model\.training_to"):
+    with pytest.warns(
+        UserWarning, match=r"fine-tuning, .* goes on with (62|31) tokens at once: see model\.training_to"
+    ):
         found = [training.step() for _ in range(2)]
-    assert tried == [8, 5, 2, 2, 2, 2] + [2, 2, 2, 2]
+    assert tried == [8, 5, *[2] * 4, *[2] * 4]
     assert found == losses
     weights = expected.steps.trained
     assert all(torch.equal(weight, weights[name]) for name, weight in training.steps.trained.items())
@@ -238,9 +240,9 @@ def test_moments_in_eight_bits_take_a_byte_each_and_a_training_goes_on_from_them
     assert before + [then.step() for _ in range(2)] == losses
     assert all(torch.equal(weight, then.steps.trained[name]) for name, weight in whole.steps.trained.items())
     weight = whole.steps.trained["model.embed_tokens.weight"]
-    kept = {what: t for what, t in whole.steps.optimiser.state[weight].items() if what in ("state1", "state2", "absmax1", "absmax2")}
+    kept, of_each = whole.steps.optimiser.state[weight], ("state1", "state2", "absmax1", "absmax2")
     blocks = 2 * 4 * -(-weight.numel() // 256)
-    assert sum(t.nbytes for t in kept.values()) == 2 * weight.numel() + blocks
+    assert sum(kept[what].nbytes for what in of_each) == 2 * weight.numel() + blocks
     assert MOMENT_BYTES["adamw 8-bit"] == pytest.approx((2 * weight.numel() + blocks) / weight.numel(), rel=1e-3)
     assert losses[-1] < losses[0]
     plain = FineTuning(toy_model(), ROWS, 1e-3, 4, 3, Passes(1000))

@@ -13,14 +13,13 @@ import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from torch._subclasses.fake_tensor import FakeTensorMode
-
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from helpers.engine.edited import Edited
 from helpers.engine.forward import clone, final_state, final_state_from, huggingface, residual_after, unembed
-from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.internals import answer_stream, residual_under
+from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import read_letter_logits, read_letters
 from helpers.text.batches import Batch
 from tests.families import family_model

@@ -75,9 +75,8 @@ def check_attention(config: PretrainedConfig, attention: str) -> None:
         ValueError: the model caps attention logits, which no fused kernel does.
     """
     if attention != "eager" and getattr(config, "attn_logit_softcapping", None):
-        raise ValueError(
-            f"{config.model_type!r} model: attention {attention!r} leaves out its soft-cap, set model.attention to 'eager'"
-        )
+        step = "set model.attention to 'eager'"
+        raise ValueError(f"{config.model_type!r} model: attention {attention!r} leaves out its soft-cap, {step}")
 
 
 def decoder(model: Any) -> Any:
