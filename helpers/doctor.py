@@ -217,7 +217,7 @@ def time_lines(profile: Profile, minutes: Mapping[str, float]) -> list[Line]:
 def projection_lines(
     device: Device,
     estimates: Mapping[str, tuple[float, float] | None],
-    least: Mapping[str, tuple[float, float] | None],
+    least: Mapping[str, tuple[float, float] | None] | None = None,
 ) -> list[Line]:
     """Time and memory of notebooks that nobody has run here.
 
@@ -229,24 +229,32 @@ def projection_lines(
         "projections, from counted work, the matrix product measured on this device just now, and each kind of work's "
         "share of it measured on a CPU (tests/benchmarks/full_shape.py): of the order of magnitude; each notebook alone"
     )
-    lines = [_projection_line(device, n, found, least.get(n)) for n, found in estimates.items()]
+    lines = [_projection_line(device, n, found, (least or {}).get(n)) for n, found in estimates.items()]
     return [Line("ok", "estimates", basis), *lines]
 
 
 def _projection_line(
     device: Device, number: str, found: tuple[float, float] | None, least: tuple[float, float] | None
 ) -> Line:
-    if found is None or least is None:
+    if found is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
     seconds, memory = found
     text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
+    return Line(
+        "warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", _less(device, least)
+    )
+
+
+def _less(device: Device, least: tuple[float, float] | None) -> str:
+    """What to do where there is no memory for a notebook, from what it takes at least."""
+    if least is None:
+        return "leave it out: --only"
     quoted = {key: f"'{key}=\"{value}\"'" for key, value in SMALLEST.items() if " " in str(value)}
     settings = " ".join(quoted.get(key, f"{key}={value}") for key, value in SMALLEST.items())
     fits = "which fits" if least[1] <= device.memory else "which does not fit either: leave it out with --only"
-    step = f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
-    return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
+    return f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
 
 
 def finetuned_lines(

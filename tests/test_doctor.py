@@ -126,6 +126,7 @@ def test_estimates_say_what_they_rest_on():
     settings = "--set model.dtype=bfloat16 cache.memory_mb=0 'model.optimizer=\"adamw 8-bit\"'"
     assert large.step == f"{settings} takes 48 GB, which does not fit either: leave it out with --only"
     assert small.step == f"{settings} takes 22 GB, which fits"
+    assert projection_lines(GPU, {"06": (1.0, 64e9)})[1].step == "leave it out: --only"
 
 
 def test_an_optimiser_that_cannot_be_had_fails():
