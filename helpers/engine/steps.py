@@ -176,7 +176,7 @@ def check_optimizer(optimizer: str, device: torch.device) -> None:
     _adamw(optimizer, device)
 
 
-def _adamw(optimizer: str, device: torch.device) -> type[torch.optim.Optimizer]:
+def _adamw(optimizer: str, device: torch.device) -> Callable[..., torch.optim.Optimizer]:
     if optimizer == "adamw":
         return torch.optim.AdamW
     otherwise = "set model.optimizer to 'adamw'"
