@@ -27,7 +27,8 @@ from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, get_session
 
-from helpers.experiments.costs import MEASURED, duration, in_words, measured_shares, projections, target_costs
+from helpers.engine.steps import check_optimizer
+from helpers.experiments.costs import MEASURED, SMALLEST, duration, in_words, measured_shares, projections, target_costs
 from helpers.experiments.fidelity import fidelity, known_by_notebook
 from helpers.experiments.trial import Trial, try_profile
 from helpers.lab.lab import TOLERANCE, open_lab
@@ -121,6 +122,13 @@ def device_lines(device: Device, profile: Profile) -> list[Line]:
         step = f"use a machine with a GPU; a trial: python -m helpers.reproduce --profile {profile.name} --limit 4"
         return [Line("warning", "device", found + ", no GPU", step)]
     return [Line("ok", "device", found)]
+
+
+def optimizer_lines(profile: Profile, fault: str) -> list[Line]:
+    """Whether an optimiser that is no part of torch can be had; `fault` says why not, '' if it can."""
+    if profile.model.optimizer == "adamw":
+        return []
+    return [Line("fails" if fault else "ok", "optimizer", profile.model.optimizer, fault)]
 
 
 def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str) -> list[Line]:
@@ -217,26 +225,44 @@ ASSUMED = (
 
 
 def projection_lines(
-    device: Device, estimates: Mapping[str, tuple[float, float] | None], basis: str = ASSUMED
+    device: Device,
+    estimates: Mapping[str, tuple[float, float] | None],
+    least: Mapping[str, tuple[float, float] | None] | None = None,
+    basis: str = ASSUMED,
 ) -> list[Line]:
     """Time and memory of notebooks that nobody has run here.
 
     Args:
         estimates: seconds and bytes by notebook, None where the work has not been counted (`costs.projections`).
+        least: the same under the settings that take least memory (`costs.SMALLEST`).
         basis: what they rest on.
     """
-    return [Line("ok", "estimates", basis)] + [_projection_line(device, n, found) for n, found in estimates.items()]
+    lines = [_projection_line(device, n, found, (least or {}).get(n)) for n, found in estimates.items()]
+    return [Line("ok", "estimates", basis), *lines]
 
 
-def _projection_line(device: Device, number: str, found: tuple[float, float] | None) -> Line:
+def _projection_line(
+    device: Device, number: str, found: tuple[float, float] | None, least: tuple[float, float] | None
+) -> Line:
     if found is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
     seconds, memory = found
     text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
-    step = "halve it: --set model.dtype=bfloat16; less for residuals: --set cache.memory_mb=0; or leave it out: --only"
-    return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
+    return Line(
+        "warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", _less(device, least)
+    )
+
+
+def _less(device: Device, least: tuple[float, float] | None) -> str:
+    """What to do where there is no memory for a notebook, from what it takes at least."""
+    if least is None:
+        return "leave it out: --only"
+    quoted = {key: f"'{key}=\"{value}\"'" for key, value in SMALLEST.items() if " " in str(value)}
+    settings = " ".join(quoted.get(key, f"{key}={value}") for key, value in SMALLEST.items())
+    fits = "which fits" if least[1] <= device.memory else "which does not fit either: leave it out with --only"
+    return f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
 
 
 def trial_lines(profile: Profile, device: Device, trial: Trial) -> list[Line]:
@@ -256,7 +282,7 @@ def trial_lines(profile: Profile, device: Device, trial: Trial) -> list[Line]:
         f"{trial.known} of {trial.asked} questions known; each notebook alone and in one process. Kinds of work that "
         "fill no batch here run faster there"
     )
-    lines += projection_lines(device, trial.full, basis)
+    lines += projection_lines(device, trial.full, basis=basis)
     known = [found[0] for found in trial.full.values() if found is not None]
     unknown = len(trial.full) - len(known)
     rest = f", and {unknown} of unknown length" if unknown else ""
@@ -310,6 +336,15 @@ def observed_device(profile: Profile) -> Device:
         return Device(device.type, device.type, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     about = torch.cuda.get_device_properties(device)
     return Device(str(device), about.name, about.total_memory)
+
+
+def observed_optimizer(profile: Profile) -> str:
+    """'' when the profile's optimiser can be had, else why it cannot."""
+    try:
+        check_optimizer(profile.model.optimizer, device_of(profile.model))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def observed_hub() -> str:
@@ -406,6 +441,7 @@ def examine(profile: Profile) -> list[Line]:
     room = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
     lines = version_lines(sys.version_info[:2], pins, direct, versions(tuple(pins)))
     lines += device_lines(device, profile)
+    lines += optimizer_lines(profile, observed_optimizer(profile))
     lines += explained_lines(figure_records(profile), profile.sae.explained_variance)
     lines += disk_lines(room, needs, profile.cache.disk_mb * 2**20, "the hub's cache")
     if not sources:
@@ -415,9 +451,9 @@ def examine(profile: Profile) -> list[Line]:
     lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
     lines += source_lines(needs, spares(profile))
     lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
-    return lines + projection_lines(
-        device, projections(profile.name, device.kind, measured_shares(pd.read_csv(MEASURED)))
-    )
+    shares = measured_shares(pd.read_csv(MEASURED))
+    least = projections(profile.name, device.kind, shares, product=1.0, overrides=SMALLEST)  # for its memory
+    return lines + projection_lines(device, projections(profile.name, device.kind, shares), least)
 
 
 def probed(profile: Profile) -> list[Line]:

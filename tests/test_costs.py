@@ -181,6 +181,31 @@ def test_what_checkpointing_saves_is_counted():
     assert notebook_memory(longer, GEMMA, "06") > less
 
 
+def test_what_training_holds_follows_its_optimiser_and_its_products():
+    plain, eight, low, both = (
+        notebook_memory(load_profile("gemma-2-2b-it", changes), GEMMA, "06")
+        for changes in (
+            {},
+            {"model.optimizer": "adamw 8-bit"},
+            {"model.training_dtype": "bfloat16"},
+            {"model.training_dtype": "bfloat16", "model.optimizer": "adamw 8-bit"},
+        )
+    )
+    # two float32 moments against two bytes and a 32nd of one for the scales
+    assert plain - eight == low - both == pytest.approx((8 - 2.03125) * GEMMA.weights)
+    # a copy of all weights for the products, and less kept of a pass
+    saved = kept_bytes(GEMMA, 26, 2048, 1024, 4, True) - kept_bytes(GEMMA, 26, 2048, 1024, 2, True)
+    assert low - plain == pytest.approx(2 * GEMMA.weights - saved)
+
+
+def test_training_in_another_dtype_goes_at_its_own_rate():
+    low = {"model.training_dtype": "bfloat16"}
+    plain, fast = (projections("gemma-2-2b-it", "cpu", EVEN, 1e12, changes, training=8e12) for changes in ({}, low))
+    for number, (seconds, _) in fast.items():
+        work = notebook_work(load_profile("gemma-2-2b-it", low, number), GEMMA, 2142, number)
+        assert plain[number][0] - seconds == pytest.approx(7 / 8 * work.training / (EVEN["training"] * 1e12))
+
+
 def test_work_adds_up_and_takes_its_time():
     work = Work(trees=6.0, training=4.0) + Work(trees=2.0)
     assert work == Work(trees=8.0, training=4.0) and work.total == 12

@@ -23,6 +23,8 @@ from helpers.doctor import (
     locked,
     main,
     observed_finetuned,
+    observed_optimizer,
+    optimizer_lines,
     projection_lines,
     report,
     source_lines,
@@ -115,10 +117,24 @@ def test_only_the_gated_corpus_has_a_spare(monkeypatch):
 def test_estimates_say_what_they_rest_on():
     lines = time_lines(load_profile("tiny"), {"01": 0.5, "03": 3.0})
     assert [line.found.partition(",")[0] for line in lines] == ["0.5 min", "3.0 min"]
-    basis, fits, large, unknown = projection_lines(GPU, {"01": (5400.0, 20e9), "06": (200000.0, 64e9), "04": None})
+    found = {"01": (5400.0, 20e9), "03": (60.0, 30e9), "06": (200000.0, 64e9), "04": None}
+    least = {"01": (1.0, 9e9), "03": (1.0, 22e9), "06": (1.0, 48e9), "04": None}
+    basis, fits, small, large, unknown = projection_lines(GPU, found, least)
     assert "projections" in basis.found and (fits.state, unknown.state) == ("ok", "ok")
     assert fits.found == "about 90.0 min, 20 GB of memory (projected)"
-    assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB") and "bfloat16" in large.step
+    assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB")
+    settings = "--set model.dtype=bfloat16 cache.memory_mb=0 'model.optimizer=\"adamw 8-bit\"'"
+    assert large.step == f"{settings} takes 48 GB, which does not fit either: leave it out with --only"
+    assert small.step == f"{settings} takes 22 GB, which fits"
+    assert projection_lines(GPU, {"06": (1.0, 64e9)})[1].step == "leave it out: --only"
+
+
+def test_an_optimiser_that_cannot_be_had_fails():
+    plain, eight = load_profile("tiny"), load_profile("tiny", {"model.optimizer": "adamw 8-bit"})
+    assert optimizer_lines(plain, observed_optimizer(plain)) == []
+    (missing,), (there,) = optimizer_lines(eight, "install it"), optimizer_lines(eight, "")
+    assert (missing.state, missing.found, missing.step) == ("fails", "adamw 8-bit", "install it")
+    assert (there.state, there.step) == ("ok", "")
 
 
 def test_a_target_that_is_not_there_fails_with_its_price_and_how_to_make_it():

@@ -30,6 +30,7 @@ STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
 N = 2  # questions of each subject
 # Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
 SMALL = {
+    "model.attention": "eager",  # what is served as Gemma 1 is the organism, a Gemma 2
     "model.batch_tokens": 128, "sae.explained_variance": 0.5, "compute.jobs": 1, "compute.threads": 1,
     "texts.row_length": 64, "texts.forget_rows": 8, "texts.retain_rows": 8, "texts.neutral_rows": 2,
     "texts.framed_documents": 6, "selection.n_features": 5,

@@ -40,7 +40,7 @@ from helpers.methods.ssd import SSD
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.training import TrainedMethod
 from helpers.methods.unconditional import Unconditional
-from helpers.profiles import Profile, load_profile
+from helpers.profiles import ModelSettings, Profile, load_profile
 from helpers.records.provenance import ROOT
 
 # Where the shares come from that a projection rests on.
@@ -78,8 +78,11 @@ WEIGHTS_METHODS: tuple[type[Method], ...] = (GradientAscent, GradDiff, NPO, SimN
 KEPT_NORMS, KEPT_ATTENTION, KEPT_INPUT = 41, 8, 4
 # Of a chunk of logits what is held at once: before and after the soft-cap, their softmax and its gradient, in float32.
 LIVE_LOGITS = 4
-# AdamW's float32 weight, its gradient and two moments.
-TRAINED_BYTES = 16
+# Of a weight that is trained, the gradient in float32, and what AdamW keeps: two float32 moments, or two bytes and of
+# every 256 weights a float32 scale for each.
+GRADIENT_BYTES, MOMENT_BYTES = 4, {"adamw": 8, "adamw 8-bit": 2 + 2 * 4 / 256}
+# The settings under which a card holds most, beside fewer tokens at once: dtype, kept residuals, optimiser.
+SMALLEST = {"model.dtype": "bfloat16", "cache.memory_mb": 0, "model.optimizer": "adamw 8-bit"}
 
 
 @dataclass(frozen=True)
@@ -218,10 +221,16 @@ def training_memory(profile: Profile, shape: Shape, trained: float, layers: int,
         passes: kept at once; methods have one of forget and one of retain text.
     """
     of, length = profile.model, profile.texts.row_length
-    size, tokens = DTYPE_BYTES[of.dtype], max(of.training_tokens, length)
-    weights = 4 * shape.weights + (TRAINED_BYTES - 4) * trained + (size * shape.weights if size < 4 else 0)
+    size, tokens = DTYPE_BYTES[_products(of)], max(of.training_tokens, length)
+    own = GRADIENT_BYTES + MOMENT_BYTES[of.optimizer]
+    weights = 4 * shape.weights + own * trained + (size * shape.weights if size < 4 else 0)
     kept = passes * kept_bytes(shape, layers, tokens, length, size, of.gradient_checkpointing)
     return weights + kept + LIVE_LOGITS * 4 * CHUNK_LOGITS
+
+
+def _products(of: ModelSettings) -> str:
+    """The dtype of the products of training."""
+    return of.dtype if of.training_dtype == "same" else of.training_dtype
 
 
 def crisp_work(
@@ -617,6 +626,7 @@ def projections(
     overrides: Mapping[str, Any] | None = None,
     shape: Shape | None = None,
     known_share: float = KNOWN_SHARE,
+    training: float | None = None,
 ) -> dict[str, tuple[float, float] | None]:
     """Seconds and bytes of each notebook that a profile serves; None where the work has not been counted.
 
@@ -628,6 +638,7 @@ def projections(
         overrides: of the profile's values, as `load_profile` takes them.
         shape: of the model; by default the one that `SHAPES` has.
         known_share: of the questions, those that the model knows.
+        training: as `product`, of the products of training.
     """
     profile = load_profile(name, overrides)
     shape, found = shape or SHAPES.get(profile.model.source), dict.fromkeys(profile.notebooks or NOTEBOOKS)
@@ -635,6 +646,8 @@ def projections(
         return found
     speed = product or matrix_rate(device, profile.model.dtype)
     rates = {kind: share * speed for kind, share in shares.items()}
+    if _products(profile.model) != profile.model.dtype:
+        rates["training"] = shares["training"] * (training or matrix_rate(device, _products(profile.model)))
     questions = sum(asked_of(profile).values())
     for number in (n for n in found if n in NOTEBOOKS):
         version = load_profile(name, overrides, number)
@@ -656,7 +669,7 @@ def finetuning_costs(
         product: operations a second of a matrix product there; None measures it (`matrix_rate`).
     """
     of, length = profile.model, profile.texts.row_length
-    speed = product or matrix_rate(device, of.dtype)
+    speed = product or matrix_rate(device, _products(of))
     work = finetuning_work(shape, profile.finetuning.epochs * tokens, length, of.gradient_checkpointing)
     seconds = work / (speed * measured_shares(pd.read_csv(MEASURED))["training"])
     return seconds, training_memory(profile, shape, shape.weights, shape.layers)

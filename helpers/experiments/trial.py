@@ -120,7 +120,7 @@ def try_profile(name: str, n: int) -> Trial:
     peak = peak_memory()
     rates = {part.kind: part.rate for part in parts}
     # the rates are whole ones and no shares of a matrix product's
-    full = projections(name, lab.model.device.type, rates, product=1.0, shape=_shape(lab), known_share=known / asked)
+    full = projections(name, lab.model.device.type, rates, 1.0, None, _shape(lab), known / asked, 1.0)
     of = (number, len(counted[forget]), asked, known, loading)
     return Trial(*of, peak.get("cuda", peak["ram"]), parts, full)
 

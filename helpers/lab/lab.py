@@ -26,7 +26,7 @@ from torch import Tensor
 from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
 from helpers.engine.features import feature_statistics, mean_activation, residual_norm
-from helpers.engine.forward import check_pair, device_after
+from helpers.engine.forward import check_pair
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
@@ -101,7 +101,7 @@ class Lab(Run):
     def _load(self, profile: Profile, hub: Hub, published_features: bool) -> None:
         texts, self.all_questions = load_texts(profile, hub), load_questions(profile, hub)
         self.model = load_model(profile, hub)
-        self.sae = load_sae(profile, device_after(self.model, profile.sae.layer), hub)
+        self.sae = load_sae(profile, self.model.device, hub)
         sizes, tokenizer, form = profile.texts, self.model.tokenizer, profile.model.prompt_format
         if not texts.forget:
             self._check_published(hub, published_features)
