@@ -27,6 +27,7 @@ from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
 from helpers.engine.features import feature_statistics, mean_activation, residual_norm
 from helpers.engine.forward import check_pair, device_after
+from helpers.lab.forks import can_fork, is_worker
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
@@ -537,7 +538,9 @@ class Lab(Run):
         progress = _Progress([pieces[i] for i in missing])
         settings, faults = self.profile.compute, []
         jobs, scheduler = jobs_of(settings.jobs, self.profile.model.device), settings.scheduler
-        if self._view_of:  # other processes open the lab that it is a view of
+        forks = not scheduler and can_fork(self.model.device)
+        # other processes open the lab that it is a view of, unless they are forks; and a worker computes by itself
+        if is_worker() or (self._view_of and not forks):
             jobs, scheduler = 1, ""
         for done in spread(self, self._place, progress.pieces, jobs, scheduler, dear):
             piece = progress.pieces[done.number]
