@@ -460,28 +460,21 @@ class Lab(Run):
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]
         tables = [self._stored(_stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
-        missing, faults = [i for i, table in enumerate(tables) if table is None], []
+        missing = [i for i, table in enumerate(tables) if table is None]
         stored = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
         for stage, n in stored.items():
             log.info("%s: %d settings from the cache", stage, n)
-        for dear in (True, False):
-            of = [i for i in missing if settings[i].trains == dear]
-            groups = _courses(of, settings) if dear else _groups(of, settings, GROUP)
-            pieces = [
-                Piece(_words(settings, group), _stage_of(settings[group[0]]), tuple(keys[i] for i in group),
-                      _knowledge_under, (half, *(settings[i] for i in group)))
-                for group in groups
-            ]  # fmt: skip
-            try:
-                found = self.computed(pieces, dear)
-            except PieceError as error:  # what is cheap is computed and stored all the same
-                faults.append(str(error))
-                continue
-            for group, results in zip(groups, found, strict=True):
-                for i, table in zip(group, results, strict=True):
-                    tables[i] = table
-        if faults:
-            raise PieceError("\n".join(faults))
+        # what trains first, for it takes longest, and all in one queue, so that no process waits for a last training
+        trained, others = ([i for i in missing if settings[i].trains == trains] for trains in (True, False))
+        groups = _courses(trained, settings) + _groups(others, settings, GROUP)
+        pieces = [
+            Piece(_words(settings, group), _stage_of(settings[group[0]]), tuple(keys[i] for i in group),
+                  _knowledge_under, (half, *(settings[i] for i in group)))
+            for group in groups
+        ]  # fmt: skip
+        for group, results in zip(groups, self.computed(pieces, dear=bool(trained)), strict=True):
+            for i, table in zip(group, results, strict=True):
+                tables[i] = table
         return tables
 
     def edited(self, setting: Method) -> Edited:
