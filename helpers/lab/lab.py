@@ -60,6 +60,7 @@ TOLERANCE = 0.05
 log = logging.getLogger(__name__)
 
 What = str | type[Method] | Method
+Make = Callable[[], dict[str, Tensor]]
 
 
 class Lab(Run):
@@ -493,10 +494,29 @@ class Lab(Run):
         """The model as it is."""
         return Edited(self.model)
 
-    def trained(self, train: Callable[..., dict[str, Tensor]], *args: Any) -> Trained:
-        """Weights that `train(*args)` makes, by the names that the model has for them; for a method's `apply`."""
+    def trained(self, train: Callable[..., dict[str, Tensor]], *args: Any, make: Make | None = None) -> Trained:
+        """Weights that `train(*args)` makes, by the names that the model has for them; for a method's `apply`.
+
+        Weights that take at most the profile's `compute.weights_mb` are on disk once they are made, so that a setting
+        of a sweep that is chosen is not trained again; larger ones are where they are asked for (`edited`).
+
+        Args:
+            make: the same weights in another way, which may share work with other settings.
+        """
         keep = partial(self.stage, "weights", train, *args)
-        return Trained(self.fingerprint([train, *args]), partial(train, *args), keep)
+        made = partial(self._made, make or partial(train, *args), train, *args)
+        return Trained(self.fingerprint([train, *args]), made, keep)
+
+    def _made(self, make: Make, train: Callable[..., dict[str, Tensor]], *args: Any) -> dict[str, Tensor]:
+        """Weights from disk if they are there, or made, and put there if they are small."""
+        key = self.key(train, *args)
+        if stage := self.store.read("weights", key):
+            return stage.result
+        start = time.perf_counter()
+        weights = make()
+        if sum(w.numel() * w.element_size() for w in weights.values()) <= self.profile.compute.weights_mb * 2**20:
+            self.store.write("weights", weights, key, time.perf_counter() - start)
+        return weights
 
     def latest(self, key: str, make: Callable[[], Any]) -> Any:
         """What was made last, if it was under this key, else what is made now in its place: one thing is kept."""
