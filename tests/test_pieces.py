@@ -17,7 +17,7 @@ import pytest
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from helpers.lab.forks import WorkersDied
+from helpers.lab.forks import WorkersError
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Named, Piece, PieceError, jobs_of, own_device
 from helpers.methods.dsg import DSG
@@ -125,7 +125,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request) -> N
 
 
 def test_when_every_process_dies_it_ends(two: Lab) -> None:
-    with pytest.raises(WorkersDied, match="3 worker processes in a row were killed"):
+    with pytest.raises(WorkersError, match="3 worker processes in a row were killed"):
         two.computed(pieces_of([1, 2], some_pieces.always_killed), dear=True)
 
 

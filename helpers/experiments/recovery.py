@@ -411,9 +411,7 @@ def with_other_weights(
     return pd.DataFrame(rows, columns=columns)
 
 
-VECTORS = Attack(
-    "vectors", (("residual", False), ("residual", True), ("embeddings", False)), _vectors_key, _vectors
-)
+VECTORS = Attack("vectors", (("residual", False), ("residual", True), ("embeddings", False)), _vectors_key, _vectors)
 LAYERS = Attack("layers", ((),), _layers_key, _layers)
 DIRECTIONS = Attack("orthogonalisation", ((),), _orthogonal_key, _orthogonal)
 WEIGHTS = Attack("weights", ((),), _weights_key, _weights)

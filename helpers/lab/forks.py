@@ -22,7 +22,7 @@ DEATHS = 3
 log = logging.getLogger(__name__)
 
 
-class WorkersDied(RuntimeError):
+class WorkersError(RuntimeError):
     """Every process that was started for some calls was killed."""
 
 
@@ -48,35 +48,38 @@ def forked(call: Callable[[int], Any], numbers: Sequence[int], processes: int) -
         numbers: in the order in which they are begun.
 
     Raises:
-        WorkersDied: so many processes in a row were killed (`DEATHS`); until then others take over from them.
+        WorkersError: so many processes in a row were killed (`DEATHS`); until then others take over from them.
     """
-    waiting, busy, deaths = deque(numbers), dict[Connection, _Worker](), 0
+    waiting, busy, deaths = deque(numbers), list[_Worker](), 0
     try:
         while waiting or busy:
             while waiting and len(busy) < processes:
-                worker = _Worker(call)
-                worker.take(waiting.popleft())
-                busy[worker.pipe] = worker
-            for pipe in wait(list(busy)):
-                worker = busy[pipe]
+                busy.append(_Worker(call))
+                busy[-1].take(waiting.popleft())
+            ready = wait([worker.pipe for worker in busy])
+            for worker in [worker for worker in busy if worker.pipe in ready]:
                 try:
-                    done = pipe.recv()
+                    done = worker.pipe.recv()
                 except (EOFError, ConnectionResetError):
                     deaths += 1
-                    busy.pop(pipe).end()
                     waiting.appendleft(worker.number)
+                    busy.remove(worker)
+                    worker.end()
                     if deaths == DEATHS:
-                        raise WorkersDied(f"{deaths} worker processes in a row were killed: is memory short?") from None
+                        raise WorkersError(
+                            f"{deaths} worker processes in a row were killed: is memory short?"
+                        ) from None
                     log.warning("a worker process was killed; another takes over from it")
                     continue
                 deaths = 0
                 if waiting:
                     worker.take(waiting.popleft())
                 else:
-                    busy.pop(pipe).end()
+                    busy.remove(worker)
+                    worker.end()
                 yield done
     finally:
-        for worker in busy.values():
+        for worker in busy:
             worker.end()
 
 
@@ -89,6 +92,7 @@ class _Worker:
     """
 
     def __init__(self, call: Callable[[int], Any]) -> None:
+        self.number = -1  # of none yet
         self.pipe, theirs = Pipe()
         self._process = get_context("fork").Process(target=_serve, args=(call, self.pipe, theirs), daemon=True)
         self._process.start()
