@@ -66,7 +66,8 @@ GOOD = (
     'run = start(profile, "07_good", runs, figures, overrides)',
     'x = run.stage("first", tiny_stages.first, 5)\ny = run.stage("second", tiny_stages.second, x)',
     'run.save_figure("07_good", y, plots.tiny_plot)',
-    "import os, sys\nprint(sys.executable, *map(os.environ.get, ('PYTHONHASHSEED', 'HF_HUB_OFFLINE', 'OMP_NUM_THREADS')))",
+    "import os, sys\nkept = ('PYTHONHASHSEED', 'HF_HUB_OFFLINE', 'OMP_NUM_THREADS')\n"
+    "print(sys.executable, *map(os.environ.get, kept))",
 )
 
 
