@@ -17,6 +17,7 @@ from helpers.experiments.side_by_side import (
     distances,
     letter_kl,
     losses_on,
+    mean_losses,
     with_losses,
 )
 from helpers.measures.metrics import wilson_interval
@@ -58,7 +59,10 @@ def test_an_edit_agrees_with_itself_wholly():
 def test_losses_are_taken_on_every_text_and_from_the_unedited_model():
     knowledge = toy_knowledge()
     clamp = Clamp(toy_sae(), [3, 5, 8, 13], -20.0)
-    table = losses_on(knowledge, Edited(knowledge.model, clamp), {"packed": NEUTRAL, "framed": NEUTRAL[:2].tolist()})
+    texts = {"packed": NEUTRAL, "framed": NEUTRAL[:2].tolist()}
+    table = losses_on(knowledge, Edited(knowledge.model, clamp), texts)
+    before = mean_losses(knowledge, Edited(knowledge.model), texts)
+    assert losses_on(knowledge, Edited(knowledge.model, clamp), texts, before).equals(table)
     expected = [loss_added(knowledge.model, rows, clamp) for rows in (NEUTRAL, NEUTRAL[:2])]
     assert table["text"].tolist() == ["packed", "framed"] and table["loss_added"].tolist() == pytest.approx(expected)
     assert expected[0] != 0

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from helpers.methods.simnpo import simnpo_loss
 from helpers.methods.ssd import dampened, factors, importances
 from helpers.methods.training import Training, train
 from helpers.profiles import load_profile
+from helpers.records.store import fingerprint
 from helpers.text.batches import packed_batch
 from tests.toy import LAYER, ToyLab, toy_model, toy_sae
 
@@ -282,3 +284,20 @@ def test_every_trained_method_has_nine_settings_on_tiny_and_a_name_of_its_own():
         grid = METHODS[name].grid(profile)
         assert len(grid) == 9 == len(set(grid)) == len({setting.words for setting in grid}), name
         assert METHODS[name].trains
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("megabytes", "times"), [(1, 1), (0, 2)])
+def test_small_weights_are_made_once(megabytes, times):
+    lab, kept, made = ToyLab({"compute.weights_mb": megabytes}), {}, []
+    lab.store = SimpleNamespace(
+        read=lambda name, key: kept.get((name, key["all"])),
+        write=lambda name, found, key, seconds: kept.update({(name, key["all"]): SimpleNamespace(result=found)}),
+    )
+    weights = lab.trained(train, "some text", make=lambda: made.append(1) or {"weight": torch.ones(1 << 18)})
+    for _ in range(2):
+        assert weights.make()["weight"].sum() == 1 << 18  # exactly a megabyte
+    entry = ("weights", fingerprint([train, "some text"]))  # where `edited` looks for it too
+    assert len(made) == times and set(kept) == ({entry} if megabytes else set())
