@@ -45,7 +45,7 @@ SMALL = {
     "method.grad_diff.retain_weights": [1.0], "method.grad_diff.steps": [1], "method.npo.betas": [0.1],
     "method.npo.steps": [1], "method.simnpo.betas": [0.1], "method.simnpo.steps": [1],
     "method.scrub.forget_weights": [0.1], "method.scrub.steps": [1], "method.ssd.thresholds": [1.0],
-    "method.ssd.dampenings": [0.1], "method.ssd.rows": 2, "method.crisp.n_features": [5], "method.crisp.steps": [1],
+    "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [True], "method.ssd.rows": 2, "method.crisp.n_features": [5], "method.crisp.steps": [1],
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
     "method.clamp_prime.proportional": [False],
     "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],

@@ -458,16 +458,16 @@ class Lab(Run):
 
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]
-        tables = [self._stored(_stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
+        tables = [self._stored(stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
         missing, faults = [i for i, table in enumerate(tables) if table is None], []
-        stored = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
+        stored = Counter(stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
         for stage, n in stored.items():
             log.info("%s: %d settings from the cache", stage, n)
         for dear in (True, False):
             of = [i for i in missing if settings[i].trains == dear]
             groups = _courses(of, settings) if dear else _groups(of, settings, GROUP)
             pieces = [
-                Piece(_words(settings, group), _stage_of(settings[group[0]]), tuple(keys[i] for i in group),
+                Piece(_words(settings, group), stage_of(settings[group[0]]), tuple(keys[i] for i in group),
                       _knowledge_under, (half, *(settings[i] for i in group)))
                 for group in groups
             ]  # fmt: skip
@@ -586,7 +586,8 @@ def _known_ids(lab: Lab, form: str, subject: str) -> list[dict[str, list]]:
     return [known_ids(lab.model, lab.all_questions[subject], *how)]
 
 
-def _stage_of(setting: Method) -> str:
+def stage_of(setting: Method) -> str:
+    """What the sweep of a setting's method is called among stages: 'knowledge-grad-diff'."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", type(setting).__name__)
     return "-".join(["knowledge", *words]).lower()
 
@@ -603,7 +604,7 @@ def _groups(indices: Sequence[int], settings: Sequence[Method], size: int) -> li
     """Settings of one method, at most so many together."""
     by_stage: dict[str, list[int]] = {}
     for i in indices:
-        by_stage.setdefault(_stage_of(settings[i]), []).append(i)
+        by_stage.setdefault(stage_of(settings[i]), []).append(i)
     return [of[start : start + size] for of in by_stage.values() for start in range(0, len(of), size)]
 
 
