@@ -239,7 +239,8 @@ def test_a_method_keeps_as_many_passes_as_are_counted_for_its_memory(setting, mo
     texts = [packed_batch(text) for text in (rows, rows.flip(1))]
     found = saved(lambda: loss(student, *texts), student, model)
     share = found / (passes * kept_bytes(shape, layers, 128, 64, DTYPE_BYTES["float32"]))
-    low, high = {"RMU": (0.5, 1.0), "CRISP": (1.0, 1.3)}.get(setting.label, (0.97, 1.06))  # CRISP's SAE and adapters too
+    # CRISP's SAE and adapters are in what is found
+    low, high = {"RMU": (0.5, 1.0), "CRISP": (1.0, 1.3)}.get(setting.label, (0.97, 1.06))
     assert low < share < high
     assert trained == sum(p.numel() for p in huggingface(student).parameters() if p.requires_grad and p.dim() > 1)
 
@@ -292,7 +293,8 @@ SIZES = {
     "method.grad_diff.retain_weights": [1.0], "method.grad_diff.steps": [4], "method.npo.betas": [0.1],
     "method.npo.steps": [4], "method.simnpo.betas": [0.1], "method.simnpo.steps": [4],
     "method.scrub.forget_weights": [0.1], "method.scrub.steps": [4], "method.ssd.thresholds": [0.1, 1.0],
-    "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [False], "method.ssd.rows": 2, "method.crisp.n_features": [5], "method.crisp.steps": [4],
+    "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [False], "method.ssd.rows": 2,
+    "method.crisp.n_features": [5], "method.crisp.steps": [4],
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [1.0],
     "method.clamp_prime.proportional": [False], "method.refusal_clamp.n_features": [5],
     "method.refusal_clamp.strengths": [1.0], "method.refusal_clamp.answer_tokens": 10,
@@ -368,7 +370,7 @@ def test_notebook_08_by_hand():
 
 
 def test_notebook_09_by_hand():
-    """DSG with all of the text and thrice with half of it; RMU and NPO with all and twice with half; two taus, its own."""
+    """DSG with all of the text and thrice with half of it; RMU and NPO with all, twice with half; two taus, its own."""
     shares = {"shares": [1.0, 0.5], "seeds": [0, 1, 2], "trained_shares": [1.0, 0.5], "trained_seeds": [0, 1]}
     changed = {f"little_text__{key}": value for key, value in shares.items()}
     text = 2.5 * statistics_work(GEMMA, 3, 16384, 20, 10)

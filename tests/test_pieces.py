@@ -154,7 +154,7 @@ def test_a_piece_that_raises_is_named_and_the_others_are_stored(where: str, requ
         lab.computed(pieces, dear=True)
 
 
-def test_a_training_that_turns_to_nan_is_named_with_its_step_and_the_other_training_is_kept(lab: Lab, monkeypatch) -> None:
+def test_a_training_that_turns_to_nan_is_named_with_its_step_and_others_are_kept(lab: Lab, monkeypatch) -> None:
     turned, kept = (GradientAscent(steps=2, batch_rows=1, learning_rate=rate) for rate in (1.0, 1e-4))
     factors, plain = iter([1.0, float("nan")]), GradientAscent.objective
 
@@ -163,8 +163,8 @@ def test_a_training_that_turns_to_nan_is_named_with_its_step_and_the_other_train
         return (lambda *seen: next(factors) * loss(*seen)) if setting == turned.course else loss
 
     monkeypatch.setattr(GradientAscent, "objective", objective)
-    words = "knowledge-gradient-ascent: GA, rate 1, 2 steps: FloatingPointError: GA, rate 1, 1 steps: the loss is nan at"
-    with pytest.raises(PieceError, match=f"^1 of 2 pieces failed:\n{words} step 2; lower learning_rate$"):
+    words = "GA, rate 1, 2 steps: FloatingPointError: .*: the loss is nan at step 2; lower learning_rate"
+    with pytest.raises(PieceError, match=f"^1 of 2 pieces failed:\nknowledge-gradient-ascent: {words}$"):
         lab.sweep([turned, kept], half=0)
     keys = [lab.key(knowledge_under, lab.knowledge_on(0), setting.apply(lab)) for setting in (turned, kept)]
     assert [lab.store.read("knowledge-gradient-ascent", key) is not None for key in keys] == [False, True]

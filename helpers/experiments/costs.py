@@ -256,7 +256,7 @@ def method_memory(profile: Profile, shape: Shape, setting: Method) -> float:
 
 
 def gone_back_through(profile: Profile, shape: Shape, setting: TrainedMethod) -> tuple[int, int, int]:
-    """How many weights a method trains, through how many layers a pass's gradients go, and how many passes a step keeps.
+    """How many weights a method trains, how many layers a pass goes back through, and how many passes a step keeps.
 
     At most so much: RMU keeps less of the lowest of its layers, whose input asks for no gradient.
     """

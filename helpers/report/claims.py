@@ -619,7 +619,7 @@ def _dsg_holds(table: pd.DataFrame) -> tuple[str, str]:
 
 BASELINES = ("GA", "NPO", "SSD", "SCRUB", "static clamp", "RMU")
 HARDLY = 0.9  # a forget accuracy above it is hardly any forgetting
-FAILS = 1 - 0.25 * (1 - CHANCE)  # and above it not even a quarter of what can be forgotten (the paper's RMU: 0.88, 0.50)
+FAILS = 1 - 0.25 * (1 - CHANCE)  # above it not even a quarter of what can be (the paper's RMU: 0.88 on cyber, 0.50)
 
 
 def _dsg_ahead_of_all(table: pd.DataFrame) -> tuple[str, str]:
