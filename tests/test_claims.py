@@ -946,8 +946,10 @@ def judged(tmp_path):
 
     def judge(rule, table):
         (claim,) = [claim for claim in CLAIMS if claim.test is rule]
-        table.to_csv(tmp_path / f"{claim.figure}.csv", index=False)
-        found = verdicts(tmp_path).set_index("claim").loc[claim.statement]
+        rows = claim.rows(tmp_path / "tiny")
+        rows.parent.mkdir(exist_ok=True)
+        table.to_csv(rows, index=False)
+        found = verdicts(tmp_path / "tiny").set_index("claim").loc[claim.statement]
         return found["ours"], found["verdict"]
 
     return judge
@@ -1023,12 +1025,12 @@ def test_a_claim_on_the_second_hazard_reads_its_profiles_rows(tmp_path):
     (claim,) = [claim for claim in CLAIMS if claim.hazard]
     for name, right in (("tiny", 500), ("tiny-cyber", 990)):
         (tmp_path / name).mkdir()
-        fronts(RMU=(right, 300)).to_csv(tmp_path / name / "07_pareto.csv", index=False)
+        fronts(RMU=(right, 300)).to_csv(tmp_path / name / f"{claim.figure}.csv", index=False)
     for name in ("tiny", "tiny-cyber"):
-        found = verdicts(tmp_path / name, "07").set_index("claim").loc[claim.statement]
+        found = verdicts(tmp_path / name, claim.figure[:2]).set_index("claim").loc[claim.statement]
         assert found["verdict"] == AGREES and found["ours"].startswith("RMU 0.99")
-    (tmp_path / "tiny-cyber" / "07_pareto.csv").unlink()
-    assert verdicts(tmp_path / "tiny", "07").set_index("claim").loc[claim.statement, "verdict"] == NOT_RUN
+    claim.rows(tmp_path / "tiny-cyber").unlink()
+    assert verdicts(tmp_path / "tiny").set_index("claim").loc[claim.statement, "verdict"] == NOT_RUN
 
 
 def test_the_table_goes_between_its_marks(tmp_path):

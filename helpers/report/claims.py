@@ -1247,7 +1247,7 @@ CLAIMS = (
     Claim("At side effects of 0.99 GA, NPO, SSD and SCRUB hardly forget", "DSG, Table 1",
           "forget: GA 0.99, NPO 0.98, SSD 0.99, SCRUB 0.95", "07_pareto", _hardly_forget),
     Claim("At side effects of 0.99 RMU fails on the second hazard, cyber", "DSG, Table 10",
-          "forget: RMU 0.88 on cyber, 0.50 on bio", "07_pareto", _rmu_fails, hazard="cyber"),
+          "forget: RMU 0.88 on cyber, 0.50 on bio", "05_pareto", _rmu_fails, hazard="cyber"),
     Claim("RMU is relearned by fine-tuning on forget text", "DSG, Fig. 5", "no number given",
           "06_relearning", _rmu_relearns),
     Claim("DSG holds against the same fine-tuning, and stays useful", "DSG, Fig. 5", "no number given",
