@@ -54,8 +54,6 @@ class Claim:
         paper: its number.
         figure: the figure of ours whose rows test it.
         test: from those rows to our number in words and the verdict.
-        hazard: of which hazard's profile the rows are: '' for the one at hand, 'cyber' for the one of its name and
-            '-cyber', as 'tiny-cyber' beside 'tiny'.
     """
 
     statement: str
@@ -63,12 +61,6 @@ class Claim:
     paper: str
     figure: str
     test: Callable[[pd.DataFrame], tuple[str, str]]
-    hazard: str = ""
-
-    def rows(self, figures: Path) -> Path:
-        """Where the rows lie, given the folder of a profile's figures."""
-        other = self.hazard and not figures.name.endswith(f"-{self.hazard}")
-        return (figures.with_name(f"{figures.name}-{self.hazard}") if other else figures) / f"{self.figure}.csv"
 
 
 def verdicts(figures: Path, notebook: str = "") -> pd.DataFrame:
@@ -79,7 +71,7 @@ def verdicts(figures: Path, notebook: str = "") -> pd.DataFrame:
         disagrees), undecided (the rows leave it open) or not run (the figure, or what the rule needs, is not there).
     """
     rows = [
-        (claim.statement, f"{claim.paper} ({claim.source})", *_tested(claim, claim.rows(figures)))
+        (claim.statement, f"{claim.paper} ({claim.source})", *_tested(claim, figures / f"{claim.figure}.csv"))
         for claim in CLAIMS
         if claim.figure.startswith(notebook)
     ]
@@ -619,7 +611,6 @@ def _dsg_holds(table: pd.DataFrame) -> tuple[str, str]:
 
 BASELINES = ("GA", "NPO", "SSD", "SCRUB", "static clamp", "RMU")
 HARDLY = 0.9  # a forget accuracy above it is hardly any forgetting
-FAILS = 1 - 0.25 * (1 - CHANCE)  # above it not even a quarter of what can be (the paper's RMU: 0.88 on cyber, 0.50)
 
 
 def _dsg_ahead_of_all(table: pd.DataFrame) -> tuple[str, str]:
@@ -627,20 +618,12 @@ def _dsg_ahead_of_all(table: pd.DataFrame) -> tuple[str, str]:
 
 
 def _hardly_forget(table: pd.DataFrame) -> tuple[str, str]:
-    return _stay_above(table, ("GA", "NPO", "SSD", "SCRUB"), HARDLY)
-
-
-def _rmu_fails(table: pd.DataFrame) -> tuple[str, str]:
-    return _stay_above(table, ("RMU",), FAILS)
-
-
-def _stay_above(table: pd.DataFrame, methods: tuple[str, ...], bound: float) -> tuple[str, str]:
-    """Whether methods stay above a forget accuracy at side effects of 0.99, by the paper's own protocol.
+    """Whether GA, NPO, SSD and SCRUB stay far above chance at side effects of 0.99, by the paper's own protocol.
 
     Open for a method of which no setting forgets at any price: it was not tried hard enough to say so.
     """
     words, parts = [], {}
-    for method in methods:
+    for method in ("GA", "NPO", "SSD", "SCRUB"):
         rows = table[table["method"] == method]
         if rows.empty:
             raise _MissingRowsError(f"no {method} in the rows")
@@ -648,8 +631,8 @@ def _stay_above(table: pd.DataFrame, methods: tuple[str, ...], bound: float) -> 
         # where no setting keeps the side effects, there is nothing but the unedited model
         best = _lowest(kept) if len(kept) else _Estimate.of(1.0, _n(rows.iloc[0], "forget"))
         words.append(f"{method} {best}, at any price {anyhow.value:.2f}")
-        forgets = _below(anyhow, bound) == AGREES
-        parts[f"{method} above {bound:g}"] = _above(best, bound) if forgets else UNDECIDED
+        forgets = _below(anyhow, HARDLY) == AGREES
+        parts[f"{method} above {HARDLY}"] = _above(best, HARDLY) if forgets else UNDECIDED
     return _finding("; ".join(words), parts)
 
 
@@ -1246,8 +1229,6 @@ CLAIMS = (
           _dsg_ahead_of_all),
     Claim("At side effects of 0.99 GA, NPO, SSD and SCRUB hardly forget", "DSG, Table 1",
           "forget: GA 0.99, NPO 0.98, SSD 0.99, SCRUB 0.95", "07_pareto", _hardly_forget),
-    Claim("At side effects of 0.99 RMU fails on the second hazard, cyber", "DSG, Table 10",
-          "forget: RMU 0.88 on cyber, 0.50 on bio", "05_pareto", _rmu_fails, hazard="cyber"),
     Claim("RMU is relearned by fine-tuning on forget text", "DSG, Fig. 5", "no number given",
           "06_relearning", _rmu_relearns),
     Claim("DSG holds against the same fine-tuning, and stays useful", "DSG, Fig. 5", "no number given",
