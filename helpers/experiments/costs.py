@@ -62,8 +62,8 @@ LIVE_TENSORS, LIVE_ATTENTION = 4, 3
 # Notebooks that train RMU, whose gradients go back over three layers, and those that train all weights of a model.
 WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10", "12")
 WITH_WHOLE = ("06", "07", "10")
-# Those of the latter in which a step keeps two texts, what is to be forgotten and what is to be kept.
-WITH_BOTH_TEXTS = ("07", "10")
+# Passes that a step of their methods keeps at once, of text to forget and of text to keep: SCRUB three, others two.
+METHODS_PASSES = {"07": 3, "09": 2, "10": 2}
 MUSE_NOTEBOOK = "10"
 # Those that ask no exam.
 WITHOUT_TREES = (MUSE_NOTEBOOK,)
@@ -102,6 +102,12 @@ class Shape:
     def block_weights(self) -> int:
         """Weights of one layer's matrices."""
         return self.d_model * (2 * self.head_dim * (self.heads + self.kv_heads) + 3 * self.d_mlp)
+
+    @property
+    def sides(self) -> int:
+        """Inputs and outputs of one layer's matrices together: an adapter of rank 1 on each has so many weights."""
+        attention = 2 * self.head_dim * (self.heads + self.kv_heads)
+        return 4 * self.d_model + attention + 3 * (self.d_model + self.d_mlp)
 
     @property
     def weights(self) -> int:
@@ -209,7 +215,9 @@ def kept_bytes(
     return layers * tokens * KEPT_INPUT * shape.d_model + layer if checkpointing else layers * layer
 
 
-def training_memory(profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1) -> float:
+def training_memory(
+    profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1, tokens: float | None = None
+) -> float:
     """Bytes that a training takes at its peak beside the model that it starts from.
 
     Its float32 copy, gradients and moments of what is trained, its copy in the dtype of the products, what a pass
@@ -219,13 +227,51 @@ def training_memory(profile: Profile, shape: Shape, trained: float, layers: int,
         trained: how many weights.
         layers: how many gradients go back through.
         passes: kept at once; methods have one of forget and one of retain text.
+        tokens: of a pass; by default as many as the profile takes at once.
     """
     of, length = profile.model, profile.texts.row_length
-    size, tokens = DTYPE_BYTES[_products(of)], max(of.training_tokens, length)
+    size, tokens = DTYPE_BYTES[_products(of)], tokens or max(of.training_tokens, length)
     own = GRADIENT_BYTES + MOMENT_BYTES[of.optimizer]
     weights = 4 * shape.weights + own * trained + (size * shape.weights if size < 4 else 0)
     kept = passes * kept_bytes(shape, layers, tokens, length, size, of.gradient_checkpointing)
-    return weights + kept + LIVE_LOGITS * 4 * CHUNK_LOGITS
+    return weights + kept + _logits_bytes(shape, tokens)
+
+
+def _logits_bytes(shape: Shape, tokens: float) -> float:
+    """What the logits of a chunk hold at once, or of all tokens where they are fewer."""
+    return LIVE_LOGITS * 4 * min(CHUNK_LOGITS, tokens * shape.vocab)
+
+
+def method_memory(profile: Profile, shape: Shape, setting: Method) -> float:
+    """Bytes that making a setting's weights takes at its peak beside the model it starts from; 0 where none are made.
+
+    As `training_memory`, of one step: what the frozen model computes beside it is let go, and so is the copy that the
+    weights are put into. SSD takes gradients row by row, and holds a float32 copy, its gradients and the importances of
+    both texts.
+    """
+    length = profile.texts.row_length
+    if isinstance(setting, SSD):
+        kept = kept_bytes(shape, shape.layers, length, length, DTYPE_BYTES["float32"])
+        return 4 * DTYPE_BYTES["float32"] * shape.weights + kept + _logits_bytes(shape, length)
+    if not isinstance(setting, TrainedMethod):
+        return 0.0
+    tokens = min(max(profile.model.training_tokens, length), setting.batch_rows * length)
+    found = training_memory(profile, shape, *gone_back_through(profile, shape, setting), tokens)
+    # RMU's loss is of a residual, and CRISP's of that and of the last state
+    return found - _logits_bytes(shape, tokens) if isinstance(setting, RMU | CRISP) else found
+
+
+def gone_back_through(profile: Profile, shape: Shape, setting: TrainedMethod) -> tuple[int, int, int]:
+    """How many weights a method trains, how many layers a pass goes back through, and how many passes a step keeps.
+
+    At most so much: RMU keeps less of the lowest of its layers, whose input asks for no gradient.
+    """
+    if isinstance(setting, RMU):
+        near = min(3, setting.layer + 1)
+        return near * shape.d_model * shape.d_mlp, near, 2
+    if isinstance(setting, CRISP):  # forget text up to the SAE's layer, retain text to the end
+        return setting.rank * shape.layers * shape.sides, shape.layers + profile.sae.layer + 1, 1
+    return shape.weights, shape.layers, PASSES[type(setting)][0]
 
 
 def _products(of: ModelSettings) -> str:
@@ -718,8 +764,9 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
         needed = model + training_memory(profile, shape, layers * shape.d_model * shape.d_mlp, layers, passes=2)
     if notebook in WITH_WHOLE:  # the model attacked, and what has become of it as it is asked
         needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
-    if notebook in WITH_BOTH_TEXTS:
-        needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes=2))
+    if notebook in METHODS_PASSES:
+        passes = METHODS_PASSES[notebook]
+        needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes))
     sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)
