@@ -7,6 +7,7 @@ Gemma 2's while decoder rows have length 1 in both. These two are such a pair.
 import copy
 
 import torch
+from nnsight import TransformersModel
 from sae_lens import SAE
 
 from helpers.engine.architecture import architecture, decoder
@@ -17,7 +18,7 @@ NORMED = ("gemma2", "gemma3_text")
 
 
 @torch.no_grad()
-def longer_model(model, factor: float):
+def longer_model(model: TransformersModel, factor: float) -> TransformersModel:
     """A copy whose residual is `factor` times as long: embeddings and the norms after attention and MLP are scaled.
 
     Whatever reads the residual passes a norm first, which takes the scale away; the last norm undoes that of the tied
