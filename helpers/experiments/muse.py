@@ -159,7 +159,7 @@ def compared(lab: Lab, settings: Sequence[Method], sweep: pd.DataFrame) -> pd.Da
 
     Returns:
         world (`OURS`, 'MUSE-News', 'MUSE-Books'), method, rule (`CHOSEN`, `STOPPED`, `ONLY`; '' of the paper), setting,
-        criterion, value (times 100), low, high, n (missing of the paper).
+        criterion (`CRITERIA` times 100, and `MIN_K_GAP` in nats), value, low, high, n (missing of the paper).
     """
     retrained = reference(lab)
     wanted: list[tuple[str, str, Method | None]] = [(TARGET, ONLY, None), (retrained.label, ONLY, retrained)]

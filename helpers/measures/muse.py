@@ -34,6 +34,8 @@ from helpers.text.muse import (
 from helpers.text.questions import encode_texts
 
 MIN_K_FORGET, MIN_K_HOLDOUT = "Min-K% forget", "Min-K% holdout"  # of which PrivLeak is made
+# How far texts to forget stand out, in nats: PrivLeak sees only their order, so it is -100 for all that remember well.
+MIN_K_GAP = "Min-K% gap"
 SEED = 0
 
 
@@ -163,10 +165,13 @@ def priv_leak(auc: float, reference: float, positive: Literal["holdout", "forget
 def criteria(table: pd.DataFrame, resamples: int, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """The four criteria of `muse_under`, times 100 as in the papers, with 95 % bootstrap intervals over its items.
 
+    Where PrivLeak is, its texts also have `MIN_K_GAP`: the mean Min-K% of those to forget above that of the holdout, in
+    nats (ours; MUSE has none).
+
     Args:
         table: of one edit, all items of which are taken.
-        reference: of the retrained model, on the same items; PrivLeak is drawn with the same texts for both. None where
-            it is not asked for.
+        reference: of the retrained model, on the same items; PrivLeak is drawn with the same texts for both, and draws
+            in which the reference's AUC is 0 are left out of its interval. None where it is not asked for.
 
     Returns:
         criterion, value, low, high, n (items; of PrivLeak texts of both kinds); no row of what was not measured.
@@ -182,9 +187,11 @@ def criteria(table: pd.DataFrame, resamples: int, reference: pd.DataFrame | None
             pairs = [(values_of(of, MIN_K_FORGET), values_of(of, MIN_K_HOLDOUT)) for of in (table, reference)]
             found, theirs = (auc(*pair) for pair in pairs)
             drawn, references = _drawn_aucs(pairs, resamples)
-            leaks = 100 * (drawn - references) / references
+            some = references > 0  # in a draw of few texts it may be 0, to which nothing is relative
+            leaks = 100 * (drawn - references)[some] / references[some]
             n = sum(map(len, pairs[0]))
             rows.append((criterion, priv_leak(found, theirs), *np.percentile(leaks, [2.5, 97.5]), n))
+            rows.append((MIN_K_GAP, *_gap(*pairs[0], resamples), n))
     return pd.DataFrame(rows, columns=["criterion", "value", "low", "high", "n"])
 
 
@@ -196,6 +203,13 @@ def values_of(table: pd.DataFrame, criterion: str) -> np.ndarray:
 def _with_interval(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return 100 * value, 100 * low, 100 * high
+
+
+def _gap(forget: np.ndarray, holdout: np.ndarray, resamples: int) -> tuple[float, float, float]:
+    """The difference of two means with its interval; texts are drawn as for the AUCs."""
+    means = [_draws(len(of), resamples, SEED + i) @ of / len(of) for i, of in enumerate((forget, holdout))]
+    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
+    return forget.mean() - holdout.mean(), low, high
 
 
 def _draws(n: int, resamples: int, seed: int = SEED) -> np.ndarray:
