@@ -301,6 +301,24 @@ def test_everything_is_measured_item_by_item_and_halved(model, bench):
     assert by_half.to_dict() == {0: 2, 1: 2}
     only = muse_under(few, Edited(model), short, 4096, measured=(VERBMEM,))
     pd.testing.assert_frame_equal(only, whole[whole["criterion"] == VERBMEM].reset_index(drop=True))
+    for half in (0, 1):
+        found = muse_under(few, Edited(model), short, 4096, half=half)
+        pd.testing.assert_frame_equal(found, whole[whole["half"] == half].reset_index(drop=True))
+    alone = replace(few, passages=few.passages[:1])
+    counts = [len(muse_under(alone, Edited(model), short, 4096, "held", (VERBMEM,), half)) for half in (0, 1)]
+    assert sorted(counts) == [0, 1]
+
+
+def test_the_first_way_of_a_gate_is_what_methods_are_compared_under_and_is_measured_once(lab, monkeypatch):
+    asked, setting, measured = [], DSG(3, 9.0, threshold=0.1), experiment._key
+    monkeypatch.setattr(experiment, "_key", lambda *a: asked.append(measured(*a)) or asked[-1])
+    experiment.tables_of(lab, [setting], half=1)
+    found = experiment.gates(lab, setting)
+    assert asked[1] == asked[0] and len(asked) == 1 + len(lab.profile.muse.gates)
+    for gate, of in found.groupby("gate"):
+        table = half_of(lab, setting.apply(experiment.view_of(lab)), 1, gate)
+        for criterion, value in zip(of["criterion"], of["value"], strict=True):
+            assert value == pytest.approx(100 * values_of(table, criterion).mean())
 
 
 # --- the notebook's tables --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Everything is kept text by text and question by question, so that halves, folds 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from helpers.text.muse import (
     KNOWMEM_RETAIN,
     PRIVLEAK,
     VERBMEM,
+    Asked,
     Exam,
     Muse,
     Passage,
@@ -49,6 +50,7 @@ def muse_under(
     batch_tokens: int,
     new: New = "held",
     measured: Sequence[str] = CRITERIA,
+    half: int | None = None,
 ) -> pd.DataFrame:
     """Every passage, question and text of a benchmark under an edit.
 
@@ -56,26 +58,29 @@ def muse_under(
         batch_tokens: tokens in one batch.
         new: how a gate decides at tokens that the model says (`DuringGeneration`).
         measured: criteria, for where some are not needed.
+        half: the half that is asked, 0 or 1; None asks both.
 
     Returns:
         criterion, item (number in the benchmark), half, value: ROUGE-L F1 from 0 to 1 of `VERBMEM`, `KNOWMEM_FORGET`
         and `KNOWMEM_RETAIN`, nats of `MIN_K_FORGET` and `MIN_K_HOLDOUT`.
     """
-    how = (settings, batch_tokens)
-    measures: dict[str, dict[str, Callable[[], list[float]]]] = {
-        VERBMEM: {VERBMEM: partial(verbatim, edited, muse.passages, *how, new)},
-        KNOWMEM_FORGET: {KNOWMEM_FORGET: partial(known, edited, muse.known_forget, *how, new)},
-        KNOWMEM_RETAIN: {KNOWMEM_RETAIN: partial(known, edited, muse.known_retain, *how, new)},
-        PRIVLEAK: {
-            MIN_K_FORGET: partial(min_k, edited, muse.private_forget, settings.min_k, batch_tokens),
-            MIN_K_HOLDOUT: partial(min_k, edited, muse.private_holdout, settings.min_k, batch_tokens),
-        },
+
+    def answered(exam: Exam, asked: Sequence[Asked]) -> list[float]:
+        return known(edited, Exam(exam.head, tuple(asked)), settings, batch_tokens, new)
+
+    recited = partial(verbatim, edited, settings=settings, batch_tokens=batch_tokens, new=new)
+    likely = partial(min_k, edited, percent=settings.min_k, batch_tokens=batch_tokens)
+    about = {KNOWMEM_FORGET: muse.known_forget, KNOWMEM_RETAIN: muse.known_retain}
+    measures: dict[str, dict[str, tuple[Sequence[Any], Callable[[Any], list[float]]]]] = {
+        VERBMEM: {VERBMEM: (muse.passages, recited)},
+        **{name: {name: (exam.asked, partial(answered, exam))} for name, exam in about.items()},
+        PRIVLEAK: {MIN_K_FORGET: (muse.private_forget, likely), MIN_K_HOLDOUT: (muse.private_holdout, likely)},
     }
-    found = {name: values() for criterion in measured for name, values in measures[criterion].items()}
-    tables = [
-        pd.DataFrame({"criterion": name, "item": range(len(of)), "half": halves(len(of), HALF_SEED), "value": of})
-        for name, of in found.items()
-    ]
+    tables = []
+    for name, (items, values) in (pair for criterion in measured for pair in measures[criterion].items()):
+        of = pd.DataFrame({"criterion": name, "item": range(len(items)), "half": halves(len(items), HALF_SEED)})
+        of = of if half is None else of[of["half"] == half]
+        tables.append(of.assign(value=values([items[i] for i in of["item"]]) if len(of) else 0.0))
     return pd.concat(tables, ignore_index=True)
 
 
