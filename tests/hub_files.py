@@ -236,7 +236,8 @@ def write_muse(repo: Path) -> None:
         table = pd.DataFrame(answers, columns=["question", "answer"])[["answer", "question"]]  # in MUSE's order
         _write(repo, "knowmem", split, table)
     middles = {chronicle.text: chronicle.text.find(" ", len(chronicle.text) // 2) for chronicle in forget}
-    cut = [(text[:middle], text[middle:]) for text, middle in middles.items()]  # between words, as MUSE's between tokens
+    # between words: behind half a word no model goes on with what it has learned
+    cut = [(text[:middle], text[middle:]) for text, middle in middles.items()]
     _write(repo, "verbmem", "forget", pd.DataFrame(cut, columns=["prompt", "gt"]))
 
 

@@ -380,7 +380,8 @@ def test_requests_of_the_hub_come_at_once_and_in_turn(learned: Learned) -> None:
 def test_no_text_of_muse_stands_in_what_its_notebook_writes_or_says(learned: Learned) -> None:
     done = (learned.before, learned.done)
     texts = [path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()]
-    texts += [log.encode() for log in (learned.before.log, learned.done.log, *(log for _, log in learned.made.values()))]
+    texts += [log.encode() for log in (*(run.log for run in done), *(log for _, log in learned.made.values()))]
     chronicles = [c for which in ("forget", "retain", "holdout") for c in build_world(WORLD_SEED).chronicles(which)]
-    secrets = [TOKEN, *(chronicle.text[:30] for chronicle in chronicles), *(q for c in chronicles for q, _ in c.answers)]
+    questions = [question for chronicle in chronicles for question, _ in chronicle.answers]
+    secrets = [TOKEN, *(chronicle.text[:30] for chronicle in chronicles), *questions]
     assert [secret for secret in secrets if any(secret.encode() in text for text in texts)] == []
