@@ -386,7 +386,7 @@ def test_every_figure_of_muse_is_made_of_the_models_that_were_trained_here(learn
         assert "muse-bench/MUSE-News" in sources and sources[f"fine-tuned on {TARGET}"] == target, figure
 
 
-def test_the_target_recites_and_a_model_that_is_pushed_off_does_not(learned: Learned) -> None:
+def test_the_target_recites_and_every_method_and_way_of_a_gate_is_measured(learned: Learned) -> None:
     rows = learned.rows("10_criteria")
     ours = rows[rows["world"] == "ours"].set_index(["method", "rule", "criterion"])
     target = ours["value"]["target", "its only setting"]
@@ -398,7 +398,9 @@ def test_the_target_recites_and_a_model_that_is_pushed_off_does_not(learned: Lea
     assert n[["VerbMem", "KnowMem forget", "PrivLeak", "KnowMem retain"]].tolist() == [4, 5, 8, 5]
     assert ours["value"]["retrained", "its only setting", "PrivLeak"] == 0
     sweep = learned.rows("10_training")
-    assert set(sweep[sweep["stopped"]]["method"]) == {"RMU", "GA", "GradDiff", "NPO", "SimNPO"}
+    # RMU's two steps are less than an epoch; a strong clamp takes something of what is remembered
+    assert set(sweep[sweep["stopped"]]["method"]) == {"GA", "GradDiff", "NPO", "SimNPO"}
+    assert sweep[sweep["setting"] == "5 features x100"].set_index("method")["memory"]["static clamp"] < 1
     assert set(learned.rows("10_gates")["gate"]) == set(load_profile(MUSE).muse.gates)
 
 
