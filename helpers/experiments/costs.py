@@ -528,18 +528,19 @@ def _ablations(job: _Job) -> Work:
 
 
 def _muse(job: _Job) -> Work:
-    """Every setting trained and measured; each way of a gate; requests at once and in turn, of some methods."""
+    """Every setting trained and measured; half 1 by each way of a gate, and after requests at once and in turn."""
     sizes, splits, work = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], Work()
     folds = sum(split.startswith("scal/") for split in splits) + sum(split.startswith("sust/") for split in splits)
     for name in sizes.methods:
         grid = METHODS[name].grid(job.profile)
         work += Work(training=job.training(grid) if METHODS[name].trains else 0.0) + _criteria(job, len(grid))
     for name in sizes.request_methods:
-        work += Work(training=folds * job.one_training(METHODS[name])) + _criteria(job, folds)
-    return work + job.thresholds() + _criteria(job, 2 + len(sizes.gates))  # target, reference and gates
+        work += Work(training=folds * job.one_training(METHODS[name])) + _criteria(job, folds / 2)
+    # target and reference; half 1 under every way of a gate but the first, under which methods are compared
+    return work + job.thresholds() + _criteria(job, 2 + (len(sizes.gates) - 1) / 2)
 
 
-def _criteria(job: _Job, edits: int) -> Work:
+def _criteria(job: _Job, edits: float) -> Work:
     """MUSE's four criteria under so many edits: passages and answers are said, texts are read."""
     sizes, rows, length = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], job.profile.texts.row_length
     asked = (rows["knowmem/forget_qa"] or 0) + (rows["knowmem/retain_qa"] or 0)
