@@ -242,6 +242,7 @@ def test_answers_without_attack_are_the_models_own_and_the_gate_is_rhos():
     assert table.loc[table["method"] == "unguarded", "rho"].isna().all()
 
 
+@torch.no_grad()
 def test_cloze_takes_the_choice_that_is_the_likeliest_text():
     knowledge = toy_knowledge(3, 1, 1, 1, model=MODEL)
     clamp = Clamp(SAE, [3, 5, 8, 13], -4.0, where="any", gate=Gate(0.1))
