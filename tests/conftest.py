@@ -14,8 +14,10 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Files whose tests share a server of processes (tests.forked), and of which one takes longer than all others.
+# Files whose tests share a server of processes (tests.forked).
 FORKED = ("test_over_hub.py", "test_doctor.py")
+# What takes longest, so that no process is left alone with it at the end.
+FIRST = (*FORKED, "test_site.py", "test_plots.py", "test_pieces.py")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -39,7 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Under `pytest -n` what takes longest comes first."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: FORKED.index(item.path.name) if item.path.name in FORKED else len(FORKED))
+        items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 @pytest.fixture(scope="session")

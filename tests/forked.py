@@ -3,14 +3,16 @@
     with forked.server() as run:
         done = run("helpers.doctor", ["--profile", "tiny"], os.environ | {"HF_HOME": str(home)})
 
-Every process has the environment it is given, and imports anew whatever reads the environment when it is imported (the
-hub's clients, transformers, sae-lens, our own package). So do the kernels of the notebooks that one of them runs: the
-interpreter they are told to start is this file, which asks the same server for a process.
+Every process has the environment it is given. Whatever reads the environment when it is imported (the hub's clients,
+transformers, sae-lens, our own package) is imported once for each environment, by a second server that is forked for
+it and forks in its turn. So it is for the kernels of the notebooks that one of them runs: the interpreter they are told
+to start is this file, which asks the same server for a process.
 """
 
 import atexit
 import contextlib
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -29,8 +31,12 @@ LOADED = (
     "matplotlib.pyplot", "seaborn", "scipy.optimize", "sympy", "pydantic", "safetensors.torch", "aiohttp", "fsspec",
     "multiprocess", "wandb", "httpx", "requests", "einops", "jaxtyping", "plotly.express", "joblib",
     "ipykernel.kernelapp", "ipykernel.ipkernel", "papermill", "nbclient",
+    "anyio.abc._sockets",  # cannot be imported once nnsight has given every object a method `save`
 )  # fmt: skip
 ANEW = {"huggingface_hub", "transformers", "datasets", "nnsight", "sae_lens", "transformer_lens", "helpers"}
+ALL_OF_THEM = "helpers.lab.lab"  # it imports all of these
+# What is told to one process or one test, and read by nothing in ANEW.
+OF_ONE_PROCESS = ("JPY_", "JUPYTER_", "PYTEST_")
 
 
 # --- who asks ---------------------------------------------------------------------------------------------------------
@@ -81,6 +87,7 @@ def ask(place, module, arguments, environment, folder, executable, fds):
     text = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as asked:
         asked.connect(place)
+        asked.sendall(_digest(environment))
         socket.send_fds(asked, [struct.pack("!Q", len(text))], fds)
         asked.sendall(text)
         pid = struct.unpack("!q", _received(asked, 8))[0]
@@ -88,6 +95,12 @@ def ask(place, module, arguments, environment, folder, executable, fds):
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda number, frame: os.kill(pid, number))
         return struct.unpack("!q", _received(asked, 8))[0]
+
+
+def _digest(environment):
+    """32 bytes that are the same for processes that may share what ANEW names."""
+    lasting = sorted(pair for pair in environment.items() if not pair[0].startswith(OF_ONE_PROCESS))
+    return hashlib.sha256(json.dumps(lasting).encode()).digest()
 
 
 def _received(connection, n):
@@ -118,28 +131,61 @@ def serve(place):
     assert not ANEW & set(sys.modules), ANEW & set(sys.modules)
     gc.collect()
     gc.freeze()
+    # nobody waits for those who answer
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(place + ".new")
         listener.listen(64)
         os.rename(place + ".new", place)
+        seconds = {}
         while True:
-            # nobody waits for those who answer
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             ready, _, _ = select.select([listener, 0], [], [])
             if 0 in ready:
                 return
             connection, _ = listener.accept()
-            if not os.fork():
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                listener.close()
-                answer(connection)
+            digest = _received(connection, 32)
+            if digest not in seconds:
+                seconds[digest], other = socket.socketpair()
+                if not os.fork():
+                    listener.close()
+                    for end in seconds.values():
+                        end.close()
+                    serve_one_environment(other)
+                other.close()
+            socket.send_fds(seconds[digest], [b"+"], [connection.fileno()])
             connection.close()
 
 
-def answer(connection):
+def serve_one_environment(asked):
+    """Answer the connections that come through a socket, all of one environment, until its other end is closed."""
+    imported = False
+    try:
+        while fds := socket.recv_fds(asked, 1, 1)[1]:
+            with socket.socket(fileno=fds[0]) as connection:
+                head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+                request = json.loads(_received(connection, struct.unpack("!Q", head)[0]))
+                if not imported:
+                    enter(request)
+                    importlib.import_module(ALL_OF_THEM)
+                    assert set(sys.modules) >= ANEW and threading.active_count() == 1, threading.enumerate()
+                    gc.collect()
+                    gc.freeze()
+                    imported = True
+                if not os.fork():
+                    asked.close()
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    answer(connection, request, streams)
+                for fd in streams:
+                    os.close(fd)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def answer(connection, request, fds):
     """Run what is asked for in a process of its own, and say how it ended; who asks and goes away ends it."""
-    head, fds, _, _ = socket.recv_fds(connection, 8, 3)
-    request = json.loads(_received(connection, struct.unpack("!Q", head)[0]))
     pid = os.fork()
     if not pid:
         connection.close()
@@ -168,18 +214,23 @@ def _ended(pid, connection):
                 os.killpg(pid, signal.SIGKILL)
 
 
+def enter(request):
+    """The folder and the environment that are asked for, also for what was imported before it."""
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    if "MPLBACKEND" in os.environ:
+        sys.modules["matplotlib"].rcParams["backend"] = os.environ["MPLBACKEND"]
+
+
 def work(request, fds):
     """Be the process that was asked for."""
     os.setsid()
     for fd, own in zip(fds, (0, 1, 2), strict=True):
         os.dup2(fd, own)
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
+    enter(request)
     sys.argv = [request["module"], *request["arguments"]]
     sys.executable = request["executable"] or sys.executable
-    if "MPLBACKEND" in os.environ:
-        sys.modules["matplotlib"].rcParams["backend"] = os.environ["MPLBACKEND"]
     code = 1
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

@@ -5,6 +5,7 @@ as before while every file has the name, shape and columns that the real clients
 """
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -27,15 +28,17 @@ from helpers.text.questions import Question
 
 WIDTH = 16384
 # Where the organism's six layers stand among those that add nothing: its SAE's layer, 1, becomes the papers' layer 3
-# and, with nothing added in between, layer 7 as well; in Gemma 1 it becomes layer 8, which Farrell calls 9 resid_pre.
-GEMMA_2 = (2304, 12, (2, 3, 8, 9, 10, 11))
+# or, with nothing added in between, layer 7 as well; in Gemma 1 it becomes layer 8, which Farrell calls 9 resid_pre.
+# Layers that add nothing are computed all the same, so what needs no layer 7 is served without.
+GEMMA_2 = (2304, 8, (2, 3, 4, 5, 6, 7))
+GEMMA_2_DEEP = (2304, 12, (2, 3, 8, 9, 10, 11))
 GEMMA_1 = (2048, 13, (7, 8, 9, 10, 11, 12))
 # The organism's feature i is feature 8 i + 3 here, so that ids reach as far as in a real SAE; 1145 and 1927 change
 # places, so that Farrell's feature, 9163, is the organism's own best one.
 SPREAD = 8 * torch.arange(WIDTH // 8) + 3
 SPREAD[[1145, 1927]] = SPREAD[[1927, 1145]]
 
-MODELS = {"google/gemma-2-2b-it": GEMMA_2, "google/gemma-2-2b": GEMMA_2, "google/gemma-2b-it": GEMMA_1}
+MODELS = {"google/gemma-2-2b-it": GEMMA_2, "google/gemma-2-2b": GEMMA_2_DEEP, "google/gemma-2b-it": GEMMA_1}
 SAES = tuple(f"layer_{place}/params.npz" for place in (
     "3/width_16k/average_l0_59", "3/width_16k/average_l0_142", "7/width_16k/average_l0_69",
 ))  # fmt: skip
@@ -62,6 +65,14 @@ def make_files(root: Path) -> None:
         _link(scope / SAES[0], scope / other)
     write_farrell_sae(root / "models/eoinf/unlearning_saes" / FARRELL_SAE)
     write_datasets(root / "datasets")
+
+
+def make_deep(root: Path, deep: Path) -> None:
+    """The same repositories, but for the instruction-tuned Gemma 2, which has a layer 7 to read."""
+    shutil.copytree(root, deep, copy_function=os.link)
+    folder = deep / "models/google/gemma-2-2b-it"
+    shutil.rmtree(folder)
+    write_model(folder, *GEMMA_2_DEEP)
 
 
 # --- model ------------------------------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_the_refusal_feature_is_the_notebooks(lab, ranked, unit):
     rates, special = [], set(lab.model.tokenizer.all_special_ids)
     for requests in (lab.requests.harmful, lab.requests.benign):
         prompts = encode_texts(lab.model.tokenizer, [chat_text(lab.model.tokenizer, [text]) for text in requests])
-        said = [generate(lab.model, [prompt], 24)[0] for prompt in prompts]
+        said = generate(lab.model, prompts, 24)
         rows = [
             prompt + list(takewhile(lambda token: token not in special, answer))
             for prompt, answer in zip(prompts, said, strict=True)

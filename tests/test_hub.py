@@ -14,7 +14,7 @@ from helpers.engine.forward import final_state, residual_after, unembed, wrap
 from helpers.text.batches import batches
 from helpers.text.questions import ORDERS, prompt_tokens
 from tests.hub import Hub
-from tests.hub_files import GEMMA_1, GEMMA_2, SPREAD, served_questions, wide_sae, write_model
+from tests.hub_files import GEMMA_1, GEMMA_2, GEMMA_2_DEEP, SPREAD, served_questions, wide_sae, write_model
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_who_may_read_what(hub: Hub, path: str, token: str, status: int, code: s
     assert (answer[0], answer[1]["X-Error-Code"]) == (status, code)
 
 
-@pytest.mark.parametrize(("layout", "layer"), [(GEMMA_2, 3), (GEMMA_2, 7), (GEMMA_1, 8)])
+@pytest.mark.parametrize(("layout", "layer"), [(GEMMA_2, 3), (GEMMA_2_DEEP, 7), (GEMMA_1, 8)])
 @torch.no_grad()
 def test_the_served_model_and_sae_are_the_organisms(tmp_path: Path, model, sae, layout, layer: int) -> None:
     write_model(tmp_path / "served", *layout)

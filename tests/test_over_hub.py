@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,7 @@ from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
 from tests.hub import Hub
-from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_files, served_questions
+from tests.hub_files import GATED, MODELS, SPREAD, make_deep, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
@@ -71,6 +71,8 @@ SMALL = {
     "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
     "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
 }  # fmt: skip
+# For the profile with most notebooks; the others keep their four subjects.
+FEWER = {"gemma-2-2b-it": {"questions.side_effect": ["high_school_us_history", "human_aging"]}}
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,17 @@ def files() -> Iterator[Path]:
 
 def reproduce(run: Callable, out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
     """Run the runner on a profile in a process that knows only this hub and token."""
-    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
+    settings = [f"{key}={toml(value)}" for key, value in settings_of(profile).items()]
     arguments = ["--profile", profile, "--limit", str(N), *more,
                  "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     code, log = run("helpers.reproduce", arguments, inherited | dict(environment))
     return Done(code, log, out)
+
+
+def settings_of(profile: str) -> dict[str, object]:
+    """What is changed in a profile, but for the limit of questions."""
+    return SMALL | FEWER.get(profile, {})
 
 
 def toml(value: object) -> str:
@@ -131,7 +138,11 @@ SERVED = {
     "gemma-2-2b-it-cyber": ("05", "07", "09", "11", "12", "13", "14", "15"),
     "gemma-2b-it": ("01", "02"), "gemma-2-2b": ("04",),
 }  # fmt: skip
+# Where a profile differs from one above in few settings, the notebooks that read what differs: 09 the named features'
+# words, 11 the fillers, both questions and corpora. The others go the same way there as in the first profile.
+RUN = SERVED | {"gemma-2-2b-it-cyber": ("09", "11")}
 SHARD = "gemma-2-2b-it/model-00001-of-00002.safetensors"
+DEEP = "gemma-2-2b-it-layer-7"  # needs a model with such a layer
 WITHOUT_TEXT = "without forget text"
 each_profile = pytest.mark.parametrize("profile", SERVED)
 
@@ -148,11 +159,16 @@ class Online:
 
 @pytest.fixture(scope="module")
 def online(run_forked: Callable, files: Path) -> Online:
-    """All profiles over one cache; the hub breaks off in the middle of the first shard that is asked for."""
+    """All profiles but one over one cache; the hub breaks off in the middle of the first shard that is asked for."""
     tokens = {TOKEN: GATED, READER: frozenset(MODELS)}
-    with Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub:
+    make_deep(files / "hub", files / "deep hub")
+    with (
+        Hub(files / "hub", GATED, tokens, cuts={SHARD: 20_000_000}) as hub,
+        Hub(files / "deep hub", GATED, tokens, requests=hub.requests) as deep,
+    ):
         environment = hub.environment(files / "home", TOKEN)
-        jobs = {profile: (files / "online" / profile, environment, profile) for profile in SERVED}
+        asked = dict.fromkeys(RUN, environment) | {DEEP: deep.environment(files / "deep home", TOKEN)}
+        jobs = {name: (files / "online" / name, asked[name], name, "--only", *RUN[name]) for name in RUN}
         other = hub.environment(files / "reader's home", READER)
         jobs[WITHOUT_TEXT] = (files / "online" / WITHOUT_TEXT, other, "gemma-2-2b-it", "--only", "03")
         return Online(side_by_side(run_forked, jobs), hub.requests, environment)
@@ -163,7 +179,22 @@ def test_every_notebook_of_a_profile_runs_and_makes_its_figures(online: Online, 
     done = online.done[profile]
     assert done.code == 0, done.log
     made = {path.name[:2] for path in done.figures(profile).glob("*.pdf")}
-    assert made == set(SERVED[profile]) == set(load_profile(profile).notebooks)
+    assert made == set(RUN[profile]) <= set(SERVED[profile]) == set(load_profile(profile).notebooks)
+
+
+def test_what_a_profile_changes_in_a_notebook_that_is_not_run_it_changes_in_one_that_is() -> None:
+    first = "gemma-2-2b-it"
+    for profile in RUN:
+        changed = {name: settings_changed(first, profile, name) for name in set(SERVED[profile]) & set(SERVED[first])}
+        run = set().union(*(changed[name] for name in changed if name in RUN[profile]))
+        assert all(changed[name] <= run for name in changed), (profile, changed)
+
+
+def settings_changed(profile: str, other: str, notebook: str) -> set[str]:
+    """The settings that two profiles differ in within a notebook, as 'table.key'."""
+    ours, theirs = (asdict(load_profile(name, notebook=notebook)) for name in (profile, other))
+    tables = [name for name in ours if isinstance(ours[name], dict)]
+    return {f"{table}.{key}" for table in tables for key in ours[table] if ours[table][key] != theirs[table].get(key)}
 
 
 def test_a_cut_download_is_resumed_where_it_broke_off(online: Online) -> None:
@@ -177,7 +208,7 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
     for path in online.done[profile].figures(profile).glob("*.json"):
         facts = json.loads(path.read_text())["facts"]
         assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
-        assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
+        assert set(facts["overrides"]) == {*settings_of(profile), "questions.limit"}
         # the served WikiText is longer than the real one
         assert any("known are 4358" in w for w in facts.get("warnings", [])) == (
             "Salesforce/wikitext" in facts["sources"]
@@ -193,13 +224,13 @@ def test_requests_for_help_are_fetched_by_the_notebook_that_needs_them_only(onli
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
-    questions = {name: served_questions(name) for name in QUESTIONS if name != "wmdp-cyber"}
+    sides = FEWER["gemma-2-2b-it"]["questions.side_effect"]
+    questions = {name: served_questions(name) for name in ("wmdp-bio", "college_biology", *sides)}
     known = {name: len(known_ids(model, asked, "chat", 2048, N)["known"]) for name, asked in questions.items()}
     points = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "03_pareto.csv")
-    sides = sum(known.values()) - known["wmdp-bio"] - known["college_biology"]
     assert set(known.values()) == {N}
     assert points[["forget_n", "near_n", "side_n"]].drop_duplicates().values.tolist() == [
-        [known["wmdp-bio"], known["college_biology"], sides]
+        [known["wmdp-bio"], known["college_biology"], sum(known[name] for name in sides)]
     ]
 
 
@@ -292,7 +323,7 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
     done = [*online.done.values(), *failed.values()]
     texts = {str(path): path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()}
     texts |= {f"log {number}": run.log.encode() for number, run in enumerate(done)}
-    notebooks = sum(map(len, SERVED.values())) + 1 + len(MESSAGES)  # one without forget text
+    notebooks = sum(map(len, RUN.values())) + 1 + len(MESSAGES)  # one without forget text
     assert len([name for name in texts if name.endswith(".ipynb")]) == notebooks
     # the invented words of questions and texts; the tokenizer splits them in two, so the second half is enough
     secrets = [TOKEN, READER, STRANGER, *(ending for subject in load_words().subjects for ending in subject.endings)]

@@ -100,41 +100,6 @@ def test_one_process_two_and_a_cluster_give_the_same_bytes(lab: Lab, two: Lab, c
         pd.testing.assert_frame_equal(table, found[0], check_exact=True)
 
 
-@pytest.mark.parametrize("where", ["two", "cluster"])
-def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request) -> None:
-    several, numbers = request.getfixturevalue(where), list(range(6))
-    found = several.computed(pieces_of(numbers, some_pieces.killed_once, str(tmp_path), 3), dear=True)
-    assert (tmp_path / "killed").exists()
-    assert [table["square"].item() for (table,) in found] == [0, 1, 4, 9, 16, 25]
-    # the profile says one thread, in every process
-    assert {table["threads"].item() for (table,) in found} == {1}
-
-
-def test_when_every_process_dies_it_ends(two: Lab, monkeypatch) -> None:
-    monkeypatch.setattr("helpers.lab.pieces.DEATHS", 1)
-    with pytest.raises(TerminatedWorkerError):
-        two.computed(pieces_of([1, 2], some_pieces.always_killed), dear=True)
-
-
-def test_killed_between_pieces_a_run_goes_on_with_the_next(lab: Lab, tmp_path: Path) -> None:
-    """A child process is killed after it has stored two pieces; the next one computes the others only."""
-    pieces = pieces_of([0, 1, 2, 3], some_pieces.killed_once, str(tmp_path), 2)
-    child = os.fork()
-    if child == 0:
-        lab.computed(pieces, dear=False)  # and is killed in it
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in map(partial(entry_of, lab), pieces) if path.exists()}
-    assert len(kept) == 2
-    time.sleep(0.01)
-    assert [table["square"].item() for (table,) in lab.computed(pieces, dear=False)] == [0, 1, 4, 9]
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
-
-
-def entry_of(lab: Lab, piece: Piece) -> Path:
-    return lab.store._entry(piece.stage, piece.keys[0]) / "manifest.json"
-
-
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +156,48 @@ def test_a_lab_that_keeps_much_is_no_leak(two: Lab) -> None:
     """Loky would end a process that has grown by 300 MB; the same two processes compute all pieces."""
     found = two.computed(pieces_of(list(range(6)), some_pieces.grown), dear=True)
     assert len({table["process"].item() for (table,) in found}) <= 2
+
+
+# --- who is killed ----------------------------------------------------------------------------------------------------
+# After all that needs the same processes alive: new ones take seconds to start.
+
+
+@pytest.mark.parametrize("where", ["two", "cluster"])
+def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request) -> None:
+    several, numbers = request.getfixturevalue(where), list(range(6))
+    found = several.computed(pieces_of(numbers, some_pieces.killed_once, str(tmp_path), 3), dear=True)
+    assert (tmp_path / "killed").exists()
+    assert [table["square"].item() for (table,) in found] == [0, 1, 4, 9, 16, 25]
+    # the profile says one thread, in every process
+    assert {table["threads"].item() for (table,) in found} == {1}
+
+
+def test_when_every_process_dies_it_ends(two: Lab, monkeypatch) -> None:
+    monkeypatch.setattr("helpers.lab.pieces.DEATHS", 1)
+    with pytest.raises(TerminatedWorkerError):
+        two.computed(pieces_of([8, 9], some_pieces.always_killed), dear=True)
+
+
+def test_killed_between_pieces_a_run_goes_on_with_the_next(lab: Lab, tmp_path: Path) -> None:
+    """A child process is killed after it has stored two pieces; the next one computes the others only."""
+    pieces = pieces_of([0, 1, 2, 3], some_pieces.killed_once, str(tmp_path), 2)
+    child = os.fork()
+    if child == 0:
+        lab.computed(pieces, dear=False)  # and is killed in it
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in map(partial(entry_of, lab), pieces) if path.exists()}
+    assert len(kept) == 2
+    time.sleep(0.01)
+    assert [table["square"].item() for (table,) in lab.computed(pieces, dear=False)] == [0, 1, 4, 9]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def entry_of(lab: Lab, piece: Piece) -> Path:
+    return lab.store._entry(piece.stage, piece.keys[0]) / "manifest.json"
+
+
+# --- methods and devices that a piece takes along ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

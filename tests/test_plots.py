@@ -156,8 +156,7 @@ def test_a_figure_without_near_questions_is_drawn(name: str) -> None:
     empty = [t.get_text() for t in words(figure) if t.get_text() in ("no questions", "no value")]
     assert len(empty) == (draw not in (plots.alignments, plots.conditional_sweeps))  # which show no near domain
     # the other panels are as full as ever
-    full = draw(rows)
-    for i, ax in enumerate(full.axes):
+    for i, ax in enumerate(drawn(name).axes):
         if "near" not in ax.get_xlabel() + ax.get_title():
             assert len(figure.axes[i].lines) == len(ax.lines)
 
