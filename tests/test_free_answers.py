@@ -176,4 +176,5 @@ def test_the_reproduction_stands_beside_ours_and_both_can_be_drawn():
     both = guarded_answers.with_reproduction(guarded_answers.in_generation(told(), 4))
     theirs = both[both["world"] != "ours"].set_index(["method", "gate", "measure"])[["low", "high"]].T.to_dict("list")
     assert theirs["unguarded", "", MATCHES] == [0.197, 0.197] and theirs["DSG", "each", GIBBERISH] == [0.55, 0.64]
+    assert {both[column].dtype.kind for column in ("n", "right", "accuracy", "low", "high", "token")} == {"f"}
     assert len(drawn(both).axes) == 2
