@@ -88,8 +88,11 @@ def in_generation(table: pd.DataFrame, new_tokens: int) -> pd.DataFrame:
 
 
 def with_reproduction(found: pd.DataFrame) -> pd.DataFrame:
-    """`in_generation`, and below it what others found on Gemma, unguarded and guarded (`world` tells them apart)."""
-    theirs = load_published("guard_attacks").query("attack == 'free answers'").astype({"n": float})
+    """`in_generation`, and below it what others found on Gemma, unguarded and guarded (`world` tells them apart).
+
+    Of how many answers, they do not say.
+    """
+    theirs = load_published("guard_attacks").query("attack == 'free answers'").drop(columns="n")
     guard = found.loc[found["gate"] != NO_GATE, "method"].iloc[0]
     bare = theirs["setting"] == UNGUARDED
     shown = theirs.assign(
