@@ -442,6 +442,20 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
 
 
+def test_a_free_answer_costs_five_times_saying_and_reading_it_and_four_gates():
+    few, more = (
+        notebook_work(load_profile("gemma-2-2b-it", {"prompt_attacks.new_tokens": new}), GEMMA, 2142, "11").answers
+        for new in (10, 30)
+    )
+
+    def said(new):
+        n, length = 200 + 20 * 5, PROMPT_TOKENS + new
+        whole, below = (GEMMA.blocks(layers, n * length, length) for layers in (26, 4))
+        return 5 * (2 * whole + GEMMA.head(n * new) + GEMMA.head(n * length)) + 4 * below
+
+    assert more - few == pytest.approx(said(30) - said(10))
+
+
 def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
     found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
     # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers

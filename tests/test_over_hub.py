@@ -60,6 +60,11 @@ SMALL = {
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
+    # all but cloze, which 13 cannot ask, and spaced letters, for the served tokenizer has words only
+    "prompt_attacks.attacks": ["dilution", "decomposition", "interleaving", "near_interleaving", "middle_padding",
+                               "few_shot", "combined", "options_only"],
+    "attack.middle_padding.tokens": [20], "attack.middle_padding.places": ["above the choices"],
+    "prompt_attacks.new_tokens": 2,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
     "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
     "gates.names": ["rho", "window", "excess", "two_level", "detector"],  # two questions tell CUSUM no rates
