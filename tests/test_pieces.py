@@ -20,7 +20,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from helpers.lab.forks import WorkersError
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Named, Piece, PieceError, jobs_of, own_device
+from helpers.measures.knowledge import knowledge_under
 from helpers.methods.dsg import DSG
+from helpers.methods.gradient_ascent import GradientAscent
 from helpers.records.provenance import ROOT
 from helpers.records.store import fingerprint
 from tests import some_pieces
@@ -129,6 +131,22 @@ def test_a_piece_that_raises_is_named_and_the_others_are_stored(where: str, requ
     # what is stored is not computed again
     with pytest.raises(PieceError, match="1 of 1 pieces failed"):
         lab.computed(pieces, dear=True)
+
+
+def test_a_training_that_turns_to_nan_is_named_with_its_step_and_others_are_kept(lab: Lab, monkeypatch) -> None:
+    turned, kept = (GradientAscent(steps=2, batch_rows=1, learning_rate=rate) for rate in (1.0, 1e-4))
+    factors, plain = iter([1.0, float("nan")]), GradientAscent.objective
+
+    def objective(setting, *given):
+        loss = plain(setting, *given)
+        return (lambda *seen: next(factors) * loss(*seen)) if setting == turned.course else loss
+
+    monkeypatch.setattr(GradientAscent, "objective", objective)
+    words = "GA, rate 1, 2 steps: FloatingPointError: .*: the loss is nan at step 2; lower learning_rate"
+    with pytest.raises(PieceError, match=f"^1 of 2 pieces failed:\nknowledge-gradient-ascent: {words}$"):
+        lab.sweep([turned, kept], half=0)
+    keys = [lab.key(knowledge_under, lab.knowledge_on(0), setting.apply(lab)) for setting in (turned, kept)]
+    assert [lab.store.read("knowledge-gradient-ascent", key) is not None for key in keys] == [False, True]
 
 
 def test_every_finished_piece_is_a_line(lab: Lab, caplog) -> None:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from helpers.engine.edited import Edited
+from helpers.engine.forward import huggingface
 from helpers.engine.scoring import mean_loss, read_loss, read_rows
+from helpers.experiments.costs import method_memory, shape_of
 from helpers.lab.choosing import Choice, choose, points
-from helpers.lab.lab import Lab
+from helpers.lab.lab import Lab, stage_of
 from helpers.lab.pieces import Piece
 from helpers.lab.scores import Scores
 from helpers.measures.knowledge import Knowledge
@@ -154,6 +156,21 @@ def with_losses(table: pd.DataFrame, answers: pd.DataFrame, losses: pd.DataFrame
     columns = {"agreement": "agreement", "low": "agreement_low", "high": "agreement_high", "kl": "agreement_kl"}
     added = with_it.reindex(table["method"])[list(columns)].rename(columns=columns).reset_index(drop=True)
     return pd.concat([table.assign(loss_framed=table["method"].map(framed_text)).reset_index(drop=True), added], axis=1)
+
+
+def spent(lab: Lab, scores: Scores) -> pd.DataFrame:
+    """What each method's sweep took; for showing only, for no two machines agree on seconds.
+
+    Returns:
+        method, settings (how many), seconds (training and measuring together, as when they were computed), megabytes
+        (that the dearest of its trainings holds beside the model, counted: `costs.method_memory`; 0 where none is
+        trained).
+    """
+    shape, rows = shape_of(huggingface(lab.model).config), []
+    for label, of in scores.by_method().items():
+        held = max(method_memory(lab.profile, shape, setting) for setting in of.settings)
+        rows.append((label, len(of), lab.seconds[stage_of(of[0].setting)], held / 1e6))
+    return pd.DataFrame(rows, columns=["method", "settings", "seconds", "megabytes"])
 
 
 def beside_published(table: pd.DataFrame, world: str) -> pd.DataFrame:

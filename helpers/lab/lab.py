@@ -26,7 +26,7 @@ from torch import Tensor
 from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
 from helpers.engine.features import feature_statistics, mean_activation, residual_norm
-from helpers.engine.forward import check_pair, device_after
+from helpers.engine.forward import check_pair
 from helpers.lab.forks import can_fork, is_worker
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
@@ -103,7 +103,7 @@ class Lab(Run):
     def _load(self, profile: Profile, hub: Hub, published_features: bool) -> None:
         texts, self.all_questions = load_texts(profile, hub), load_questions(profile, hub)
         self.model = load_model(profile, hub)
-        self.sae = load_sae(profile, device_after(self.model, profile.sae.layer), hub)
+        self.sae = load_sae(profile, self.model.device, hub)
         sizes, tokenizer, form = profile.texts, self.model.tokenizer, profile.model.prompt_format
         if not texts.forget:
             self._check_published(hub, published_features)
@@ -460,16 +460,16 @@ class Lab(Run):
 
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]
-        tables = [self._stored(_stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
+        tables = [self._stored(stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
         missing = [i for i, table in enumerate(tables) if table is None]
-        stored = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
+        stored = Counter(stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
         for stage, n in stored.items():
             log.info("%s: %d settings from the cache", stage, n)
         # what trains first, for it takes longest, and all in one queue, so that no process waits for a last training
         trained, others = ([i for i in missing if settings[i].trains == trains] for trains in (True, False))
         groups = _courses(trained, settings) + _groups(others, settings, GROUP)
         pieces = [
-            Piece(_words(settings, group), _stage_of(settings[group[0]]), tuple(keys[i] for i in group),
+            Piece(_words(settings, group), stage_of(settings[group[0]]), tuple(keys[i] for i in group),
                   _knowledge_under, (half, *(settings[i] for i in group)))
             for group in groups
         ]  # fmt: skip
@@ -603,7 +603,8 @@ def _known_ids(lab: Lab, form: str, subject: str) -> list[dict[str, list]]:
     return [known_ids(lab.model, lab.all_questions[subject], *how)]
 
 
-def _stage_of(setting: Method) -> str:
+def stage_of(setting: Method) -> str:
+    """What the sweep of a setting's method is called among stages: 'knowledge-grad-diff'."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", type(setting).__name__)
     return "-".join(["knowledge", *words]).lower()
 
@@ -620,7 +621,7 @@ def _groups(indices: Sequence[int], settings: Sequence[Method], size: int) -> li
     """Settings of one method, at most so many together."""
     by_stage: dict[str, list[int]] = {}
     for i in indices:
-        by_stage.setdefault(_stage_of(settings[i]), []).append(i)
+        by_stage.setdefault(stage_of(settings[i]), []).append(i)
     return [of[start : start + size] for of in by_stage.values() for start in range(0, len(of), size)]
 
 
