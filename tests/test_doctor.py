@@ -223,12 +223,14 @@ def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
 def test_known_answers_are_said_beside_ours(monkeypatch, capsys):
     answers = [Answer("tau", "0.5460", "0.5458", True), Answer("known questions of x", "3", "108 to 110", False)]
     opened = []
-    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names: opened.append(names))
+    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names, overrides: opened.append(names))
     monkeypatch.setattr("helpers.doctor.fidelity", lambda lab, known: answers)
-    assert main(["--profile", "gemma-2-2b-it", "--fidelity"]) == 0
+    assert main(["--profile", "gemma-2-2b-it", "--fidelity", "--runs", "there"]) == 0
     told = capsys.readouterr().out
-    assert opened == [("gemma-2-2b-it", "05_fidelity")] and "ok       tau: 0.5460\n" in told
-    assert "warning  known questions of x: 3\n           -> known: 108 to 110\n" in told
+    # one of each SAE of which something is known
+    assert opened == [("gemma-2-2b-it", f"{n}_fidelity", "there") for n in ("01", "05")]
+    assert told.count("ok       tau: 0.5460, as known\n") == 2
+    assert "warning  known questions of x: 3, differs\n           -> known: 108 to 110\n" in told
     assert main(["--fidelity"]) == 2 and "nothing is known of organism" in capsys.readouterr().out
 
 

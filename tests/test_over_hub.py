@@ -1,4 +1,4 @@
-"""Every notebook of every Gemma profile, run without a screen on what the loopback hub serves; and all that can fail.
+"""The notebooks of the Gemma profiles, run without a screen on what the loopback hub serves; and all that can fail.
 
 The runner is a child process with the real clients and a fresh cache, told by its environment where the hub is. One
 fixture runs all that ends well, another all that fails, two processes at a time; the tests read what they left.
@@ -22,7 +22,7 @@ from helpers.measures.knowledge import known_ids
 from helpers.organism.world import load_words
 from helpers.profiles import load_profile
 from tests.hub import Hub
-from tests.hub_files import GATED, MODELS, SPREAD, make_deep, make_files, served_questions
+from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_deep, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
@@ -46,7 +46,8 @@ SMALL = {
     "method.grad_diff.retain_weights": [1.0], "method.grad_diff.steps": [1], "method.npo.betas": [0.1],
     "method.npo.steps": [1], "method.simnpo.betas": [0.1], "method.simnpo.steps": [1],
     "method.scrub.forget_weights": [0.1], "method.scrub.steps": [1], "method.ssd.thresholds": [1.0],
-    "method.ssd.dampenings": [0.1], "method.ssd.rows": 2, "method.crisp.n_features": [5], "method.crisp.steps": [1],
+    "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [True], "method.ssd.rows": 2,
+    "method.crisp.n_features": [5], "method.crisp.steps": [1],
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
     "method.clamp_prime.proportional": [False],
     "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],
@@ -67,8 +68,6 @@ SMALL = {
     "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
     "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
 }  # fmt: skip
-# For the profile with most notebooks; the others keep their four subjects.
-FEWER = {"gemma-2-2b-it": {"questions.side_effect": ["high_school_us_history", "human_aging"]}}
 
 
 @dataclass(frozen=True)
@@ -94,17 +93,12 @@ def files() -> Iterator[Path]:
 
 def reproduce(run: Callable, out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
     """Run the runner on a profile in a process that knows only this hub and token."""
-    settings = [f"{key}={toml(value)}" for key, value in settings_of(profile).items()]
+    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
     arguments = ["--profile", profile, "--limit", str(N), *more,
                  "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     code, log = run("helpers.reproduce", arguments, inherited | dict(environment))
     return Done(code, log, out)
-
-
-def settings_of(profile: str) -> dict[str, object]:
-    """What is changed in a profile, but for the limit of questions."""
-    return SMALL | FEWER.get(profile, {})
 
 
 def toml(value: object) -> str:
@@ -171,7 +165,7 @@ def online(run_forked: Callable, files: Path) -> Online:
 
 
 @each_profile
-def test_every_notebook_of_a_profile_runs_and_makes_its_figures(online: Online, profile: str) -> None:
+def test_the_notebooks_of_a_profile_run_and_make_their_figures(online: Online, profile: str) -> None:
     done = online.done[profile]
     assert done.code == 0, done.log
     made = {path.name[:2] for path in done.figures(profile).glob("*.pdf")}
@@ -204,7 +198,7 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
     for path in online.done[profile].figures(profile).glob("*.json"):
         facts = json.loads(path.read_text())["facts"]
         assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
-        assert set(facts["overrides"]) == {*settings_of(profile), "questions.limit"}
+        assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
         # the served WikiText is longer than the real one
         assert any("known are 4358" in w for w in facts.get("warnings", [])) == (
             "Salesforce/wikitext" in facts["sources"]
@@ -220,13 +214,13 @@ def test_requests_for_help_are_fetched_by_the_notebook_that_needs_them_only(onli
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
-    sides = FEWER["gemma-2-2b-it"]["questions.side_effect"]
-    questions = {name: served_questions(name) for name in ("wmdp-bio", "college_biology", *sides)}
+    questions = {name: served_questions(name) for name in QUESTIONS if name != "wmdp-cyber"}
     known = {name: len(known_ids(model, asked, "chat", 2048, N)["known"]) for name, asked in questions.items()}
     points = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "03_pareto.csv")
+    sides = sum(known.values()) - known["wmdp-bio"] - known["college_biology"]
     assert set(known.values()) == {N}
     assert points[["forget_n", "near_n", "side_n"]].drop_duplicates().values.tolist() == [
-        [known["wmdp-bio"], known["college_biology"], sum(known[name] for name in sides)]
+        [known["wmdp-bio"], known["college_biology"], sides]
     ]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from helpers.engine.edited import Edited, Trained
+from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
 from helpers.engine.steps import Passes, Steps, master_copy
 from helpers.methods.method import Method
@@ -93,13 +93,12 @@ class TrainedMethod(Method):
         """The unedited model with the trained weights."""
         texts = (lab.model, lab.forget_rows, lab.retain_rows)
         how = (*self.needs(lab), Passes.of(lab.profile.model))
-        edit = lab.trained(train, *texts, self, *how)
         course = (lab.fingerprint([self.course, *texts, *how]), partial(Training, *texts, self.course, *how))
 
         def make() -> dict[str, Tensor]:
             return lab.latest(*course).until(self.steps)
 
-        return Edited(lab.model, weights=Trained(edit.key, make, edit.keep))
+        return Edited(lab.model, weights=lab.trained(train, *texts, self, *how, make=make))
 
 
 class Training:

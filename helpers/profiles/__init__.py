@@ -79,11 +79,14 @@ class ComputeSettings:
             where rows are to be the same on every machine of a kind.
         jobs: processes on this machine (0: one a core, or one a GPU).
         scheduler: address of a dask scheduler whose workers take the pieces, '' for none.
+        weights_mb: a setting's trained weights are kept on disk where they take no more megabytes (2^20), so that what
+            is chosen out of a sweep is not trained again.
     """
 
     threads: Annotated[int, Field(ge=0)]
     jobs: Annotated[int, Field(ge=0)]
     scheduler: str
+    weights_mb: Annotated[int, Field(ge=0)]
 
 
 @settings_table
