@@ -3,9 +3,10 @@
 Looks at versions, device, memory, disk, the hub, the token, the access to what is gated and the cache, estimates time
 and memory of every notebook, and downloads nothing. `--probe` fetches a few megabytes instead, and looks at every
 assumption about what is on the hub: config, tokenizer, SAE files, columns of questions and texts. `--fidelity` runs the
-model and sets what others have measured on it beside ours. Every line is ok, warning or fails, with the next step; the
-exit code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a function
-called `..._lines` knows neither network nor disk.
+model and sets what others have measured on it beside ours. `--try N` runs one notebook's path with N known questions
+and says what all notebooks would take at the rates it reached. Every line is ok, warning or fails, with the next step;
+the exit code is 1 when one fails. The token is never shown. What is observed and what is said of it are apart: a
+function called `..._lines` knows neither network nor disk.
 """
 
 import argparse
@@ -26,8 +27,10 @@ from huggingface_hub import auth_check, constants, get_token, snapshot_download
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, get_session
 
-from helpers.experiments.costs import MEASURED, in_words, measured_shares, projections, target_costs
-from helpers.experiments.fidelity import NOTEBOOK, fidelity, known_answers
+from helpers.engine.steps import check_optimizer
+from helpers.experiments.costs import MEASURED, SMALLEST, duration, in_words, measured_shares, projections, target_costs
+from helpers.experiments.fidelity import fidelity, known_by_notebook
+from helpers.experiments.trial import Trial, try_profile
 from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
@@ -42,6 +45,8 @@ from helpers.reproduce import find_notebooks
 
 State = Literal["ok", "warning", "fails"]
 
+# The fixed part of a run is short, so that no other processes are started, each with a model of its own.
+IN_THIS_PROCESS = {"compute.jobs": 1, "compute.scheduler": ""}
 # What a run writes beside downloads: stages, executed notebooks, figures.
 OWN_FILES_GB = 1.0
 
@@ -117,6 +122,13 @@ def device_lines(device: Device, profile: Profile) -> list[Line]:
         step = f"use a machine with a GPU; a trial: python -m helpers.reproduce --profile {profile.name} --limit 4"
         return [Line("warning", "device", found + ", no GPU", step)]
     return [Line("ok", "device", found)]
+
+
+def optimizer_lines(profile: Profile, fault: str) -> list[Line]:
+    """Whether an optimiser that is no part of torch can be had; `fault` says why not, '' if it can."""
+    if profile.model.optimizer == "adamw":
+        return []
+    return [Line("fails" if fault else "ok", "optimizer", profile.model.optimizer, fault)]
 
 
 def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str) -> list[Line]:
@@ -206,28 +218,75 @@ def time_lines(profile: Profile, minutes: Mapping[str, float]) -> list[Line]:
     ]  # fmt: skip
 
 
-def projection_lines(device: Device, estimates: Mapping[str, tuple[float, float] | None]) -> list[Line]:
+ASSUMED = (
+    "projections, from counted work, the matrix product measured on this device just now, and each kind of work's "
+    "share of it measured on a CPU (tests/benchmarks/full_shape.py): of the order of magnitude; each notebook alone"
+)
+
+
+def projection_lines(
+    device: Device,
+    estimates: Mapping[str, tuple[float, float] | None],
+    least: Mapping[str, tuple[float, float] | None] | None = None,
+    basis: str = ASSUMED,
+) -> list[Line]:
     """Time and memory of notebooks that nobody has run here.
 
     Args:
         estimates: seconds and bytes by notebook, None where the work has not been counted (`costs.projections`).
+        least: the same under the settings that take least memory (`costs.SMALLEST`).
+        basis: what they rest on.
     """
-    basis = (
-        "projections, from counted work, the matrix product measured on this device just now, and each kind of work's "
-        "share of it measured on a CPU (tests/benchmarks/full_shape.py): of the order of magnitude; each notebook alone"
-    )
-    return [Line("ok", "estimates", basis)] + [_projection_line(device, n, found) for n, found in estimates.items()]
+    lines = [_projection_line(device, n, found, (least or {}).get(n)) for n, found in estimates.items()]
+    return [Line("ok", "estimates", basis), *lines]
 
 
-def _projection_line(device: Device, number: str, found: tuple[float, float] | None) -> Line:
+def _projection_line(
+    device: Device, number: str, found: tuple[float, float] | None, least: tuple[float, float] | None
+) -> Line:
     if found is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
     seconds, memory = found
     text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
-    step = "halve it: --set model.dtype=bfloat16; less for residuals: --set cache.memory_mb=0; or leave it out: --only"
-    return Line("warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", step)
+    return Line(
+        "warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", _less(device, least)
+    )
+
+
+def _less(device: Device, least: tuple[float, float] | None) -> str:
+    """What to do where there is no memory for a notebook, from what it takes at least."""
+    if least is None:
+        return "leave it out: --only"
+    quoted = {key: f"'{key}=\"{value}\"'" for key, value in SMALLEST.items() if " " in str(value)}
+    settings = " ".join(quoted.get(key, f"{key}={value}") for key, value in SMALLEST.items())
+    fits = "which fits" if least[1] <= device.memory else "which does not fit either: leave it out with --only"
+    return f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
+
+
+def trial_lines(profile: Profile, device: Device, trial: Trial) -> list[Line]:
+    """What a trial ran, the rate of each kind of work, and the notebooks at these rates."""
+    run = (
+        f"notebook {trial.notebook} with {trial.forget} known questions of {profile.questions.forget}, {trial.known} "
+        f"of all subjects, on {device.name}: loaded in {trial.loading:.1f} s, computed in "
+        f"{sum(part.seconds for part in trial.parts):.1f} s, {trial.memory / 1e9:.1f} GB of memory at the peak"
+    )
+    lines = [Line("ok", "tried", run)] + [
+        Line("ok", part.kind, f"{part.what}: {part.operations / 1e12:.3g} x 10^12 operations in "
+             f"{part.seconds:.2f} s, {part.rate / 1e12:.3g} x 10^12 a second")
+        for part in trial.parts
+    ]  # fmt: skip
+    basis = (
+        f"each notebook's counted work (helpers/experiments/costs.py) at these rates, measured just now, and with "
+        f"{trial.known} of {trial.asked} questions known; each notebook alone and in one process. Kinds of work that "
+        "fill no batch here run faster there"
+    )
+    lines += projection_lines(device, trial.full, basis=basis)
+    known = [found[0] for found in trial.full.values() if found is not None]
+    unknown = len(trial.full) - len(known)
+    rest = f", and {unknown} of unknown length" if unknown else ""
+    return [*lines, Line("ok", "all", f"{len(known)} notebooks one after another: {duration(sum(known))}{rest}")]
 
 
 def finetuned_lines(
@@ -277,6 +336,15 @@ def observed_device(profile: Profile) -> Device:
         return Device(device.type, device.type, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     about = torch.cuda.get_device_properties(device)
     return Device(str(device), about.name, about.total_memory)
+
+
+def observed_optimizer(profile: Profile) -> str:
+    """'' when the profile's optimiser can be had, else why it cannot."""
+    try:
+        check_optimizer(profile.model.optimizer, device_of(profile.model))
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def observed_hub() -> str:
@@ -373,6 +441,7 @@ def examine(profile: Profile) -> list[Line]:
     room = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
     lines = version_lines(sys.version_info[:2], pins, direct, versions(tuple(pins)))
     lines += device_lines(device, profile)
+    lines += optimizer_lines(profile, observed_optimizer(profile))
     lines += explained_lines(figure_records(profile), profile.sae.explained_variance)
     lines += disk_lines(room, needs, profile.cache.disk_mb * 2**20, "the hub's cache")
     if not sources:
@@ -382,9 +451,9 @@ def examine(profile: Profile) -> list[Line]:
     lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
     lines += source_lines(needs, spares(profile))
     lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
-    return lines + projection_lines(
-        device, projections(profile.name, device.kind, measured_shares(pd.read_csv(MEASURED)))
-    )
+    shares = measured_shares(pd.read_csv(MEASURED))
+    least = projections(profile.name, device.kind, shares, product=1.0, overrides=SMALLEST)  # for its memory
+    return lines + projection_lines(device, projections(profile.name, device.kind, shares), least)
 
 
 def probed(profile: Profile) -> list[Line]:
@@ -399,14 +468,30 @@ def probed(profile: Profile) -> list[Line]:
     ]
 
 
-def compared(profile: Profile) -> list[Line]:
-    """Known answers of others beside what comes out here (`experiments.fidelity`); stages are kept for the notebook."""
-    known = known_answers(load_profile(profile.name, notebook=NOTEBOOK))
-    lab = open_lab(profile.name, f"{NOTEBOOK}_fidelity")
-    return [
-        Line("ok" if one.agrees else "warning", one.quantity, one.ours, "" if one.agrees else f"known: {one.theirs}")
-        for one in fidelity(lab, known)
+def compared(profile: Profile, runs: str | None) -> list[Line]:
+    """Known answers of others beside what comes out here (`experiments.fidelity`).
+
+    Args:
+        runs: where stages are kept, of which the notebooks make use.
+    """
+    found = known_by_notebook(profile.name)
+    answers = [
+        one
+        for number, known in found.items()
+        for one in fidelity(open_lab(profile.name, f"{number}_fidelity", runs, overrides=IN_THIS_PROCESS), known)
     ]
+    return [
+        Line("ok", one.quantity, f"{one.ours}, as known")
+        if one.agrees
+        else Line("warning", one.quantity, f"{one.ours}, differs", f"known: {one.theirs}")
+        for one in answers
+    ]
+
+
+def tried(profile: Profile, n: int) -> list[Line]:
+    """One notebook's path with so many known questions, and what every notebook would take (`experiments.trial`)."""
+    device = observed_device(profile)
+    return trial_lines(profile, device, try_profile(profile.name, n))
 
 
 def report(profile: Profile, lines: Sequence[Line]) -> list[str]:
@@ -423,16 +508,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 when nothing fails, 1 when something does, 2 for a profile that does not exist."""
     parser = argparse.ArgumentParser(prog="python -m helpers.doctor", description="What is missing for a profile.")
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
-    parser.add_argument(
-        "--probe", action="store_true", help="look at every assumption about the hub, on a few MB of it"
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--probe", action="store_true", help="look at every assumption about the hub, on a few MB of it")
+    looks.add_argument("--fidelity", action="store_true", help="what others measured on the model, beside ours: a run")
+    looks.add_argument(
+        "--try", dest="tried", type=int, metavar="N", help="run one notebook's path with N known questions, for time"
     )
-    parser.add_argument("--fidelity", action="store_true", help="what others measured on the model, beside ours: a run")
+    parser.add_argument("--runs", metavar="FOLDER", help="where --fidelity keeps stages, as helpers.reproduce does")
     options = parser.parse_args(arguments)
     try:
         profile = load_profile(options.profile)
-        look = probed if options.probe else compared if options.fidelity else examine
-        lines = look(profile)
-    except ValueError as error:
+        if options.tried is not None:
+            lines = tried(profile, options.tried)
+        elif options.fidelity:
+            lines = compared(profile, options.runs)
+        else:
+            lines = probed(profile) if options.probe else examine(profile)
+    except (ValueError, OSError, RuntimeError) as error:  # no network, a pair that does not belong together, no memory
         print(f"error: {error}")
         return 2
     print("\n".join(report(profile, lines)))

@@ -478,14 +478,20 @@ def _kernel_of_this_interpreter(environment: Mapping[str, str]) -> Iterator[None
 
 
 def _environment(profile: Profile) -> dict[str, str]:
-    """What the kernel needs beside the environment it inherits: this package, a fixed hash seed, pictures, silence."""
+    """What the kernel needs beside the environment it inherits: this package, a fixed hash seed, pictures, silence.
+
+    And where torch has a number of threads, the same for all other libraries, which would take a thread a core in every
+    one of the processes that share the cores.
+    """
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}  # whatever this process draws with
     # an embedded model loads nothing from the hub, and must not wait for it either
     asked = (profile.model.source, profile.sae.source, profile.questions.source, profile.texts.source)
     offline = {"HF_HUB_OFFLINE": "1"} if {*asked, profile.texts.requests} <= {"organism", ""} else {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONHASHSEED": "0", **inline, **quiet, **offline}
+    threads = {"OMP_NUM_THREADS": str(profile.compute.threads)} if profile.compute.threads else {}
+    fixed = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONHASHSEED": "0"}
+    return {**fixed, **inline, **quiet, **offline, **threads}
 
 
 class _Indented:

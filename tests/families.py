@@ -55,10 +55,13 @@ def tokenizer_of(name: str):
     return tokenizer
 
 
-def family_model(name: str, window: int = 512):
-    """A random model of a family, with a sliding window where it has one."""
+def family_model(name: str, window: int = 512, attention: str = "eager"):
+    """A random model of a family, with a sliding window where it has one, and its attention computed in a way."""
     kind, config, own = FAMILIES[name]
     tokenizer = tokenizer_of(name)
     sliding = {"sliding_window": window} if name.startswith(("Gemma 2", "Gemma 3")) else {}
     torch.manual_seed(0)
-    return wrap(kind(config(vocab_size=len(tokenizer), **SHAPE, **own, **sliding)), tokenizer)
+    return wrap(
+        kind(config(vocab_size=len(tokenizer), **SHAPE | {"attn_implementation": attention}, **own, **sliding)),
+        tokenizer,
+    )

@@ -4,9 +4,10 @@
         done = run("helpers.doctor", ["--profile", "tiny"], os.environ | {"HF_HOME": str(home)})
 
 Every process has the environment it is given. Whatever reads the environment when it is imported (the hub's clients,
-transformers, sae-lens, our own package) is imported once for each environment, by a second server that is forked for
-it and forks in its turn. So it is for the kernels of the notebooks that one of them runs: the interpreter they are told
-to start is this file, which asks the same server for a process.
+transformers, sae-lens, our own package) the first process of an environment imports for itself, and a second server,
+which is forked for this environment and forks in its turn, once for all others. So it is for the kernels of the
+notebooks that one of them runs: the interpreter they are told to start is this file, which asks the same server for a
+process.
 """
 
 import atexit
@@ -158,19 +159,19 @@ def serve(place):
 
 def serve_one_environment(asked):
     """Answer the connections that come through a socket, all of one environment, until its other end is closed."""
-    imported = False
+    before = 0
     try:
         while fds := socket.recv_fds(asked, 1, 1)[1]:
             with socket.socket(fileno=fds[0]) as connection:
                 head, streams, _, _ = socket.recv_fds(connection, 8, 3)
                 request = json.loads(_received(connection, struct.unpack("!Q", head)[0]))
-                if not imported:
+                if before == 1:  # what is asked for once may need little of it
                     enter(request)
                     importlib.import_module(ALL_OF_THEM)
                     assert set(sys.modules) >= ANEW and threading.active_count() == 1, threading.enumerate()
                     gc.collect()
                     gc.freeze()
-                    imported = True
+                before += 1
                 if not os.fork():
                     asked.close()
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

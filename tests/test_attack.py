@@ -8,6 +8,7 @@ import torch
 
 from helpers.attacks.relearning import relearned
 from helpers.experiments.attack import (
+    all_trainings,
     along_the_way,
     attacked_once,
     attacks,
@@ -65,13 +66,17 @@ def test_an_attack_on_text_that_proves_nothing_is_refused():
 def test_every_attack_and_training_of_every_setting_is_judged_on_the_judged_half(lab):
     dsg, rmu = DSG(2, 5.0, threshold=0.1), RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)
     found = relearning(lab, [rmu, dsg])
+    forget = replace(lab.judged, questions={"toxins": lab.judged.questions["toxins"]})
+    # the second seed measures no drift, and at the second rate the forget questions alone are asked
+    of_attacks = zip(attacks(lab), (lab.judged, lab.judged, forget), (drift_texts(lab), {}, {}), strict=True)
     expected = [
-        relearned(lab.judged, lab.edited(setting), setting.label, attack, hooked, drift_texts(lab))
-        for attack in attacks(lab)
+        relearned(questions, lab.edited(setting), setting.label, attack, hooked, texts)
+        for attack, questions, texts in of_attacks
         for setting, hooked in ((rmu, False), (dsg, False), (dsg, True))
     ]
     for name in ("accuracies", "losses", "drift"):
-        together = pd.concat([getattr(one, name) for one in expected], ignore_index=True)
+        tables = [getattr(one, name) for one in expected]
+        together = pd.concat([table for table in tables if len(table)], ignore_index=True)
         pd.testing.assert_frame_equal(getattr(found, name)[together.columns], together)
     assert found.accuracies["above"].isna().all()  # nobody is the reference
     arms = ["RMU", "DSG at test time", "DSG, hook removed", "DSG also in training"]
@@ -81,6 +86,25 @@ def test_every_attack_and_training_of_every_setting_is_judged_on_the_judged_half
     assert rates["seed"].unique().tolist() == [4] and len(rates) == 2 * 4 * 3  # rates, arms, epochs
     asked = found.accuracies.drop_duplicates("role").set_index("role")["n"].to_dict()
     assert asked == {"forget": 2, "near": 2, "side": 2}  # of 5, 4, 3 and 2 questions the second halves
+
+
+def test_all_trainings_in_one_queue_are_what_the_sections_ask_for(monkeypatch):
+    inside, outside = min(told("abcd", 0)), min(set("abcd") - told("abcd", 0))
+    lab, settings = (
+        about_lab(asked=(inside, outside)),
+        [RMU(LAYER, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=0.01)],
+    )
+    computed, queues = lab.computed, []
+
+    def keep(pieces, dear):
+        queues.append([piece.keys for piece in pieces])
+        return computed(pieces, dear)
+
+    monkeypatch.setattr(lab, "computed", keep)
+    all_trainings(lab, settings)
+    few_documents(lab, settings), relearning(lab, settings), other_half(lab, settings)
+    first, *sections = queues
+    assert first == [keys for section in sections for keys in section] and len(first) == 1 + 3 + 1
 
 
 def test_attacked_once_is_the_first_attack_on_forget_questions_before_and_after(lab):

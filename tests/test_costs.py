@@ -30,13 +30,16 @@ from helpers.experiments.costs import (
     WEIGHTS_METHODS,
     Shape,
     Work,
+    asked_of,
     crisp_work,
     finetuning_costs,
     finetuning_work,
+    gone_back_through,
     in_words,
     kept_bytes,
     matrix_rate,
     measured_shares,
+    method_memory,
     notebook_memory,
     notebook_work,
     projections,
@@ -48,14 +51,17 @@ from helpers.experiments.costs import (
 )
 from helpers.methods import METHODS
 from helpers.methods.crisp import CRISP
+from helpers.methods.dsg import DSG
 from helpers.methods.grad_diff import GradDiff
 from helpers.methods.gradient_ascent import GradientAscent
 from helpers.methods.npo import NPO
 from helpers.methods.rmu import RMU
 from helpers.methods.scrub import SCRUB
 from helpers.methods.simnpo import SimNPO
+from helpers.methods.ssd import SSD
 from helpers.methods.training import train
 from helpers.profiles import available_profiles, load_profile
+from helpers.text.batches import packed_batch
 from tests.toy import D_SAE, LAYER, toy_model, toy_sae
 
 GEMMA = SHAPES["google/gemma-2-2b-it"]
@@ -134,7 +140,15 @@ def kept(layers: int, length: int, dtype: torch.dtype, checkpointing: bool) -> i
     model = wide_model(layers)
     if checkpointing:
         keep_only_what_goes_in(model)
-    weights, held = {p.untyped_storage().data_ptr() for p in huggingface(model).parameters()}, {}
+    low = dtype != torch.float32
+    with torch.autocast("cpu", dtype=dtype, enabled=low):
+        return saved(lambda: final_state(model, next(row_batches(model, [[2, *range(5, 4 + length)]], 1000))), model)
+
+
+def saved(forward, *models) -> int:
+    """Bytes that are really kept for going backward, beside the models' weights."""
+    weights = {p.untyped_storage().data_ptr() for model in models for p in huggingface(model).parameters()}
+    held = {}
 
     def keep(tensor):
         place = tensor.untyped_storage()
@@ -142,9 +156,9 @@ def kept(layers: int, length: int, dtype: torch.dtype, checkpointing: bool) -> i
             held[place.data_ptr()] = place.nbytes(), tensor  # held, so that no other takes its place
         return tensor
 
-    low = dtype != torch.float32
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", dtype=dtype, enabled=low):
-        final_state(model, next(row_batches(model, [[2, *range(5, 4 + length)]], 1000)))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        kept_alive = forward()
+    assert kept_alive is not None
     return sum(nbytes for nbytes, _ in held.values())
 
 
@@ -180,6 +194,31 @@ def test_what_checkpointing_saves_is_counted():
     assert notebook_memory(longer, GEMMA, "06") > less
 
 
+def test_what_training_holds_follows_its_optimiser_and_its_products():
+    plain, eight, low, both = (
+        notebook_memory(load_profile("gemma-2-2b-it", changes), GEMMA, "06")
+        for changes in (
+            {},
+            {"model.optimizer": "adamw 8-bit"},
+            {"model.training_dtype": "bfloat16"},
+            {"model.training_dtype": "bfloat16", "model.optimizer": "adamw 8-bit"},
+        )
+    )
+    # two float32 moments against two bytes and a 32nd of one for the scales
+    assert plain - eight == low - both == pytest.approx((8 - 2.03125) * GEMMA.weights)
+    # a copy of all weights for the products, and less kept of a pass
+    saved = kept_bytes(GEMMA, 26, 2048, 1024, 4, True) - kept_bytes(GEMMA, 26, 2048, 1024, 2, True)
+    assert low - plain == pytest.approx(2 * GEMMA.weights - saved)
+
+
+def test_training_in_another_dtype_goes_at_its_own_rate():
+    low = {"model.training_dtype": "bfloat16"}
+    plain, fast = (projections("gemma-2-2b-it", "cpu", EVEN, 1e12, changes, training=8e12) for changes in ({}, low))
+    for number, (seconds, _) in fast.items():
+        work = notebook_work(load_profile("gemma-2-2b-it", low, number), GEMMA, 2142, number)
+        assert plain[number][0] - seconds == pytest.approx(7 / 8 * work.training / (EVEN["training"] * 1e12))
+
+
 def test_work_adds_up_and_takes_its_time():
     work = Work(trees=6.0, training=4.0) + Work(trees=2.0)
     assert work == Work(trees=8.0, training=4.0) and work.total == 12
@@ -211,6 +250,48 @@ STEPS = [GradientAscent(**HOW), GradDiff(1.0, **HOW), NPO(0.1, 1.0, **HOW), SimN
          SCRUB(1.0, 2.0, **HOW)]  # fmt: skip
 
 
+@pytest.mark.parametrize("setting", [*STEPS, RMU(2, 1.0, 1.0, **HOW), CRISP(2, 5.0, 0.1, 0.01, 2, **HOW)],
+                         ids=lambda setting: setting.label)  # fmt: skip
+def test_a_method_keeps_as_many_passes_as_are_counted_for_its_memory(setting, monkeypatch):
+    """Two rows of 64 tokens of either text, logits in chunks; RMU keeps a part of the lowest of its layers."""
+    crisp, rows = isinstance(setting, CRISP), torch.arange(10, 138).view(2, 64)
+    model = toy_model() if crisp else wide_model(4)
+    shape = shape_of(huggingface(model).config)
+    monkeypatch.setattr("helpers.engine.scoring.CHUNK_LOGITS", 8 * shape.vocab)
+    profile = load_profile("tiny", {"texts.row_length": 64, "sae.layer": LAYER})
+    trained, layers, passes = gone_back_through(profile, shape, setting)
+    student = setting.student(model)
+    loss = setting.objective(model, rows, *((toy_sae(), (3, 5)) if crisp else ()))
+    texts = [packed_batch(text) for text in (rows, rows.flip(1))]
+    found = saved(lambda: loss(student, *texts), student, model)
+    share = found / (passes * kept_bytes(shape, layers, 128, 64, DTYPE_BYTES["float32"]))
+    # CRISP's SAE and adapters are in what is found
+    low, high = {"RMU": (0.5, 1.0), "CRISP": (1.0, 1.3)}.get(setting.label, (0.97, 1.06))
+    assert low < share < high
+    assert trained == sum(p.numel() for p in huggingface(student).parameters() if p.requires_grad and p.dim() > 1)
+
+
+def test_what_a_training_holds_by_hand():
+    """Steps of 4 rows of 10 tokens: float32 copy, gradient and two moments, what is kept, all logits; SSD a row."""
+    profile, shape = load_profile("tiny", {"texts.row_length": 10}), Shape(4, 16, 2, 1, 8, 32, 100)
+    logits, one_pass = 4 * 4 * 40 * 100, kept_bytes(shape, 4, 40, 10, 4)
+    expected = {"GA": 1, "GradDiff": 2, "NPO": 2, "SimNPO": 2, "SCRUB": 3}
+    for setting in STEPS:
+        held = 16 * shape.weights + expected[setting.label] * one_pass + logits
+        assert method_memory(profile, shape, setting) == held
+    near = kept_bytes(shape, 3, 40, 10, 4)
+    assert method_memory(profile, shape, RMU(2, 1.0, 1.0, **HOW)) == 4 * shape.weights + 12 * 3 * 16 * 32 + 2 * near
+    adapters = 2 * 4 * ((16 + 16) + 2 * (16 + 8) + (16 + 16) + 3 * (16 + 32))  # of rank 2, on seven matrices a layer
+    crisp = 4 * shape.weights + 12 * adapters + kept_bytes(shape, 4 + profile.sae.layer + 1, 40, 10, 4)
+    assert method_memory(profile, shape, CRISP(2, 5.0, 0.1, 0.01, 2, **HOW)) == crisp
+    of_a_row = kept_bytes(shape, 4, 10, 10, 4) + 4 * 4 * 10 * 100
+    assert method_memory(profile, shape, SSD(1.0, 0.1, True, 64)) == 16 * shape.weights + of_a_row
+    assert method_memory(profile, shape, DSG(20, 5.0)) == 0
+    # no more than a profile takes at once
+    assert method_memory(load_profile("tiny", {"texts.row_length": 10, "model.training_tokens": 20}), shape,
+                         STEPS[0]) == 16 * shape.weights + kept_bytes(shape, 4, 20, 10, 4) + logits / 2  # fmt: skip
+
+
 @pytest.mark.parametrize("setting", STEPS, ids=lambda setting: setting.label)
 def test_a_step_runs_as_many_passes_as_are_counted(model, shape, setting):
     """Backward counts twice. SCRUB's logits, most of this small model, are computed once more going backward."""
@@ -238,7 +319,8 @@ SIZES = {
     "method.grad_diff.retain_weights": [1.0], "method.grad_diff.steps": [4], "method.npo.betas": [0.1],
     "method.npo.steps": [4], "method.simnpo.betas": [0.1], "method.simnpo.steps": [4],
     "method.scrub.forget_weights": [0.1], "method.scrub.steps": [4], "method.ssd.thresholds": [0.1, 1.0],
-    "method.ssd.dampenings": [0.1], "method.ssd.rows": 2, "method.crisp.n_features": [5], "method.crisp.steps": [4],
+    "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [False], "method.ssd.rows": 2,
+    "method.crisp.n_features": [5], "method.crisp.steps": [4],
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [1.0],
     "method.clamp_prime.proportional": [False], "method.refusal_clamp.n_features": [5],
     "method.refusal_clamp.strengths": [1.0], "method.refusal_clamp.answer_tokens": 10,
@@ -314,14 +396,15 @@ def test_notebook_08_by_hand():
 
 
 def test_notebook_09_by_hand():
-    """DSG with all of the text and thrice with half of it; RMU with all and twice with half; two taus and its own."""
+    """DSG with all of the text and thrice with half of it; RMU and NPO with all, twice with half; two taus, its own."""
     shares = {"shares": [1.0, 0.5], "seeds": [0, 1, 2], "trained_shares": [1.0, 0.5], "trained_seeds": [0, 1]}
     changed = {f"little_text__{key}": value for key, value in shares.items()}
     text = 2.5 * statistics_work(GEMMA, 3, 16384, 20, 10)
     half = asked(1, 0.5)
-    expected = asked(1) + asked(0) + asked(3) + Work(
-        statistics=TAU + text + 4 * TAU, answers=7 * half.answers, losses=7 * half.losses,
-        training=(1 + 3) * 7 * rmu_work(GEMMA, 3, 30, 10),
+    npo = 4 * (2 + 1 / 3) * finetuning_work(GEMMA, 80, 10)
+    expected = asked(1) + asked(0) + asked(0) + asked(3) + Work(
+        statistics=TAU + text + 4 * TAU, answers=10 * half.answers, losses=10 * half.losses,
+        training=(1 + 3) * (7 * rmu_work(GEMMA, 3, 30, 10) + npo),
     )  # fmt: skip
     assert_same(work_of("09", named_features__thresholds=[0.2, 0.4], **changed), expected)
 
@@ -359,6 +442,20 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
 
 
+def test_a_free_answer_costs_five_times_saying_and_reading_it_and_four_gates():
+    few, more = (
+        notebook_work(load_profile("gemma-2-2b-it", {"prompt_attacks.new_tokens": new}), GEMMA, 2142, "11").answers
+        for new in (10, 30)
+    )
+
+    def said(new):
+        n, length = 200 + 20 * 5, PROMPT_TOKENS + new
+        whole, below = (GEMMA.blocks(layers, n * length, length) for layers in (26, 4))
+        return 5 * (2 * whole + GEMMA.head(n * new) + GEMMA.head(n * length)) + 4 * below
+
+    assert more - few == pytest.approx(said(30) - said(10))
+
+
 def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
     found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
     # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers
@@ -394,9 +491,11 @@ def test_memory_counts_what_a_training_holds_beside_the_model():
     assert three == pytest.approx(rest + weights + kept + logits)
     attacked = (2 + 2 + 16 + 2) * GEMMA.weights + kept_bytes(GEMMA, 26, 2048, 1024, 2, checkpointing=True)
     assert six == pytest.approx(rest + attacked + logits)
-    # of notebook 07 two texts at once, which is more than the attack holds
-    twice = (2 + 16 + 2) * GEMMA.weights + 2 * kept_bytes(GEMMA, 26, 2048, 1024, 2, checkpointing=True)
-    assert notebook_memory(profile, GEMMA, "07") == pytest.approx(rest + max(twice, attacked) + logits)
+    # of notebook 07 SCRUB's three passes at once, of 09 and 10 two
+    for number, passes in (("07", 3), ("09", 2), ("10", 2)):
+        whole = (16 + 2) * GEMMA.weights + passes * kept_bytes(GEMMA, 26, 2048, 1024, 2, checkpointing=True)
+        expected = max(whole, attacked) if number in ("07", "10") else whole
+        assert notebook_memory(profile, GEMMA, number) == pytest.approx(rest + expected + logits)
     less = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16", "cache.memory_mb": 0})
     assert one - notebook_memory(less, GEMMA, "01") == profile.cache.memory_mb * MEGABYTE
 
@@ -467,3 +566,25 @@ def test_shares_come_from_the_benchmarks_table():
 
 def test_a_machine_does_some_operations_a_second():
     assert matrix_rate("cpu", "float32") > 1e8
+
+
+def test_more_known_questions_are_more_answers_and_nothing_else(shape):
+    profile = load_profile("gemma-2-2b-it", notebook="01")
+    few, all_known = (notebook_work(profile, shape, 1998, "01", share) for share in (0.25, 1.0))
+    assert all_known.answers == pytest.approx(4 * few.answers) and all_known.training == pytest.approx(4 * few.training)
+    assert (all_known.statistics, all_known.trees, all_known.losses) == (few.statistics, few.trees, few.losses)
+
+
+def test_questions_of_the_hub_are_those_of_the_sets_and_of_the_organism_those_of_its_world(shape):
+    assert sum(asked_of(load_profile("gemma-2-2b-it")).values()) == 1273 + 144 + 204 + 198 + 223 + 100
+    subjects = ("toxins", "biology", "geography", "history", "aging", "astronomy")
+    assert asked_of(load_profile("tiny")) == dict.fromkeys(subjects, 160)
+    found = projections("tiny", "cpu", EVEN, 1e9, shape=shape)
+    assert [number for number, cost in found.items() if cost is None] == ["10"]
+
+
+def test_an_unembedding_of_its_own_is_counted():
+    tied, untied = (wide_model(1) for _ in range(2))
+    huggingface(untied).config.tie_word_embeddings = False
+    wide = shape_of(huggingface(tied).config)
+    assert shape_of(huggingface(untied).config).weights - wide.weights == wide.vocab * wide.d_model

@@ -2,14 +2,16 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from helpers.loading.data import FORGET_FILE, REFUSALS, WORLD_SEED, load_questions, load_requests, load_texts
 from helpers.loading.hub import AccessError, Hub, HubError
-from helpers.loading.sources import QUESTIONS, Source, needed, question_source
+from helpers.loading.sources import QUESTIONS, TEXTS, Source, needed, question_source
 from helpers.organism.world import build_world, load_words
 from helpers.profiles import FOLDER, load_profile, parse_profile
 from helpers.text.corpora import Document, framed, pack
@@ -288,6 +290,53 @@ def test_a_file_of_another_format_is_named(folder):
         ValueError, match=r"copy.txt is not a file that can be read, allowed are .parquet, .jsonl, .csv"
     ):
         forget_of(folder, **{"texts.forget_file": str(local)})
+
+
+# --- what is streamed -------------------------------------------------------------------------------------------------
+
+STREAM = "Skylion007/openwebtext"
+
+
+@pytest.fixture
+def stream(tmp_path, monkeypatch):
+    """Gives a stream of rows to the hub's client, which keeps what it has read in a cache here."""
+
+    def give(*rows: dict) -> list[dict]:
+        left = list(rows)
+
+        def load_dataset(repo, split, streaming, revision):
+            assert (repo, split, streaming, revision) == (STREAM, "train", True, "c0ffee")
+            while left:
+                yield left.pop(0)
+
+        monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+        return left
+
+    commit = SimpleNamespace(repo_info=lambda *_, **__: SimpleNamespace(sha="c0ffee"))
+    monkeypatch.setattr("helpers.loading.hub.HfApi", lambda: commit)
+    monkeypatch.setattr("helpers.loading.hub.own_cache", lambda: tmp_path)
+    return give
+
+
+def test_of_a_stream_no_more_is_read_than_is_wanted_and_that_once(stream):
+    hub, left = Hub(), stream(*({"text": LONG, "url": "u"} for _ in range(9)))
+    assert hub.streamed(TEXTS["openwebtext"], 2 * len(LONG)) == [LONG, LONG] and len(left) == 7
+    assert hub.streamed(TEXTS["openwebtext"], 2 * len(LONG)) == [LONG, LONG] and len(left) == 7  # from the cache
+    assert hub.commits == {STREAM: "c0ffee"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"content": LONG, "url": "u"}, "it has no column text, columns are content, url"),
+        ({"text": None, "url": "u"}, "row 1 is not text but NoneType, columns are text, url"),
+    ],
+)
+def test_a_stream_that_is_otherwise_is_one_line_and_nothing_of_it_is_kept(stream, tmp_path, row, message):
+    stream({"text": LONG, "url": "u"}, row)
+    with pytest.raises(ValueError, match=rf"^{STREAM} \(streamed\): {message}$"):
+        Hub().streamed(TEXTS["openwebtext"], 10 * len(LONG))
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from helpers.doctor import (
     locked,
     main,
     observed_finetuned,
+    observed_optimizer,
+    optimizer_lines,
     projection_lines,
     report,
     source_lines,
@@ -115,10 +117,24 @@ def test_only_the_gated_corpus_has_a_spare(monkeypatch):
 def test_estimates_say_what_they_rest_on():
     lines = time_lines(load_profile("tiny"), {"01": 0.5, "03": 3.0})
     assert [line.found.partition(",")[0] for line in lines] == ["0.5 min", "3.0 min"]
-    basis, fits, large, unknown = projection_lines(GPU, {"01": (5400.0, 20e9), "06": (200000.0, 64e9), "04": None})
+    found = {"01": (5400.0, 20e9), "03": (60.0, 30e9), "06": (200000.0, 64e9), "04": None}
+    least = {"01": (1.0, 9e9), "03": (1.0, 22e9), "06": (1.0, 48e9), "04": None}
+    basis, fits, small, large, unknown = projection_lines(GPU, found, least)
     assert "projections" in basis.found and (fits.state, unknown.state) == ("ok", "ok")
     assert fits.found == "about 90.0 min, 20 GB of memory (projected)"
-    assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB") and "bfloat16" in large.step
+    assert large.state == "warning" and large.found.startswith("about 2.3 days, 64 GB")
+    settings = "--set model.dtype=bfloat16 cache.memory_mb=0 'model.optimizer=\"adamw 8-bit\"'"
+    assert large.step == f"{settings} takes 48 GB, which does not fit either: leave it out with --only"
+    assert small.step == f"{settings} takes 22 GB, which fits"
+    assert projection_lines(GPU, {"06": (1.0, 64e9)})[1].step == "leave it out: --only"
+
+
+def test_an_optimiser_that_cannot_be_had_fails():
+    plain, eight = load_profile("tiny"), load_profile("tiny", {"model.optimizer": "adamw 8-bit"})
+    assert optimizer_lines(plain, observed_optimizer(plain)) == []
+    (missing,), (there,) = optimizer_lines(eight, "install it"), optimizer_lines(eight, "")
+    assert (missing.state, missing.found, missing.step) == ("fails", "adamw 8-bit", "install it")
+    assert (there.state, there.step) == ("ok", "")
 
 
 def test_a_target_that_is_not_there_fails_with_its_price_and_how_to_make_it():
@@ -207,12 +223,14 @@ def test_without_a_hub_gemma_fails_and_says_why_once(doctor, tmp_path):
 def test_known_answers_are_said_beside_ours(monkeypatch, capsys):
     answers = [Answer("tau", "0.5460", "0.5458", True), Answer("known questions of x", "3", "108 to 110", False)]
     opened = []
-    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names: opened.append(names))
+    monkeypatch.setattr("helpers.doctor.open_lab", lambda *names, overrides: opened.append(names))
     monkeypatch.setattr("helpers.doctor.fidelity", lambda lab, known: answers)
-    assert main(["--profile", "gemma-2-2b-it", "--fidelity"]) == 0
+    assert main(["--profile", "gemma-2-2b-it", "--fidelity", "--runs", "there"]) == 0
     told = capsys.readouterr().out
-    assert opened == [("gemma-2-2b-it", "05_fidelity")] and "ok       tau: 0.5460\n" in told
-    assert "warning  known questions of x: 3\n           -> known: 108 to 110\n" in told
+    # one of each SAE of which something is known
+    assert opened == [("gemma-2-2b-it", f"{n}_fidelity", "there") for n in ("01", "05")]
+    assert told.count("ok       tau: 0.5460, as known\n") == 2
+    assert "warning  known questions of x: 3, differs\n           -> known: 108 to 110\n" in told
     assert main(["--fidelity"]) == 2 and "nothing is known of organism" in capsys.readouterr().out
 
 

@@ -1,6 +1,7 @@
 """Every family that the engine serves gives what Hugging Face's own forward pass gives, and no other is taken."""
 
 import shutil
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from helpers.engine.architecture import architecture
+from helpers.engine.finetuning import lm_loss
 from helpers.engine.forward import (
     check_hook,
     clone,
@@ -45,6 +47,7 @@ from helpers.loading.data import WORLD_SEED
 from helpers.loading.models import read_model
 from helpers.methods.rmu import trained_weights
 from helpers.organism.world import build_world
+from helpers.profiles import available_profiles, load_profile
 from helpers.text.questions import ORDERS, ORIGINAL_ORDER, prompt_tokens
 from helpers.text.tokens import check_tokenizer, letter_ids, special_ids
 from tests.families import FAMILIES, SHAPE, family_model, tokenizer_of
@@ -52,6 +55,7 @@ from tests.toy import D_SAE, LAYER, brute_force_clamp, toy_sae
 
 FEATURES = [3, 5, 8, 13]
 CLAMP = Clamp(toy_sae(), FEATURES, -20.0, "any", Gate(0.2))
+CAPLESS = [name for name in FAMILIES if not name.startswith("Gemma 2")]
 WITH_WINDOW = [name for name in FAMILIES if name.startswith(("Gemma 2", "Gemma 3"))]
 
 
@@ -215,11 +219,53 @@ def test_what_cannot_be_exact_is_refused_in_one_line(kind, config, changes, mess
         wrap(kind(config(vocab_size=32, **shape, **changes)), None)
 
 
-def test_attention_that_leaves_out_a_soft_cap_is_refused():
+def test_attention_that_leaves_out_a_soft_cap_is_refused(tmp_path):
+    """Before transformers does, which does not say what to set, and before any weights are read."""
     hf_model = huggingface(family_model("Gemma 2, 2b and 9b"))
+    hf_model.config.save_pretrained(tmp_path)
     hf_model.config._attn_implementation = "sdpa"
-    with pytest.raises(ValueError, match="'gemma2' model: attention 'sdpa' leaves out its soft-cap, use 'eager'"):
-        architecture(hf_model)
+    fault = "^'gemma2' model: attention 'sdpa' leaves out its soft-cap, set model.attention to 'eager'$"
+    for refused in (lambda: architecture(hf_model), lambda: read_model(tmp_path, torch.float32, "sdpa")):
+        with pytest.raises(ValueError, match=fault):
+            refused()
+    capless = [name for name in available_profiles() if load_profile(name).model.attention == "sdpa"]
+    assert capless == ["gemma-2b-it", "gemma-3-1b-it", "gemma-3-4b-it", "llama-3.1-8b-it"]
+
+
+# --- attention by torch's fused kernels -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", [8, 512])
+@pytest.mark.parametrize("name", CAPLESS)
+@torch.no_grad()
+def test_fused_attention_gives_what_the_formula_gives(name, window, questions):
+    """Trees, or rows longer than the window, padded; the layers above alone; a copy; text with a cache."""
+    eager, fused = (family_model(name, window, attention) for attention in ("eager", "sdpa"))
+    assert huggingface(clone(fused)).config._attn_implementation == "sdpa"
+    check_hook(fused, LAYER)
+    found = []
+    for model in (eager, fused, clone(fused)):
+        batched = list(question_batches(model, questions, ORDERS[:4], "chat", 400))
+        sweep = Sweep(model, batched, LAYER, read_letter_logits, NOTHING_KEPT)
+        rows = [[2, *range(10, 13 + 7 * n)] for n in range(4)]
+        found.append([sweep.unedited, sweep.edited(CLAMP), read_rows(model, rows, read_loss, CLAMP, 200)])
+        prompts = [list(range(2, 2 + n)) for n in (12, 5, 9)]
+        found[-1].append(torch.tensor([*chain(*generate(model, prompts, 6, CLAMP))]))
+    for one, other, copy in zip(*found, strict=True):
+        torch.testing.assert_close(other, one, atol=1e-4, rtol=1e-4)
+        assert torch.equal(copy, other)
+
+
+@pytest.mark.parametrize("name", CAPLESS)
+def test_gradients_through_fused_attention_are_the_formulas(name):
+    found = []
+    for attention in ("eager", "sdpa"):
+        model = family_model(name, 8, attention)
+        batch = next(row_batches(model, [[2, *range(10, 40)], [2, *range(10, 20)]], 100))
+        lm_loss(model, batch, CLAMP).backward()
+        found.append({name: weight.grad for name, weight in huggingface(model).named_parameters()})
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, atol=1e-5, rtol=1e-3)
 
 
 # --- a model of text and images ---------------------------------------------------------------------------------------

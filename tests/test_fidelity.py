@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers.engine.features import hot_fractions
-from helpers.experiments.fidelity import fidelity, known_answers
+from helpers.experiments.fidelity import fidelity, known_answers, known_by_notebook
 from helpers.lab.lab import Lab, open_lab
 from helpers.profiles import load_profile
 from tests.small import SMALL
@@ -71,6 +71,40 @@ def test_what_is_known_is_of_one_model_and_sae():
     assert spans.loc["wmdp-bio"].tolist() == [533, 538] and (spans["value"] <= spans["highest"]).all()
     asked = load_profile("gemma-2-2b-it").questions
     assert set(spans.index) == {asked.forget, asked.near, *asked.side_effect}
-    for name, number in (("gemma-2-2b-it", "03"), ("gemma-3-1b-it", "05")):
+    for name, number in (("gemma-3-1b-it", "05"), ("gemma-2-2b-muse-news", "10")):  # the latter is fine-tuned here
         with pytest.raises(ValueError, match=r"^nothing is known of google/\S+ with SAE .*: --profile gemma-2-2b-it$"):
             known_answers(load_profile(name, notebook=number))
+
+
+def test_each_sae_has_its_features_and_the_model_its_counts_once():
+    found = {name: known_by_notebook(f"gemma-2-{name}") for name in ("2b-it", "2b-it-layer-7", "2b-it-cyber", "9b-it")}
+    quantities = {name: {n: set(known["quantity"]) for n, known in of.items()} for name, of in found.items()}
+    of_model, prompt = {"known questions"}, {"prompt begins", "model's turn begins"}
+    assert quantities == {
+        "2b-it": {"01": {"sparsity feature"} | of_model | prompt, "05": {"feature", "tau"}},
+        "2b-it-layer-7": {"01": {"sparsity feature"} | of_model | prompt},
+        "2b-it-cyber": {"05": of_model | prompt},  # neither list is of cyber
+        "9b-it": {"01": of_model},
+    }
+    cyber = found["2b-it-cyber"]["05"].set_index("subject").loc["wmdp-cyber"]
+    assert (cyber["value"], cyber["highest"]) == (273, 275)
+    spans = found["2b-it"]["01"].set_index("subject")
+    mmlu = ("high_school_us_history", "college_computer_science", "high_school_geography", "human_aging")
+    for subject, n in zip(mmlu, (108, 9, 103, 85), strict=True):
+        assert spans.loc[subject, "value"] <= n <= spans.loc[subject, "highest"]
+
+
+def test_farrells_list_is_what_their_rule_chooses_from_their_rates():
+    """The first ten of their saved grid after layer 3, and the first five after layer 7."""
+    layers = {"2b-it": [8786, 3025, 11913, 14227, 679, 1082, 10793, 6691, 8803, 8934],
+              "2b-it-layer-7": [12799, 5453, 15661, 1354, 4216]}  # fmt: skip
+    for name, features in layers.items():
+        known = known_by_notebook(f"gemma-2-{name}")["01"].query("quantity == 'sparsity feature'")
+        assert len(known) == 20 and known["value"].tolist()[: len(features)] == features
+
+
+def test_features_by_either_rule_are_compared(lab):
+    ours = [int(i) for i in lab.selections(N)["sparsity"]]
+    same, turned = (fidelity(lab, pd.DataFrame(rows("sparsity feature", *ids))) for ids in (ours, ours[::-1]))
+    assert [(one.quantity, one.agrees) for one in same] == [("features by sparsity", True), ("of them the same", True)]
+    assert [one.agrees for one in turned] == [False, True]

@@ -350,7 +350,7 @@ def test_methods_trained_on_forget_text_are_left_out_with_a_warning_where_there_
 
 
 def test_a_setting_that_fails_is_named_and_all_others_are_computed_and_kept(folder, monkeypatch, computed):
-    lab = opened(folder, texts__neutral_rows=1)
+    lab = opened(folder, texts__neutral_rows=1, method__rmu__steps=[4])  # of which no weights are kept yet
     first, second = RMU.grid(lab.profile)
 
     def loss(forget, retain, frozen, target, alpha):
@@ -360,8 +360,8 @@ def test_a_setting_that_fails_is_named_and_all_others_are_computed_and_kept(fold
     with pytest.raises(PieceError) as caught:
         lab.sweep("rmu", "static_clamp")
     assert str(caught.value) == (
-        "1 of 2 pieces failed:\n"
-        "knowledge-rmu: RMU, layer 2, steering 10, alpha 3, 2 steps: ZeroDivisionError: division by zero"
+        "1 of 3 pieces failed:\n"
+        "knowledge-rmu: RMU, layer 2, steering 10, alpha 3, 4 steps: ZeroDivisionError: division by zero"
     )
     n = len(computed)
     assert n == 3 and len(lab.sweep(second, "static_clamp")) == 5 and len(computed) == n
@@ -374,8 +374,8 @@ def weights_kept(lab: Lab) -> list[Path]:
     return sorted(lab.store.folder.glob("weights-*"))
 
 
-def test_a_sweep_keeps_no_weights_and_a_setting_to_be_measured_further_does(folder, monkeypatch):
-    lab = opened(folder, method__rmu__steps=[1])
+def test_a_sweep_keeps_no_large_weights_and_a_setting_to_be_measured_further_does(folder, monkeypatch):
+    lab = opened(folder, method__rmu__steps=[1], compute__weights_mb=0)
     trained = []
     monkeypatch.setattr("helpers.engine.steps.clone", counted(trained, "helpers.engine.steps.clone"))
     before, setting = weights_kept(lab), lab.settings("rmu")[0]
@@ -391,6 +391,19 @@ def test_a_sweep_keeps_no_weights_and_a_setting_to_be_measured_further_does(fold
     assert not torch.equal(huggingface(lab.model).get_parameter(name), weight)
     lab.sweep(setting)
     assert len(trained) == 2
+
+
+def test_small_weights_of_a_sweep_are_kept_so_that_a_chosen_setting_is_not_trained_again(folder, monkeypatch):
+    lab = opened(folder, method__rmu__steps=[3])
+    trained: list = []
+    monkeypatch.setattr("helpers.engine.steps.clone", counted(trained, "helpers.engine.steps.clone"))
+    before, setting = weights_kept(lab), lab.settings("rmu")[0]
+    lab.sweep(setting)
+    assert len(weights_kept(lab)) == len(before) + 1 and len(trained) == 1
+    found = dict(huggingface(lab.edited(setting).model).named_parameters())
+    assert len(weights_kept(lab)) == len(before) + 1 and len(trained) == 1
+    fresh = train(lab.model, lab.forget_rows, lab.retain_rows, setting, Passes.of(lab.profile.model))
+    assert all(torch.equal(found[name], weight) for name, weight in fresh.items())
 
 
 def counted(calls: list, name: str) -> Any:

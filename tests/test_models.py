@@ -10,7 +10,6 @@ from helpers.engine.forward import (
     check_hook,
     check_pair,
     clone,
-    device_after,
     final_state,
     final_state_from,
     huggingface,
@@ -22,7 +21,7 @@ from helpers.engine.forward import (
 from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import row_batches
 from helpers.engine.trees import tree_batches
-from helpers.loading.models import device_of
+from helpers.loading.models import device_of, load_model, read_model
 from helpers.profiles import FOLDER, load_profile, parse_profile
 from helpers.text.batches import Batch
 from tests.toy import LAYER, toy_model, toy_sae
@@ -256,8 +255,24 @@ def test_gemma_1_is_read_and_written_as_gemma_2_is(gemma_1, batch):
     torch.testing.assert_close(unembed(gemma_1, plain.hidden_states[-1], words), plain.logits[..., words])
 
 
+def test_a_model_is_spread_over_what_devices_there_are_or_refused(profile, monkeypatch):
+    auto = replace(profile, model=replace(profile.model, device_map="auto"))
+    one, same = load_model(profile), load_model(auto)
+    weights = huggingface(one).state_dict()
+    assert all(torch.equal(weight, weights[name]) for name, weight in huggingface(same).state_dict().items())
+
+    def partly(*args, **how):
+        found = read_model(*args, **how)
+        found.model.layers[3].mlp.to("meta")  # as accelerate leaves what it will fetch from elsewhere
+        return found
+
+    monkeypatch.setattr("helpers.loading.models.read_model", partly)
+    with pytest.raises(ValueError, match="^model.device_map 'auto': 3 weights found no room on the devices and lie in"):
+        load_model(auto)
+
+
 def test_a_device_is_found_or_refused_in_one_line(profile, model):
-    assert device_of(replace(profile.model, device="cpu")).type == "cpu" == device_after(model, LAYER).type
+    assert device_of(replace(profile.model, device="cpu")).type == "cpu"
     assert device_of(replace(profile.model, device="auto")).type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("gpu", "cuda:99"):
         with pytest.raises(ValueError, match=rf"device '{name}' cannot be used: [^\n]*; 'auto' takes what is there"):

@@ -1,4 +1,4 @@
-"""Every notebook of every Gemma profile, run without a screen on what the loopback hub serves; and all that can fail.
+"""The notebooks of the Gemma profiles, run without a screen on what the loopback hub serves; and all that can fail.
 
 The runner is a child process with the real clients and a fresh cache, told by its environment where the hub is. One
 fixture runs all that ends well, another all that fails, two processes at a time; the tests read what they left.
@@ -23,7 +23,7 @@ from helpers.measures.knowledge import known_ids
 from helpers.organism.world import build_world, load_words
 from helpers.profiles import load_profile
 from tests.hub import Hub
-from tests.hub_files import GATED, MODELS, SPREAD, make_deep, make_files, served_questions
+from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_deep, make_files, served_questions
 
 TOKEN = "hf_FakeTokenThatMayStandNowhere"
 READER = "hf_FakeTokenThatMayReadTheModelsOnly"
@@ -31,6 +31,7 @@ STRANGER = "hf_FakeTokenThatTheHubDoesNotKnow"
 N = 2  # questions of each subject
 # Small grids in the organism's sizes; strengths are Gemma's, and far more than the organism needs.
 SMALL = {
+    "model.attention": "eager",  # what is served as Gemma 1 is the organism, a Gemma 2
     "model.batch_tokens": 128, "sae.explained_variance": 0.5, "compute.jobs": 1, "compute.threads": 1,
     "texts.row_length": 64, "texts.forget_rows": 8, "texts.retain_rows": 8, "texts.neutral_rows": 2,
     "texts.framed_documents": 6, "selection.n_features": 5,
@@ -46,7 +47,8 @@ SMALL = {
     "method.grad_diff.retain_weights": [1.0], "method.grad_diff.steps": [1], "method.npo.betas": [0.1],
     "method.npo.steps": [1], "method.simnpo.betas": [0.1], "method.simnpo.steps": [1],
     "method.scrub.forget_weights": [0.1], "method.scrub.steps": [1], "method.ssd.thresholds": [1.0],
-    "method.ssd.dampenings": [0.1], "method.ssd.rows": 2, "method.crisp.n_features": [5], "method.crisp.steps": [1],
+    "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [True], "method.ssd.rows": 2,
+    "method.crisp.n_features": [5], "method.crisp.steps": [1],
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
     "method.clamp_prime.proportional": [False],
     "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],
@@ -58,6 +60,11 @@ SMALL = {
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
+    # all but cloze, which 13 cannot ask, and spaced letters, for the served tokenizer has words only
+    "prompt_attacks.attacks": ["dilution", "decomposition", "interleaving", "near_interleaving", "middle_padding",
+                               "few_shot", "combined", "options_only"],
+    "attack.middle_padding.tokens": [20], "attack.middle_padding.places": ["above the choices"],
+    "prompt_attacks.new_tokens": 2,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
     "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
     "gates.names": ["rho", "window", "excess", "two_level", "detector"],  # two questions tell CUSUM no rates
@@ -69,12 +76,13 @@ SMALL = {
     "muse.new_tokens": 4, "muse.answer_tokens": 2, "muse.resamples": 50,
 }  # fmt: skip
 MUSE = "gemma-2-2b-muse-news"
-# Of the profile with most notebooks fewer subjects, the others keep their four. MUSE's handful of texts in one batch,
-# and requests without trainings, which are the dearest of all that it runs.
-OF_PROFILE = {
-    "gemma-2-2b-it": {"questions.side_effect": ["high_school_us_history", "human_aging"]},
-    MUSE: {"model.batch_tokens": 1024, "muse.request_methods": ["dsg"]},
-}
+# its texts are a handful: one batch; requests without trainings, which are the dearest of all that it runs
+OF_PROFILE = {MUSE: {"model.batch_tokens": 1024, "muse.request_methods": ["dsg"]}}
+
+
+def settings_of(profile: str) -> list[str]:
+    """A profile's small settings as `--set` takes them."""
+    return [f"{key}={toml(value)}" for key, value in (SMALL | OF_PROFILE.get(profile, {})).items()]
 
 
 @dataclass(frozen=True)
@@ -101,20 +109,10 @@ def files() -> Iterator[Path]:
 def reproduce(run: Callable, out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
     """Run the runner on a profile in a process that knows only this hub and token."""
     arguments = ["--profile", profile, "--limit", str(N), *more, "--runs", str(out / "runs"),
-                 "--figures", str(out / "figures"), "--set", *in_words(profile)]  # fmt: skip
+                 "--figures", str(out / "figures"), "--set", *settings_of(profile)]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     code, log = run("helpers.reproduce", arguments, inherited | dict(environment))
     return Done(code, log, out)
-
-
-def settings_of(profile: str) -> dict[str, object]:
-    """What is changed in a profile, but for the limit of questions."""
-    return SMALL | OF_PROFILE.get(profile, {})
-
-
-def in_words(profile: str) -> list[str]:
-    """The same as `--set` takes it."""
-    return [f"{key}={toml(value)}" for key, value in settings_of(profile).items()]
 
 
 def toml(value: object) -> str:
@@ -125,7 +123,7 @@ def toml(value: object) -> str:
 def finetuned_over(run: Callable, environment: Mapping[str, str], profile: str, data: str) -> tuple[int, str]:
     """Fine-tune a profile's model in such a process: its code and what it said."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    arguments = ["--profile", profile, "--data", data, "--set", *in_words(profile)]
+    arguments = ["--profile", profile, "--data", data, "--set", *settings_of(profile)]
     return run("helpers.finetune", arguments, inherited | dict(environment))
 
 
@@ -180,7 +178,7 @@ def online(run_forked: Callable, files: Path) -> Online:
 
 
 @each_profile
-def test_every_notebook_of_a_profile_runs_and_makes_its_figures(online: Online, profile: str) -> None:
+def test_the_notebooks_of_a_profile_run_and_make_their_figures(online: Online, profile: str) -> None:
     done = online.done[profile]
     assert done.code == 0, done.log
     made = {path.name[:2] for path in done.figures(profile).glob("*.pdf")}
@@ -213,7 +211,7 @@ def test_results_say_from_which_commits_they_are_and_what_is_not_as_known(online
     for path in online.done[profile].figures(profile).glob("*.json"):
         facts = json.loads(path.read_text())["facts"]
         assert len(facts["sources"]) >= 4 and set(facts["sources"].values()) <= served
-        assert set(facts["overrides"]) == {*settings_of(profile), "questions.limit"}
+        assert set(facts["overrides"]) == {*SMALL, "questions.limit"}
         # the served WikiText is longer than the real one
         assert any("known are 4358" in w for w in facts.get("warnings", [])) == (
             "Salesforce/wikitext" in facts["sources"]
@@ -229,13 +227,13 @@ def test_requests_for_help_are_fetched_by_the_notebook_that_needs_them_only(onli
 
 
 def test_the_served_model_knows_what_the_organism_knows(online: Online, model) -> None:
-    sides = OF_PROFILE["gemma-2-2b-it"]["questions.side_effect"]
-    questions = {name: served_questions(name) for name in ("wmdp-bio", "college_biology", *sides)}
+    questions = {name: served_questions(name) for name in QUESTIONS if name != "wmdp-cyber"}
     known = {name: len(known_ids(model, asked, "chat", 2048, N)["known"]) for name, asked in questions.items()}
     points = pd.read_csv(online.done["gemma-2-2b-it"].figures("gemma-2-2b-it") / "03_pareto.csv")
+    sides = sum(known.values()) - known["wmdp-bio"] - known["college_biology"]
     assert set(known.values()) == {N}
     assert points[["forget_n", "near_n", "side_n"]].drop_duplicates().values.tolist() == [
-        [known["wmdp-bio"], known["college_biology"], sum(known[name] for name in sides)]
+        [known["wmdp-bio"], known["college_biology"], sides]
     ]
 
 
@@ -388,7 +386,7 @@ def test_every_figure_of_muse_is_made_of_the_models_that_were_trained_here(learn
 
 def test_the_target_recites_and_every_method_and_way_of_a_gate_is_measured(learned: Learned) -> None:
     rows = learned.rows("10_criteria")
-    ours = rows[rows["world"] == "ours"].set_index(["method", "rule", "criterion"])
+    ours = rows[rows["world"] == "ours"].set_index(["method", "rule", "criterion"]).sort_index()
     target = ours["value"]["target", "its only setting"]
     assert target["VerbMem"] > 50 and target["KnowMem retain"] > 50
     methods = {"target", "retrained", "DSG", "static clamp", "RMU", "GA", "GradDiff", "NPO", "SimNPO"}

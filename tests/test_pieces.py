@@ -17,9 +17,12 @@ import pytest
 import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from helpers.lab.forks import WorkersError
 from helpers.lab.lab import Lab
 from helpers.lab.pieces import Named, Piece, PieceError, jobs_of, own_device
+from helpers.measures.knowledge import knowledge_under
 from helpers.methods.dsg import DSG
+from helpers.methods.gradient_ascent import GradientAscent
 from helpers.records.provenance import ROOT
 from helpers.records.store import fingerprint
 from tests import some_pieces
@@ -67,8 +70,21 @@ def lab(tmp_path_factory) -> Lab:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Lab:
-    """A lab with two processes, which are kept from test to test."""
+    """A lab with two processes that are forked from this one."""
     return small_lab(tmp_path_factory.mktemp("two"), jobs=2)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Lab:
+    """Another lab with two processes, for `anew`."""
+    return small_lab(tmp_path_factory.mktemp("anew"), jobs=2)
+
+
+@pytest.fixture
+def anew(elsewhere: Lab, monkeypatch) -> Lab:
+    """A lab whose two processes are started and not forked, as where there is a GPU."""
+    monkeypatch.setattr("helpers.lab.pieces.can_fork", lambda device: False)
+    return elsewhere
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +103,15 @@ def pieces_of(numbers: list[int], compute, *more) -> list[Piece]:
 # --- the same rows ----------------------------------------------------------------------------------------------------
 
 
-def test_one_process_two_and_a_cluster_give_the_same_bytes(lab: Lab, two: Lab, cluster: Lab) -> None:
+def test_one_process_two_and_a_cluster_give_the_same_bytes(lab: Lab, two: Lab, anew: Lab, cluster: Lab) -> None:
     found, files = [], []
-    for one in (lab, two, cluster):
+    for one in (lab, anew, cluster, two):
         scores = one.sweep("rmu", "static_clamp")
         found.append(pd.concat([scored.table.assign(words=scored.setting.words) for scored in scores]))
         stages = one.store.folder.glob("knowledge-*/data.parquet")
         files.append({path.parent.name: path.read_bytes() for path in stages})
     assert len(files[0]) == 6  # two trainings and four clamps
-    assert files[0] == files[1] == files[2]
+    assert files[0] == files[1] == files[2] == files[3]
     for table in found[1:]:
         pd.testing.assert_frame_equal(table, found[0], check_exact=True)
 
@@ -103,7 +119,7 @@ def test_one_process_two_and_a_cluster_give_the_same_bytes(lab: Lab, two: Lab, c
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["lab", "two"])
+@pytest.mark.parametrize("where", ["lab", "two", "anew"])
 def test_a_piece_that_raises_is_named_and_the_others_are_stored(where: str, request) -> None:
     lab, pieces = request.getfixturevalue(where), pieces_of([1, 2, 3, 4], some_pieces.wrong_for, 2)
     with pytest.raises(
@@ -115,6 +131,22 @@ def test_a_piece_that_raises_is_named_and_the_others_are_stored(where: str, requ
     # what is stored is not computed again
     with pytest.raises(PieceError, match="1 of 1 pieces failed"):
         lab.computed(pieces, dear=True)
+
+
+def test_a_training_that_turns_to_nan_is_named_with_its_step_and_others_are_kept(lab: Lab, monkeypatch) -> None:
+    turned, kept = (GradientAscent(steps=2, batch_rows=1, learning_rate=rate) for rate in (1.0, 1e-4))
+    factors, plain = iter([1.0, float("nan")]), GradientAscent.objective
+
+    def objective(setting, *given):
+        loss = plain(setting, *given)
+        return (lambda *seen: next(factors) * loss(*seen)) if setting == turned.course else loss
+
+    monkeypatch.setattr(GradientAscent, "objective", objective)
+    words = "GA, rate 1, 2 steps: FloatingPointError: .*: the loss is nan at step 2; lower learning_rate"
+    with pytest.raises(PieceError, match=f"^1 of 2 pieces failed:\nknowledge-gradient-ascent: {words}$"):
+        lab.sweep([turned, kept], half=0)
+    keys = [lab.key(knowledge_under, lab.knowledge_on(0), setting.apply(lab)) for setting in (turned, kept)]
+    assert [lab.store.read("knowledge-gradient-ascent", key) is not None for key in keys] == [False, True]
 
 
 def test_every_finished_piece_is_a_line(lab: Lab, caplog) -> None:
@@ -139,6 +171,7 @@ def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_
         yield from (module.Computed(n, [], 0.0) for n in list(waiting))
 
     monkeypatch.setattr(module, "_elsewhere", elsewhere)
+    monkeypatch.setattr(module, "can_fork", lambda device: False)
     pieces = pieces_of([1, 2, 3, 4], some_pieces.square)
 
     def spread(jobs: int = 2, scheduler: str = "", dear: bool = False) -> list:
@@ -152,9 +185,9 @@ def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_
     assert len(spread(jobs=1, scheduler="tcp://host:1")) == 4 and sent[2] == [0, 1, 2, 3]
 
 
-def test_a_lab_that_keeps_much_is_no_leak(two: Lab) -> None:
+def test_a_lab_that_keeps_much_is_no_leak(anew: Lab) -> None:
     """Loky would end a process that has grown by 300 MB; the same two processes compute all pieces."""
-    found = two.computed(pieces_of(list(range(6)), some_pieces.grown), dear=True)
+    found = anew.computed(pieces_of(list(range(6)), some_pieces.grown), dear=True)
     assert len({table["process"].item() for (table,) in found}) <= 2
 
 
@@ -162,7 +195,7 @@ def test_a_lab_that_keeps_much_is_no_leak(two: Lab) -> None:
 # After all that needs the same processes alive: new ones take seconds to start.
 
 
-@pytest.mark.parametrize("where", ["two", "cluster"])
+@pytest.mark.parametrize("where", ["two", "anew", "cluster"])
 def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request) -> None:
     several, numbers = request.getfixturevalue(where), list(range(6))
     found = several.computed(pieces_of(numbers, some_pieces.killed_once, str(tmp_path), 3), dear=True)
@@ -172,10 +205,15 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path, where: str, request) -> N
     assert {table["threads"].item() for (table,) in found} == {1}
 
 
-def test_when_every_process_dies_it_ends(two: Lab, monkeypatch) -> None:
+def test_when_every_process_dies_it_ends(two: Lab) -> None:
+    with pytest.raises(WorkersError, match="3 worker processes in a row were killed"):
+        two.computed(pieces_of([8, 9], some_pieces.always_killed), dear=True)
+
+
+def test_when_every_process_that_was_started_dies_it_ends(anew: Lab, monkeypatch) -> None:
     monkeypatch.setattr("helpers.lab.pieces.DEATHS", 1)
     with pytest.raises(TerminatedWorkerError):
-        two.computed(pieces_of([8, 9], some_pieces.always_killed), dear=True)
+        anew.computed(pieces_of([8, 9], some_pieces.always_killed), dear=True)
 
 
 def test_killed_between_pieces_a_run_goes_on_with_the_next(lab: Lab, tmp_path: Path) -> None:
@@ -210,10 +248,31 @@ def test_a_method_of_a_notebook_is_computed_where_it_is_known(lab: Lab, monkeypa
 
     monkeypatch.setattr(OfANotebook, "__module__", "__main__")
     monkeypatch.setattr(module, "_elsewhere", lambda *_: pytest.fail("sent away"))
+    monkeypatch.setattr(module, "can_fork", lambda device: False)
     known, other = Piece("a", "s", ({},), lambda lab, s: [s.strength], (OfANotebook(1, 2.0),)), OfANotebook(1, 3.0)
     pieces = [known, Piece("b", "s", ({},), lambda lab, s: [s.strength], (other,))]
     done = module.spread(lab, None, pieces, jobs=2, scheduler="", dear=True)
     assert [computed.results for computed in done] == [[2.0], [3.0]]
+
+
+def test_a_fork_has_what_cannot_travel(two: Lab, monkeypatch) -> None:
+    """A method of a notebook, and a view of the lab, are at hand in it, and its own pieces it computes itself."""
+    monkeypatch.setattr(OfANotebook, "__module__", "__main__")
+    here = os.getpid()
+
+    def process(lab: Lab) -> list[pd.DataFrame]:
+        return [pd.DataFrame({"process": [os.getpid()]})]
+
+    def compute(lab: Lab, setting: DSG) -> list[pd.DataFrame]:
+        inner = [Piece("", "inner", ({"of": f"{setting.words} {i}"},), process) for i in (0, 1)]
+        (found,), _ = lab.computed(inner, dear=True)
+        assert lab._view_of is two and found["process"].item() == os.getpid() != here
+        return [pd.DataFrame({"strength": [setting.strength]})]
+
+    view = two.given(documents=two.forget_documents[:40])
+    settings = [OfANotebook(1, 2.0), OfANotebook(1, 3.0)]
+    pieces = [Piece("outer", "outer", ({"of": s.words},), compute, (s,)) for s in settings]
+    assert [table["strength"].item() for (table,) in view.computed(pieces, dear=True)] == [2.0, 3.0]
 
 
 def test_a_setting_travels_by_names() -> None:

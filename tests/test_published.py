@@ -15,6 +15,7 @@ from helpers.loading.hub import Hub
 from helpers.measures.metrics import alignment, unlearning_score
 from helpers.profiles import load_profile
 from helpers.published import available_tables, load_published
+from tests.benchmarks.guard import published_overhead
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
 
@@ -25,7 +26,7 @@ def test_every_row_has_a_source(name):
 
 
 def test_an_unknown_table_lists_the_known():
-    with pytest.raises(ValueError, match="'fig9' is unknown, the known ones are: dsg2025_features, dsg2025_muse"):
+    with pytest.raises(ValueError, match="'fig9' is unknown, the known ones are: dsg2025_features, dsg2025_latency"):
         load_published("fig9")
 
 
@@ -64,6 +65,15 @@ def test_the_numbers_that_the_claims_quote_are_the_tables():
     table = load_published("dsg2025_tables").query("benchmark == 'wmdp-bio'").set_index("method")
     assert table.loc["DSG", ["forget_accuracy", "side_accuracy"]].tolist() == pytest.approx([0.296, 0.993], abs=5e-4)
     assert table.loc[["DSG", "RMU", "static clamp"], "forget_accuracy"].round(2).tolist() == [0.30, 0.50, 0.59]
+    cyber = load_published("dsg2025_tables").query("benchmark == 'wmdp-cyber'").set_index("method")
+    assert cyber.loc["RMU", "forget_accuracy"] == 0.88
+
+
+def test_a_guards_published_price_is_the_papers_per_cents():
+    found = {method: [published_overhead(n, method) for n in (256, 512, 1024)] for method in ("DSG", "static clamp")}
+    assert [f"{x:.1%}" for x in found["DSG"]] == ["7.3%", "3.6%", "3.6%"]
+    assert [f"{x:.1%}" for x in found["static clamp"]] == ["7.0%", "2.5%", "3.1%"]
+    assert np.isnan(published_overhead(300, "DSG"))
 
 
 def test_ten_features_along_their_own_decoders_are_figure_5s():

@@ -197,6 +197,16 @@ def test_contributing_names_only_files_that_exist() -> None:
     assert [path for path in sorted(paths - OF_THE_READER) if not any((at / path).exists() for at in everywhere)] == []
 
 
+def test_every_assumption_about_the_hub_names_tests_that_exist():
+    table = text_of("docs/gemma.md").partition("| assumption |")[2].splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table if line.startswith("|")]
+    there = {name for path in (ROOT / "tests").glob("test_*.py")
+             for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)}  # fmt: skip
+    assert len(rows) >= 15 and all(len(row) == 4 and all(row) for row in rows)
+    named = [re.findall(r"`(\w+)`", tests) for *_, tests in rows]
+    assert all(named) and not {name for names in named for name in names} - there
+
+
 def test_contributing_names_only_commands_that_exist() -> None:
     quoted, lines = named(text_of("CONTRIBUTING.md"))
     commands = [line.partition("#")[0].strip() for line in [*quoted, *lines]]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers.models.gemma2.modeling_gemma2 import Gemma2DecoderLayer
 
 from helpers.engine.forward import huggingface, residual_after, with_weights
 from helpers.engine.steps import Passes
@@ -53,6 +54,20 @@ def test_training_steers_forget_text_and_changes_only_its_weights(model):
         target = steering_target(16, 2.0 * norm, 0)
         distance = [(residual_after(m, batch, LAYER) - target).norm(dim=-1).mean().item() for m in (model, changed)]
     assert distance[1] < 0.9 * distance[0]
+
+
+def test_no_layer_above_the_steered_one_runs(monkeypatch):
+    ran = []
+    run = Gemma2DecoderLayer.forward
+    monkeypatch.setattr(
+        Gemma2DecoderLayer,
+        "forward",
+        lambda self, *a, **k: ran.append(self.self_attn.layer_idx) or run(self, *a, **k),
+    )
+    rows = torch.arange(10, 106).view(8, 12)
+    train(toy_model(), rows, rows + 100, replace(SETTING, steps=2), Passes(1000))
+    # the length of the target, then of two steps the frozen model on retain text and the student on both
+    assert ran == list(range(LAYER + 1)) * (1 + 2 * 3)
 
 
 def test_the_same_seed_gives_the_same_weights(model):

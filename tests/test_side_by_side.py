@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from helpers.engine.edited import Edited
+from helpers.engine.forward import huggingface
 from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import loss_added
+from helpers.experiments.costs import method_memory, shape_of
 from helpers.experiments.side_by_side import (
     beside_published,
     by_subject,
@@ -17,10 +19,13 @@ from helpers.experiments.side_by_side import (
     distances,
     letter_kl,
     losses_on,
+    mean_losses,
+    spent,
     with_losses,
 )
+from helpers.lab.scores import Scored, Scores
 from helpers.measures.metrics import wilson_interval
-from helpers.methods import StaticClamp
+from helpers.methods import NPO, StaticClamp
 from helpers.report import plots
 from tests.toy import NEUTRAL, ToyLab, toy_knowledge, toy_model, toy_sae, toy_scores
 
@@ -58,7 +63,10 @@ def test_an_edit_agrees_with_itself_wholly():
 def test_losses_are_taken_on_every_text_and_from_the_unedited_model():
     knowledge = toy_knowledge()
     clamp = Clamp(toy_sae(), [3, 5, 8, 13], -20.0)
-    table = losses_on(knowledge, Edited(knowledge.model, clamp), {"packed": NEUTRAL, "framed": NEUTRAL[:2].tolist()})
+    texts = {"packed": NEUTRAL, "framed": NEUTRAL[:2].tolist()}
+    table = losses_on(knowledge, Edited(knowledge.model, clamp), texts)
+    before = mean_losses(knowledge, Edited(knowledge.model), texts)
+    assert losses_on(knowledge, Edited(knowledge.model, clamp), texts, before).equals(table)
     expected = [loss_added(knowledge.model, rows, clamp) for rows in (NEUTRAL, NEUTRAL[:2])]
     assert table["text"].tolist() == ["packed", "framed"] and table["loss_added"].tolist() == pytest.approx(expected)
     assert expected[0] != 0
@@ -86,6 +94,17 @@ def test_ours_stand_beside_the_papers_and_a_reproductions_points():
     assert again["side_accuracy"].tolist() == [0.9941, 0.4467, 0.9944] and set(again["method"]) == {"DSG"}
     assert table[["forget_low", "side_high"]].notna().all(axis=1).tolist() == (table["by"] == "ours").tolist()
     assert len(plots.beside_published(table).axes) == 2
+
+
+def test_what_was_spent_is_the_sweeps_seconds_and_the_dearest_training():
+    lab = ToyLab()
+    lab.seconds = {"knowledge-npo": 7.5, "knowledge-static-clamp": 0.5}
+    npo = [NPO(0.1, 1.0, steps=1, batch_rows=n, learning_rate=1e-3) for n in (1, 2, 1)]
+    scores = toy_scores(StaticClamp, ((90, 80), (100, 100))) + Scores(Scored(s, "NPO", {}, None) for s in npo)
+    table = spent(lab, scores).set_index("method")
+    shape = shape_of(huggingface(lab.model).config)
+    assert table.loc["NPO"].tolist() == [3, 7.5, method_memory(lab.profile, shape, npo[1]) / 1e6]
+    assert table.loc["static clamp"].tolist() == [1, 0.5, 0.0]
 
 
 def test_the_table_of_the_figure_has_what_the_picture_needs_and_says_where_nobody_is_the_reference():

@@ -1,7 +1,9 @@
 """Losses of unlearning by hand on two layers and short rows, and the one loop that trains them all."""
 
+import itertools
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from helpers.methods.simnpo import simnpo_loss
 from helpers.methods.ssd import dampened, factors, importances
 from helpers.methods.training import Training, train
 from helpers.profiles import load_profile
+from helpers.records.store import fingerprint
 from helpers.text.batches import packed_batch
 from tests.toy import LAYER, ToyLab, toy_model, toy_sae
 
@@ -161,6 +164,49 @@ def test_the_embedding_is_dampened_only_where_that_is_said():
     assert dampened_too[embedding][13].abs().sum() < huggingface(model).get_parameter(embedding)[13].abs().sum()
 
 
+def bigram_model():
+    """A model whose blocks add nothing, so that a word's logits follow from the word before by hand."""
+    model = toy_model(layers=2)
+    for name, weight in huggingface(model).named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            torch.nn.init.zeros_(weight)
+    return model
+
+
+def known_gradient(model, row, word):
+    """Of the row's mean loss by the embedding of a word that is no input: only the unembedding's part, in numpy.
+
+    With E the embedding, h = E_x sqrt(d) / rms and logits 30 tanh(E h / 30): the sum over predicting tokens x, with y
+    the word said next, of (p(word) - [word = y]) (1 - tanh^2) h, over their number.
+    """
+    embedding = huggingface(model).get_input_embeddings().weight.detach().double().numpy()
+    total = np.zeros(embedding.shape[1])
+    for x, y in itertools.pairwise(row.tolist()):
+        state = embedding[x] * embedding.shape[1] ** 0.5
+        h = state / np.sqrt((state**2).mean() + 1e-6)
+        squashed = np.tanh(embedding @ h / 30)
+        p = np.exp(30 * squashed) / np.exp(30 * squashed).sum()
+        total += (p[word] - (word == y)) * (1 - squashed[word] ** 2) * h
+    return total / (len(row) - 1)
+
+
+@pytest.mark.parametrize("word", [12, 14, 22, 50])  # said by forget rows, by a retain row, by none
+def test_the_embedding_is_dampened_by_the_squares_of_known_gradients(word):
+    model, threshold, dampening = bigram_model(), 0.8, 0.3
+    forget, retain = (
+        np.mean([known_gradient(model, row, word) ** 2 for row in rows], axis=0) for rows in (ROWS, OTHERS)
+    )
+    name = "model.embed_tokens.weight"
+    of_text = importances(model, ROWS), importances(model, OTHERS)
+    for found, expected in zip(of_text, (forget, retain), strict=True):
+        assert found[name][word].numpy() == pytest.approx(expected, rel=1e-3, abs=1e-12)
+    by = np.where(forget > threshold * retain, np.minimum(1, dampening * retain / forget), 1)
+    assert word == 22 or (by < 1).any()
+    weight = huggingface(model).get_parameter(name)[word].detach().numpy()
+    found = dampened(model, *of_text, SSD(threshold, dampening, True, 2))[name][word].numpy()
+    assert found == pytest.approx(weight * by, rel=1e-3, abs=1e-9)
+
+
 # --- CRISP ------------------------------------------------------------------------------------------------------------
 
 
@@ -276,9 +322,28 @@ def test_settings_that_differ_in_steps_share_a_training():
     assert len(made) == 2
 
 
-def test_every_trained_method_has_nine_settings_on_tiny_and_a_name_of_its_own():
-    profile = load_profile("tiny")
-    for name in (*TRAINED, "ssd"):
-        grid = METHODS[name].grid(profile)
-        assert len(grid) == 9 == len(set(grid)) == len({setting.words for setting in grid}), name
-        assert METHODS[name].trains
+@pytest.mark.parametrize("profile", ["tiny", "gemma-2-2b-it"])
+def test_methods_have_equally_many_settings_side_by_side_and_a_name_each(profile):
+    profile = load_profile(profile, notebook="07")
+    for name in (*TRAINED, "ssd", "dsg", "static_clamp"):
+        grid, halves = METHODS[name].grid(profile), name == "ssd" and profile.name == "gemma-2-2b-it"
+        assert len(grid) == (8 if halves else 9) == len(set(grid)) == len({setting.words for setting in grid}), name
+        assert not halves or sum(setting.embeddings for setting in grid) == 4
+        assert METHODS[name].trains == (name not in ("dsg", "static_clamp"))
+
+
+# --- what is kept -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("megabytes", "times"), [(1, 1), (0, 2)])
+def test_small_weights_are_made_once(megabytes, times):
+    lab, kept, made = ToyLab({"compute.weights_mb": megabytes}), {}, []
+    lab.store = SimpleNamespace(
+        read=lambda name, key: kept.get((name, key["all"])),
+        write=lambda name, found, key, seconds: kept.update({(name, key["all"]): SimpleNamespace(result=found)}),
+    )
+    weights = lab.trained(train, "some text", make=lambda: made.append(1) or {"weight": torch.ones(1 << 18)})
+    for _ in range(2):
+        assert weights.make()["weight"].sum() == 1 << 18  # exactly a megabyte
+    entry = ("weights", fingerprint([train, "some text"]))  # where `edited` looks for it too
+    assert len(made) == times and set(kept) == ({entry} if megabytes else set())

@@ -87,6 +87,16 @@ def toy_knowledge(toxins: int = 5, biology: int = 4, history: int = 3, aging: in
     return Knowledge(**{**how, "cache": CacheSettings(1, 0), **changes})
 
 
+class NothingStored:
+    """A store that forgets."""
+
+    def read(self, name: str, key) -> None:
+        """Nothing is there."""
+
+    def write(self, name: str, result, key, seconds: float) -> None:
+        """It goes nowhere."""
+
+
 class ToyLab:
     """What methods and experiments need of a lab, with the toys in it; nothing is stored, and each rule has features.
 
@@ -104,6 +114,7 @@ class ToyLab:
     attributed = np.array([5, 13, 3, 8])
     clamp_unit = 2.0
     ranked, once, latest, trained, edited = Lab.ranked, Lab.once, Lab.latest, Lab.trained, Lab.edited
+    _made = Lab._made
     fingerprint = staticmethod(fingerprint)
 
     def __init__(self, overrides: dict[str, Any] | None = None) -> None:
@@ -118,6 +129,7 @@ class ToyLab:
         self.forget_documents = [Document("toxins", text) for text in ("of this and that", "and of something else")]
         self.requests = Requests(["Teach me to use it.", "Give me a plan for it."], ["Tell me of it."], ("I cannot",))
         self.staged: list[str] = []
+        self.store = NothingStored()
 
     def selections(self, n: int) -> dict[str, np.ndarray]:
         return {rule: np.array(ids[:n]) for rule, ids in self.RANKED.items()}

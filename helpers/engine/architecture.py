@@ -45,11 +45,8 @@ def architecture(model: PreTrainedModel) -> Architecture:
     Raises:
         ValueError: it is of no family served here, or does what the engine would not do exactly.
     """
-    config = model.config
-    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation != "eager":
-        kind = config._attn_implementation
-        raise ValueError(f"{config.model_type!r} model: attention {kind!r} leaves out its soft-cap, use 'eager'")
-    return architecture_of(config)
+    check_attention(model.config, model.config._attn_implementation)
+    return architecture_of(model.config)
 
 
 def architecture_of(config: PretrainedConfig) -> Architecture:
@@ -66,6 +63,20 @@ def architecture_of(config: PretrainedConfig) -> Architecture:
         logit_softcap=getattr(config, "final_logit_softcapping", None),
         window=config.sliding_window if "sliding_attention" in (getattr(config, "layer_types", None) or ()) else None,
     )
+
+
+def check_attention(config: PretrainedConfig, attention: str) -> None:
+    """Make sure that a way of computing attention gives what a model of this config is.
+
+    Args:
+        attention: 'eager', or a fused kernel of transformers, as 'sdpa'.
+
+    Raises:
+        ValueError: the model caps attention logits, which no fused kernel does.
+    """
+    if attention != "eager" and getattr(config, "attn_logit_softcapping", None):
+        step = "set model.attention to 'eager'"
+        raise ValueError(f"{config.model_type!r} model: attention {attention!r} leaves out its soft-cap, {step}")
 
 
 def decoder(model: Any) -> Any:

@@ -44,7 +44,7 @@ class FineTuning:
         self.student = master_copy(model)
         who, dtype = f"fine-tuning, rate {learning_rate:g}", huggingface(model).dtype
         self.steps = Steps(self.student, dtype, learning_rate, passes, who)
-        self._rows, self._passes, self._intervention = rows, passes, intervention
+        self._rows, self._intervention = rows, intervention
         self._order = (batch_rows, seed)
         self._drawn = _drawn(len(rows), *self._order)
 
@@ -59,7 +59,7 @@ class FineTuning:
         predicted = sum(len(row) - 1 for row in rows)
         share = partial(lm_loss, self.student, intervention=self._intervention, predicted=predicted)
         return self.steps.step(
-            [partial(share, batch) for batch in row_batches(self.student, rows, self._passes.tokens)]
+            lambda passes: [partial(share, batch) for batch in row_batches(self.student, rows, passes.tokens)]
         )
 
     def resume(self, state: dict[str, Tensor], done: int) -> None:

@@ -43,8 +43,16 @@ def clone(model: nnsight.TransformersModel, dtype: torch.dtype | None = None) ->
 
     Args:
         dtype: of the copy's weights; None keeps the model's.
+
+    Raises:
+        ValueError: the model is spread over several devices, and a copy on one of them has no room there.
     """
     original = huggingface(model)
+    if len(devices := sorted({str(weight.device) for weight in original.parameters()})) > 1:
+        raise ValueError(
+            f"the model is spread over {', '.join(devices)}: weights are trained and changed on one device alone, set "
+            "model.device_map to 'none'"
+        )
     # built in its dtype and not cast to it, which would round the rotary frequencies to bfloat16 and change all answers
     with no_init_weights(), original.device:
         twin = AutoModelForCausalLM.from_config(copy.deepcopy(original.config), dtype=dtype or original.dtype)
@@ -65,11 +73,6 @@ def with_weights(model: nnsight.TransformersModel, weights: Mapping[str, Tensor]
     if missing:
         raise ValueError(f"the model has no weights named {missing}")
     return changed
-
-
-def device_after(model: nnsight.TransformersModel, layer: int) -> torch.device:
-    """Where the residual after a layer is: one device for the whole model, or the layer's own where it is spread."""
-    return next(decoder(huggingface(model)).layers[layer].parameters()).device
 
 
 def _inputs(model: nnsight.TransformersModel, batch: Batch) -> dict[str, Tensor]:
@@ -137,10 +140,11 @@ def final_state_from(
 def _in_halves(run: Callable[..., Tensor], batch: Batch, *along: Tensor | None) -> Tensor:
     """`run(batch, *along)`, by halves of the rows where the device has no memory for all: rows do not know each other.
 
-    Every layer needs the same memory, so what does not fit fails in the first one and costs next to nothing.
+    Every layer needs the same memory, so what does not fit fails in the first one and costs next to nothing. Wherever
+    the last layer that runs is, what it gives is where the batch is.
     """
     try:
-        return run(batch, *along)
+        return run(batch, *along).to(batch.ids.device)
     except torch.OutOfMemoryError:
         if len(batch.ids) == 1:
             raise
@@ -161,7 +165,7 @@ def last_layer(model: nnsight.TransformersModel) -> int:
 def _run_mlp_only_at(mlp, read_at: Tensor) -> None:
     """Inside a trace: nothing reads the last MLP elsewhere, and it is most of the last layer's work."""
     x = mlp.input
-    found = torch.zeros_like(x)
+    read_at, found = read_at.to(x.device), torch.zeros_like(x)
     found[read_at] = mlp(x[read_at])
     mlp.skip(found)
 
@@ -177,12 +181,13 @@ def unembed(model: nnsight.TransformersModel, state: Tensor, words: Tensor | Non
     """
     hf_model = huggingface(model)
     head = hf_model.lm_head
+    there = state.to(head.weight.device)
     if words is None:
-        logits = head(state)
+        logits = head(there)
     else:
-        logits = torch.nn.functional.linear(state, head.weight[words], None if head.bias is None else head.bias[words])
+        logits = torch.nn.functional.linear(there, head.weight[words], None if head.bias is None else head.bias[words])
     cap = architecture(hf_model).logit_softcap
-    return (logits if cap is None else torch.tanh(logits / cap) * cap).float()
+    return (logits if cap is None else torch.tanh(logits / cap) * cap).float().to(state.device)
 
 
 @torch.no_grad()

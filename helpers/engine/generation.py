@@ -88,7 +88,7 @@ def _next_state(model, ids: Tensor, mask: Tensor, cache: DynamicCache, edit: Dur
             block.output = edit(block.output)
         state = decoder(model).norm.output[:, -1].save()
         tracer.stop()
-    return state
+    return state.to(ids.device)
 
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def _stream(model, batch: Batch, intervention: Clamp | None) -> Tensor:
         for number, block in enumerate(decoder(model).layers):
             if intervention is not None and number == intervention.layer:
                 block.output = intervention(block.output, batch.mask)
-            found.append(block.output[owner, last].save())
+            found.append(block.output.to(owner.device)[owner, last].save())
         tracer.stop()
     return torch.stack([x.float() for x in found], dim=1).cpu()
 
@@ -57,7 +57,7 @@ def residual_under(edited: Edited, batch: Batch, layer: int) -> Tensor:
         block.output = hook(block.output, batch.mask)
         residual = decoder(model).layers[layer].output.save()
         tracer.stop()
-    return residual
+    return residual.to(batch.ids.device)
 
 
 @torch.no_grad()
@@ -83,4 +83,4 @@ def final_state_of_embeddings(model, batch: Batch, given: Tensor, intervention: 
             block.output = intervention(block.output, batch.mask)
         state = decoder(model).norm.output.save()
         tracer.stop()
-    return state
+    return state.to(batch.ids.device)

@@ -1,13 +1,13 @@
 """Notebook 06: fine-tuning the knowledge back (Muhamed et al. 2025, Figs. 5, 9 and 10), and what it tells of hiding."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from helpers.attacks.relearning import Relearned, Relearning, check_attack_text, relearned
+from helpers.attacks.relearning import NO_TEXTS, Relearned, Relearning, check_attack_text, relearned
 from helpers.engine.edited import Edited
 from helpers.engine.steps import Passes
 from helpers.lab.lab import Lab
@@ -51,28 +51,48 @@ def drift_texts(lab: Lab) -> dict[str, Tensor]:
     return {"forget text": lab.forget_rows[:n], "retain text": lab.retain_rows[:n]}
 
 
+def all_trainings(lab: Lab, settings: Sequence[Method]) -> None:
+    """Do all that `few_documents`, `relearning` and `other_half` ask for, which then find it stored.
+
+    In one queue, so that no process waits for the last training of a section; the longest come first.
+    """
+    lab.computed([piece for of in (_few_pieces, _pieces, _half_pieces) for piece in of(lab, settings)], dear=True)
+
+
 def relearning(lab: Lab, settings: Sequence[Method]) -> Relearned:
     """Every attack on every setting, in training arms of their own (`relearned`), on the judged half of the questions.
 
     Each attack and training is a piece of work. An intervention is attacked twice: trained without and with it in
-    place. Accuracies stand beside the reference's (`above_reference`).
+    place. Accuracies stand beside the reference's (`above_reference`). At other rates than the first only the forget
+    questions are asked, and the drift is measured in the first attack alone: nothing else is shown.
     """
-    pieces = [
+    found = lab.computed(_pieces(lab, settings), dear=True)
+    accuracies, losses, drift = (
+        pd.concat([table for table in tables if len(table)], ignore_index=True) for tables in zip(*found, strict=True)
+    )
+    return Relearned(above_reference(accuracies, "arm", ["seed", "learning_rate", "epoch", "role"]), losses, drift)
+
+
+def _pieces(lab: Lab, settings: Sequence[Method]) -> list[Piece]:
+    return [
         Piece(
             f"{settings[i].label}, {'hook on' if hooked else 'hook off'} while training, seed {attack.seed}, "
             f"learning rate {attack.learning_rate:g}",
             "relearning",
-            _keys(lab, settings[i], attack, hooked),
+            _keys(lab, settings[i], number, hooked),
             _relearned,
             (settings[i], number, hooked),
         )
         for number, attack in enumerate(lab.once(attacks))
         for i, hooked in trainings(lab, settings)
     ]
-    accuracies, losses, drift = (
-        pd.concat(tables, ignore_index=True) for tables in zip(*lab.computed(pieces, dear=True), strict=True)
-    )
-    return Relearned(above_reference(accuracies, "arm", ["seed", "learning_rate", "epoch", "role"]), losses, drift)
+
+
+def _asked(lab: Lab, number: int) -> tuple[Knowledge, Mapping[str, Tensor]]:
+    """What an attack is asked, and the texts on which drift is measured in it."""
+    first, attack = lab.once(attacks)[0], lab.once(attacks)[number]
+    questions = lab.judged if attack.learning_rate == first.learning_rate else lab.once(forget_questions)
+    return questions, lab.once(drift_texts) if attack is first else NO_TEXTS
 
 
 def trainings(lab: Lab, settings: Sequence[Method]) -> list[Training]:
@@ -81,14 +101,17 @@ def trainings(lab: Lab, settings: Sequence[Method]) -> list[Training]:
     return [(i, hooked) for i, hook in enumerate(hooks) for hooked in ((False, True) if hook else (False,))]
 
 
-def _keys(lab: Lab, setting: Method, attack: Relearning, hooked: bool) -> tuple[dict[str, str], ...]:
-    key = lab.key(relearned, lab.judged, lab.edited(setting), setting.label, attack, hooked, lab.once(drift_texts))
+def _keys(lab: Lab, setting: Method, number: int, hooked: bool) -> tuple[dict[str, str], ...]:
+    questions, texts = _asked(lab, number)
+    key = lab.key(
+        relearned, questions, lab.edited(setting), setting.label, lab.once(attacks)[number], hooked, dict(texts)
+    )
     return tuple(key | {"the result": name} for name in Relearned._fields)
 
 
 def _relearned(lab: Lab, setting: Method, number: int, hooked: bool) -> list[pd.DataFrame]:
-    attack, texts = lab.once(attacks)[number], lab.once(drift_texts)
-    return list(relearned(lab.judged, lab.edited(setting), setting.label, attack, hooked, texts))
+    questions, texts = _asked(lab, number)
+    return list(relearned(questions, lab.edited(setting), setting.label, lab.once(attacks)[number], hooked, texts))
 
 
 def attacked_once(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
@@ -166,15 +189,18 @@ def few_documents(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         arm, seed, documents (0 is before the attack), steps, n, right, accuracy, low, high and the difference to the
         reference.
     """
-    pieces = [
+    table = pd.concat([table for (table,) in lab.computed(_few_pieces(lab, settings), dear=True)], ignore_index=True)
+    return above_reference(table, "arm", ["seed", "documents"])
+
+
+def _few_pieces(lab: Lab, settings: Sequence[Method]) -> list[Piece]:
+    return [
         Piece(f"{setting.label}, {'hook on' if hooked else 'hook off'} while training, few documents, seed {seed}",
               "relearning-few", (lab.key(relearned_from_few, lab.once(forget_questions), lab.edited(setting),
               setting.label, lab.once(few_attacks, seed), hooked),), _few, (setting, seed, hooked))
         for seed in lab.profile.relearning.few_seeds
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
     ]  # fmt: skip
-    table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
-    return above_reference(table, "arm", ["seed", "documents"])
 
 
 def few_attacks(lab: Lab, seed: int) -> list[Relearning]:
@@ -250,18 +276,25 @@ def other_half(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         arm, seed, epoch, role ('told' and 'not told': whether the text is about what is asked), n, right, accuracy,
         low, high and the difference to the reference.
     """
-    if not any(document.about for document in lab.forget_documents):
+    pieces = _half_pieces(lab, settings)
+    if not pieces:
         lab.warn("the other half: nobody has said what this profile's documents are about, so it is not attacked")
         return _nothing_told([setting.label for setting in settings])
-    pieces = [
+    table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
+    return above_reference(table, "arm", ["seed", "epoch", "role"])
+
+
+def _half_pieces(lab: Lab, settings: Sequence[Method]) -> list[Piece]:
+    """None where nobody has said what documents are about."""
+    if not any(document.about for document in lab.forget_documents):
+        return []
+    return [
         Piece(f"{setting.label}, {'hook on' if hooked else 'hook off'} while training, the other half, seed {seed}",
               "relearning-half", (lab.key(relearned_accuracies, lab.once(half_questions, seed), lab.edited(setting),
               setting.label, lab.once(half_attack, seed), hooked),), _half, (setting, seed, hooked))
         for seed in lab.profile.relearning.half_seeds
         for setting, hooked in ((settings[i], hooked) for i, hooked in trainings(lab, settings))
     ]  # fmt: skip
-    table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
-    return above_reference(table, "arm", ["seed", "epoch", "role"])
 
 
 def _nothing_told(labels: Sequence[str]) -> pd.DataFrame:

@@ -17,8 +17,10 @@ from helpers.attacks import PromptAttack, attacks_of
 from helpers.attacks.residual_vector import BATCH_PROMPTS
 from helpers.engine.scoring import CHUNK_LOGITS
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
+from helpers.experiments.guarded_answers import GATES
 from helpers.experiments.little_text import parts
 from helpers.experiments.recovery import ROTATIONS
+from helpers.loading.data import load_questions, load_requests
 from helpers.loading.finetuned import REFERENCE, TARGET
 from helpers.loading.sources import MUSE_BYTES, MUSE_SPLITS, question_source, request_sources
 from helpers.methods import METHODS
@@ -39,7 +41,7 @@ from helpers.methods.ssd import SSD
 from helpers.methods.static_clamp import StaticClamp
 from helpers.methods.training import TrainedMethod
 from helpers.methods.unconditional import Unconditional
-from helpers.profiles import Profile, load_profile
+from helpers.profiles import ModelSettings, Profile, load_profile
 from helpers.records.provenance import ROOT
 
 # Where the shares come from that a projection rests on.
@@ -61,10 +63,11 @@ LIVE_TENSORS, LIVE_ATTENTION = 4, 3
 # Notebooks that train RMU, whose gradients go back over three layers, and those that train all weights of a model.
 WITH_RMU = ("03", "04", "05", "06", "07", "08", "09", "10", "12")
 WITH_WHOLE = ("06", "07", "10")
-# Those of the latter in which a step keeps two texts, what is to be forgotten and what is to be kept.
-WITH_BOTH_TEXTS = ("07", "10")
+# Passes that a step of their methods keeps at once, of text to forget and of text to keep: SCRUB three, others two.
+METHODS_PASSES = {"07": 3, "09": 2, "10": 2}
+MUSE_NOTEBOOK = "10"
 # Those that ask no exam.
-WITHOUT_TREES = ("10",)
+WITHOUT_TREES = (MUSE_NOTEBOOK,)
 # Of a training step, passes of the whole model over as many rows as a batch has: with gradients, and without.
 PASSES: dict[type[Method], tuple[int, int]] = {
     GradientAscent: (1, 0), GradDiff: (2, 0), NPO: (2, 1), SimNPO: (2, 0), SCRUB: (3, 2),
@@ -76,8 +79,11 @@ WEIGHTS_METHODS: tuple[type[Method], ...] = (GradientAscent, GradDiff, NPO, SimN
 KEPT_NORMS, KEPT_ATTENTION, KEPT_INPUT = 41, 8, 4
 # Of a chunk of logits what is held at once: before and after the soft-cap, their softmax and its gradient, in float32.
 LIVE_LOGITS = 4
-# AdamW's float32 weight, its gradient and two moments.
-TRAINED_BYTES = 16
+# Of a weight that is trained, the gradient in float32, and what AdamW keeps: two float32 moments, or two bytes and of
+# every 256 weights a float32 scale for each.
+GRADIENT_BYTES, MOMENT_BYTES = 4, {"adamw": 8, "adamw 8-bit": 2 + 2 * 4 / 256}
+# The settings under which a card holds most, beside fewer tokens at once: dtype, kept residuals, optimiser.
+SMALLEST = {"model.dtype": "bfloat16", "cache.memory_mb": 0, "model.optimizer": "adamw 8-bit"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,12 @@ class Shape:
     def block_weights(self) -> int:
         """Weights of one layer's matrices."""
         return self.d_model * (2 * self.head_dim * (self.heads + self.kv_heads) + 3 * self.d_mlp)
+
+    @property
+    def sides(self) -> int:
+        """Inputs and outputs of one layer's matrices together: an adapter of rank 1 on each has so many weights."""
+        attention = 2 * self.head_dim * (self.heads + self.kv_heads)
+        return 4 * self.d_model + attention + 3 * (self.d_model + self.d_mlp)
 
     @property
     def weights(self) -> int:
@@ -204,7 +216,9 @@ def kept_bytes(
     return layers * tokens * KEPT_INPUT * shape.d_model + layer if checkpointing else layers * layer
 
 
-def training_memory(profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1) -> float:
+def training_memory(
+    profile: Profile, shape: Shape, trained: float, layers: int, passes: int = 1, tokens: float | None = None
+) -> float:
     """Bytes that a training takes at its peak beside the model that it starts from.
 
     Its float32 copy, gradients and moments of what is trained, its copy in the dtype of the products, what a pass
@@ -214,12 +228,56 @@ def training_memory(profile: Profile, shape: Shape, trained: float, layers: int,
         trained: how many weights.
         layers: how many gradients go back through.
         passes: kept at once; methods have one of forget and one of retain text.
+        tokens: of a pass; by default as many as the profile takes at once.
     """
     of, length = profile.model, profile.texts.row_length
-    size, tokens = DTYPE_BYTES[of.dtype], max(of.training_tokens, length)
-    weights = 4 * shape.weights + (TRAINED_BYTES - 4) * trained + (size * shape.weights if size < 4 else 0)
+    size, tokens = DTYPE_BYTES[_products(of)], tokens or max(of.training_tokens, length)
+    own = GRADIENT_BYTES + MOMENT_BYTES[of.optimizer]
+    weights = 4 * shape.weights + own * trained + (size * shape.weights if size < 4 else 0)
     kept = passes * kept_bytes(shape, layers, tokens, length, size, of.gradient_checkpointing)
-    return weights + kept + LIVE_LOGITS * 4 * CHUNK_LOGITS
+    return weights + kept + _logits_bytes(shape, tokens)
+
+
+def _logits_bytes(shape: Shape, tokens: float) -> float:
+    """What the logits of a chunk hold at once, or of all tokens where they are fewer."""
+    return LIVE_LOGITS * 4 * min(CHUNK_LOGITS, tokens * shape.vocab)
+
+
+def method_memory(profile: Profile, shape: Shape, setting: Method) -> float:
+    """Bytes that making a setting's weights takes at its peak beside the model it starts from; 0 where none are made.
+
+    As `training_memory`, of one step: what the frozen model computes beside it is let go, and so is the copy that the
+    weights are put into. SSD takes gradients row by row, and holds a float32 copy, its gradients and the importances of
+    both texts.
+    """
+    length = profile.texts.row_length
+    if isinstance(setting, SSD):
+        kept = kept_bytes(shape, shape.layers, length, length, DTYPE_BYTES["float32"])
+        return 4 * DTYPE_BYTES["float32"] * shape.weights + kept + _logits_bytes(shape, length)
+    if not isinstance(setting, TrainedMethod):
+        return 0.0
+    tokens = min(max(profile.model.training_tokens, length), setting.batch_rows * length)
+    found = training_memory(profile, shape, *gone_back_through(profile, shape, setting), tokens)
+    # RMU's loss is of a residual, and CRISP's of that and of the last state
+    return found - _logits_bytes(shape, tokens) if isinstance(setting, RMU | CRISP) else found
+
+
+def gone_back_through(profile: Profile, shape: Shape, setting: TrainedMethod) -> tuple[int, int, int]:
+    """How many weights a method trains, how many layers a pass goes back through, and how many passes a step keeps.
+
+    At most so much: RMU keeps less of the lowest of its layers, whose input asks for no gradient.
+    """
+    if isinstance(setting, RMU):
+        near = min(3, setting.layer + 1)
+        return near * shape.d_model * shape.d_mlp, near, 2
+    if isinstance(setting, CRISP):  # forget text up to the SAE's layer, retain text to the end
+        return setting.rank * shape.layers * shape.sides, shape.layers + profile.sae.layer + 1, 1
+    return shape.weights, shape.layers, PASSES[type(setting)][0]
+
+
+def _products(of: ModelSettings) -> str:
+    """The dtype of the products of training."""
+    return of.dtype if of.training_dtype == "same" else of.training_dtype
 
 
 def crisp_work(
@@ -244,6 +302,7 @@ class _Job:
     profile: Profile
     shape: Shape
     questions: int
+    known_share: float = KNOWN_SHARE
 
     def settings(self, *methods: type[Method]) -> int:
         return sum(len(method.grid(self.profile)) for method in methods)
@@ -275,7 +334,7 @@ class _Job:
 
     def asked(self, settings: float, share: float = 1.0) -> Work:
         """Known questions and neutral text once, and again for every setting."""
-        n, text, layer = self.questions * KNOWN_SHARE * share, self.profile.texts, self.profile.sae.layer
+        n, text, layer = self.questions * self.known_share * share, self.profile.texts, self.profile.sae.layer
         neutral = text.neutral_rows * text.row_length
         return Work(
             answers=sweep_work(self.shape, layer, settings, n * PROMPT_TOKENS, PROMPT_TOKENS, n),
@@ -285,7 +344,7 @@ class _Job:
     def attribution(self) -> Work:
         """Half of the known questions forward and back once, then under the clamp of every candidate alone."""
         shape, layer, candidates = self.shape, self.profile.sae.layer, self.profile.selection.attribution_candidates
-        tokens = self.questions * KNOWN_SHARE * 0.5 * PROMPT_TOKENS
+        tokens = self.questions * self.known_share * 0.5 * PROMPT_TOKENS
         above = shape.blocks(shape.layers - layer - 1, tokens, PROMPT_TOKENS)
         alone = self.asked(candidates, share=0.5)
         losses = self.asked(candidates * KEPT_SHARE).losses
@@ -294,7 +353,12 @@ class _Job:
     @property
     def known_tokens(self) -> float:
         """Of all known questions in one order."""
-        return self.questions * KNOWN_SHARE * PROMPT_TOKENS
+        return self.questions * self.known_share * PROMPT_TOKENS
+
+    def attacked(self) -> float:
+        """How many questions to forget are attacked: half of those that are known, or as many as the profile says."""
+        known = asked_of(self.profile)[self.profile.questions.forget] * self.known_share
+        return min(self.profile.prompt_attacks.questions, known / 2)
 
     def trained(self, *methods: type[Method]) -> Work:
         """Every setting of some methods trained, and all asked under its weights."""
@@ -361,9 +425,9 @@ def _pareto(job: _Job) -> Work:
 
 def _conditional(job: _Job) -> Work:
     """Answers to requests, every clamp, RMU, letters and controls, answers in words, and five protocols."""
-    sizes, sources = job.profile.conditional, request_sources(job.profile.texts.requests)
+    sizes = job.profile.conditional
     words = job.profile.grid_of(RefusalClamp.table, RefusalGrid).answer_tokens
-    requests = sum(source.rows or 0 for source in sources) * (PROMPT_TOKENS + words)
+    requests = _requests(job.profile) * (PROMPT_TOKENS + words)
     clamps: tuple[type[Method], ...] = (ClampPrime, RefusalClamp, Unconditional)
     # under no edit and under the best of each clamp
     told = (1 + len(clamps)) * sizes.told_questions * (PROMPT_TOKENS + sizes.new_tokens)
@@ -377,7 +441,7 @@ def _conditional(job: _Job) -> Work:
 def _protocols(job: _Job, edits: int) -> Work:
     """All questions in two frames, known ones, and a few of every subject in one order and in all 24."""
     few = job.profile.conditional.ordered_questions * (1 + len(job.profile.questions.side_effect))
-    layer, known = job.profile.sae.layer, job.questions * KNOWN_SHARE
+    layer, known = job.profile.sae.layer, job.questions * job.known_share
     prompts = 2 * job.questions + known + few
     orders = sweep_work(job.shape, layer, edits, few * TREE_TOKENS, TREE_TOKENS, few)
     return Work(
@@ -492,16 +556,26 @@ def _prompt_attacks(job: _Job) -> Work:
     """DSG's grid; questions to forget of both halves in every attack's way, by model and guard, whose gate is read.
 
     Those that choose settings as if by both too; benign ones as if under the longest setting of each attack and a
-    control of equal length.
+    control of equal length. Half of all is answered freely: unguarded, and with the gate asked in every way.
     """
     asked, sizes, every = job.profile.questions, job.profile.prompt_attacks, attacks_of(job.profile)
-    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    forget = job.attacked()
     benign = 2 * sizes.benign_questions * (1 + len(asked.side_effect))
     longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
     lengths = [(forget * (1 + (not attack.control)), _length(attack)) for attack in every]
     lengths += [(benign, n) for n in longest.values()]
-    swept = job.thresholds() + job.asked(job.settings(DSG))
+    swept = job.thresholds() + job.asked(job.settings(DSG)) + _free_answers(job, forget + benign / 2)
     return sum((_asked_long(job, *of) for of in lengths), swept)
+
+
+def _free_answers(job: _Job, n: float) -> Work:
+    shape, new = job.shape, job.profile.prompt_attacks.new_tokens
+    length = PROMPT_TOKENS + new
+    spoken = shape.blocks(shape.layers, n * length, length) + shape.head(n * new)
+    below = shape.blocks(job.profile.sae.layer + 1, n * length, length)  # where the gate opened is read off the answer
+    gates = len(GATES)
+    read = shape.blocks(shape.layers, n * length, length) + shape.head(n * length)  # how likely the answer is
+    return Work(answers=(1 + gates) * (spoken + read) + gates * below)
 
 
 def _gates(job: _Job) -> Work:
@@ -510,10 +584,10 @@ def _gates(job: _Job) -> Work:
     The layers below serve all gates at once; above them there are the unedited model and the clamp without a gate.
     """
     asked, sizes = job.profile.questions, job.profile.prompt_attacks
-    known = job.questions * KNOWN_SHARE / 2 * PROMPT_TOKENS
+    known = job.questions * job.known_share / 2 * PROMPT_TOKENS
     passes = len(job.profile.gates.names) * known
     setting = Work(statistics=statistics_work(job.shape, job.profile.sae.layer, 0, passes, PROMPT_TOKENS))
-    forget = min(sizes.questions, (question_source(asked.forget).rows or 0) * KNOWN_SHARE / 2)
+    forget = job.attacked()
     n = 2 * forget + sizes.benign_questions * (1 + len(asked.side_effect))
     swept = job.thresholds() + job.asked(job.settings(DSG))
     return sum((_asked_long(job, n, _length(attack)) for attack in attacks_of(job.profile)), swept + setting)
@@ -567,7 +641,24 @@ NOTEBOOKS: dict[str, Callable[[_Job], Work]] = {
 }
 
 
-def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str) -> Work:
+def asked_of(profile: Profile) -> dict[str, int]:
+    """How many questions there are, by subject: as many as a hub's set is known to have, or the organism's world."""
+    asked = profile.questions
+    if asked.source == "organism":
+        return {subject: len(questions) for subject, questions in load_questions(profile).items()}
+    return {subject: question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect)}
+
+
+def _requests(profile: Profile) -> int:
+    if profile.texts.requests == "organism":
+        found = load_requests(profile)
+        return len(found.harmful) + len(found.benign)
+    return sum(source.rows or 0 for source in request_sources(profile.texts.requests))
+
+
+def notebook_work(
+    profile: Profile, shape: Shape, questions: int, notebook: str, known_share: float = KNOWN_SHARE
+) -> Work:
     """Operations of one notebook as if it ran alone and every setting changed every prompt.
 
     Stages that notebooks share (statistics, known questions, RMU) are computed once when they run together.
@@ -576,10 +667,11 @@ def notebook_work(profile: Profile, shape: Shape, questions: int, notebook: str)
         profile: in its version for this notebook.
         questions: how many there are in all subjects.
         notebook: its number, one of `NOTEBOOKS`.
+        known_share: of the questions, those that the model knows.
     """
     if notebook not in NOTEBOOKS:
         raise ValueError(f"the work of notebook {notebook!r} has not been counted, that of {', '.join(NOTEBOOKS)} has")
-    job = _Job(profile, shape, questions)
+    job = _Job(profile, shape, questions, known_share)
     start = job.statistics() + (Work() if notebook in WITHOUT_TREES else job.trees())
     return start + NOTEBOOKS[notebook](job)
 
@@ -590,8 +682,11 @@ def projections(
     shares: Mapping[str, float],
     product: float | None = None,
     overrides: Mapping[str, Any] | None = None,
+    shape: Shape | None = None,
+    known_share: float = KNOWN_SHARE,
+    training: float | None = None,
 ) -> dict[str, tuple[float, float] | None]:
-    """Seconds and bytes of each notebook of a profile of the hub; None where the work has not been counted.
+    """Seconds and bytes of each notebook that a profile serves; None where the work has not been counted.
 
     Args:
         name: the profile.
@@ -599,17 +694,24 @@ def projections(
         shares: as `measured_shares` gives them.
         product: operations a second of a matrix product there; None measures it (`matrix_rate`).
         overrides: of the profile's values, as `load_profile` takes them.
+        shape: of the model; by default the one that `SHAPES` has.
+        known_share: of the questions, those that the model knows.
+        training: as `product`, of the products of training.
     """
     profile = load_profile(name, overrides)
-    shape, asked, found = SHAPES.get(profile.model.source), profile.questions, dict.fromkeys(profile.notebooks)
+    shape, found = shape or SHAPES.get(profile.model.source), dict.fromkeys(profile.notebooks or NOTEBOOKS)
     if shape is None:
         return found
     speed = product or matrix_rate(device, profile.model.dtype)
     rates = {kind: share * speed for kind, share in shares.items()}
-    questions = sum(question_source(subject).rows or 0 for subject in (asked.forget, asked.near, *asked.side_effect))
-    for number in (n for n in profile.notebooks if n in NOTEBOOKS):
+    if _products(profile.model) != profile.model.dtype:
+        rates["training"] = shares["training"] * (training or matrix_rate(device, _products(profile.model)))
+    questions = sum(asked_of(profile).values())
+    for number in (n for n in found if n in NOTEBOOKS):
         version = load_profile(name, overrides, number)
-        seconds = notebook_work(version, shape, questions, number).seconds(rates)
+        if number == MUSE_NOTEBOOK and version.muse.name not in MUSE_SPLITS:  # the organism's own
+            continue
+        seconds = notebook_work(version, shape, questions, number, known_share).seconds(rates)
         found[number] = seconds, notebook_memory(version, shape, number)
     return found
 
@@ -625,7 +727,7 @@ def finetuning_costs(
         product: operations a second of a matrix product there; None measures it (`matrix_rate`).
     """
     of, length = profile.model, profile.texts.row_length
-    speed = product or matrix_rate(device, of.dtype)
+    speed = product or matrix_rate(device, _products(of))
     work = finetuning_work(shape, profile.finetuning.epochs * tokens, length, of.gradient_checkpointing)
     seconds = work / (speed * measured_shares(pd.read_csv(MEASURED))["training"])
     return seconds, training_memory(profile, shape, shape.weights, shape.layers)
@@ -650,14 +752,19 @@ def shape_of(config: PreTrainedConfig) -> Shape:
     """The shape that a model's config gives."""
     heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     widths = config.intermediate_size, config.vocab_size
-    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths)
+    return Shape(config.num_hidden_layers, config.hidden_size, *heads, *widths, tied=config.tie_word_embeddings)
 
 
 def in_words(seconds: float, memory: float) -> str:
     """'about 2.5 h, 48 GB of memory (projected)'."""
+    return f"{duration(seconds)}, {memory / 1e9:.0f} GB of memory (projected)"
+
+
+def duration(seconds: float) -> str:
+    """'about 2.5 h'."""
     units = (("days", 86400), ("h", 3600), ("min", 60))
     unit, size = next(((unit, size) for unit, size in units if seconds >= 2 * size), units[-1])
-    return f"about {seconds / size:.1f} {unit}, {memory / 1e9:.0f} GB of memory (projected)"
+    return f"about {seconds / size:.1f} {unit}"
 
 
 def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
@@ -669,8 +776,9 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
         needed = model + training_memory(profile, shape, layers * shape.d_model * shape.d_mlp, layers, passes=2)
     if notebook in WITH_WHOLE:  # the model attacked, and what has become of it as it is asked
         needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
-    if notebook in WITH_BOTH_TEXTS:
-        needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes=2))
+    if notebook in METHODS_PASSES:
+        passes = METHODS_PASSES[notebook]
+        needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes))
     sae = 4 * (2 * shape.d_model + 2) * profile.sae.width
     attention = LIVE_ATTENTION * shape.heads * profile.texts.row_length * 4
     batch = tokens * (LIVE_TENSORS * shape.d_mlp * size + attention)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, NamedTuple
@@ -118,20 +118,46 @@ def edit_of(lab: Lab, setting: Method | None) -> tuple[str, Edited]:
     return (UNEDITED, lab.unedited) if setting is None else (setting.label, lab.edited(setting))
 
 
-def _pieces(
-    lab: Lab, stage: str, settings: Sequence[Method | None], what: Sequence[tuple], key, compute
-) -> pd.DataFrame:
-    """One piece a setting and thing to do, as one table with the column `method`."""
-    jobs = [(setting, one) for setting in settings for one in what]
-    pieces = []
-    for setting, one in jobs:
-        label, edited = edit_of(lab, setting)
-        more = (x if isinstance(x, str) else "a vector a question" if x else "one vector" for x in one)
-        words = ", ".join((label, stage, *more))
-        pieces.append(Piece(words, f"recovery-{stage}", (key(lab, edited, *one),), compute, (setting, *one)))
-    found = lab.computed(pieces, dear=True)
-    tables = [t.assign(method=edit_of(lab, s)[0]) for (t,), (s, _) in zip(found, jobs, strict=True)]
-    return pd.concat(tables, ignore_index=True)
+class Attack(NamedTuple):
+    """What is done to every setting, as pieces of work.
+
+    Attributes:
+        stage: the name under which results are stored.
+        what: the things to do, as arguments.
+        key: (lab, edited, *arguments) -> what a result depends on.
+        compute: (lab, setting, *arguments) -> a table.
+    """
+
+    stage: str
+    what: Sequence[tuple]
+    key: Callable[..., dict[str, str]]
+    compute: Callable[..., list[pd.DataFrame]]
+
+    def pieces(self, lab: Lab, settings: Sequence[Method | None]) -> list[Piece]:
+        """One piece a setting and thing to do, in that order."""
+        found = []
+        for setting, one in product(settings, self.what):
+            label, edited = edit_of(lab, setting)
+            more = (x if isinstance(x, str) else "a vector a question" if x else "one vector" for x in one)
+            words, key = ", ".join((label, self.stage, *more)), self.key(lab, edited, *one)
+            found.append(Piece(words, f"recovery-{self.stage}", (key,), self.compute, (setting, *one)))
+        return found
+
+    def on(self, lab: Lab, settings: Sequence[Method | None]) -> pd.DataFrame:
+        """The results as one table with the column `method`."""
+        found, jobs = lab.computed(self.pieces(lab, settings), dear=True), product(settings, self.what)
+        tables = [t.assign(method=edit_of(lab, s)[0]) for (t,), (s, _) in zip(found, jobs, strict=True)]
+        return pd.concat(tables, ignore_index=True)
+
+
+def all_attacks(lab: Lab, settings: Sequence[Method]) -> None:
+    """Do all that `vectors`, `by_layer`, `other_weights` and `orthogonalised` ask for, which then find it stored.
+
+    In one queue, so that no process waits for the last attack of a section; the longest come first.
+    """
+    with_unedited = [None, *settings]
+    of = ((VECTORS, settings), (LAYERS, with_unedited), (WEIGHTS, with_unedited), (DIRECTIONS, settings))
+    lab.computed([piece for attack, attacked in of for piece in attack.pieces(lab, attacked)], dear=True)
 
 
 # --- a vector in the residual, or in the embeddings -------------------------------------------------------------------
@@ -155,8 +181,7 @@ def vectors(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         (their share), low, high, the difference `above` to the reference and `beyond` to the share that says the wrong
         target, which is what a vector gets out of a model that knows nothing of it.
     """
-    what = (("residual", False), ("residual", True), ("embeddings", False))
-    rows = _pieces(lab, "vectors", settings, what, _vectors_key, _vectors)
+    rows = VECTORS.on(lab, settings)
     by = ["method", "place", "each", "bound", "target", "asked"]
     table = above_reference(accuracy(rows, by), "method", by[1:])
     wrong = table[table["target"] == WRONG].drop(columns="target")[[*by[:4], "asked", "accuracy", "low", "high"]]
@@ -210,7 +235,7 @@ def by_layer(lab: Lab, settings: Sequence[Method | None]) -> pd.DataFrame:
         method, measure ('logit lens', 'probe', 'probe, shuffled labels'), layer, half, n, right, accuracy, low, high,
         the difference `above` to the reference, and sae_layer.
     """
-    rows = _pieces(lab, "layers", settings, ((),), _layers_key, _layers)
+    rows = LAYERS.on(lab, settings)
     by = ["method", "measure", "layer", "half"]
     table = above_reference(accuracy(rows, by), "method", by[1:])
     return table.assign(sae_layer=lab.profile.sae.layer)
@@ -287,7 +312,7 @@ def orthogonalised(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     Returns:
         method, layer, role ('forget', 'side'), half, n, right, accuracy, low, high.
     """
-    rows = _pieces(lab, "orthogonalisation", settings, ((),), _orthogonal_key, _orthogonal)
+    rows = DIRECTIONS.on(lab, settings)
     return accuracy(rows, ["method", "layer", "role", "half"])
 
 
@@ -347,7 +372,7 @@ def other_weights(lab: Lab, settings: Sequence[Method | None]) -> pd.DataFrame:
         whose bucket is not the unedited model's, over the edited matrices), role ('forget', 'side'), half, n, right,
         accuracy, low, high.
     """
-    rows = _pieces(lab, "weights", settings, ((),), _weights_key, _weights)
+    rows = WEIGHTS.on(lab, settings)
     by = ["method", "attack", "setting", "bits", "group", "share", "buckets", "role", "half"]
     return accuracy(rows, by)
 
@@ -384,6 +409,12 @@ def with_other_weights(
         ask(with_weights(edited.model, attack.weights(edited.model)), name, attack.words, *values, buckets)
     columns = ["attack", "setting", "bits", "group", "share", "buckets", "role", "half", "n", "right"]
     return pd.DataFrame(rows, columns=columns)
+
+
+VECTORS = Attack("vectors", (("residual", False), ("residual", True), ("embeddings", False)), _vectors_key, _vectors)
+LAYERS = Attack("layers", ((),), _layers_key, _layers)
+DIRECTIONS = Attack("orthogonalisation", ((),), _orthogonal_key, _orthogonal)
+WEIGHTS = Attack("weights", ((),), _weights_key, _weights)
 
 
 # --- one table --------------------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from helpers.engine.edited import Edited
+from helpers.engine.forward import huggingface
 from helpers.engine.scoring import mean_loss, read_loss, read_rows
+from helpers.experiments.costs import method_memory, shape_of
 from helpers.lab.choosing import Choice, choose, points
-from helpers.lab.lab import Lab
+from helpers.lab.lab import Lab, stage_of
 from helpers.lab.pieces import Piece
 from helpers.lab.scores import Scores
 from helpers.measures.knowledge import Knowledge
@@ -74,12 +76,22 @@ def compared(lab: Lab, chosen: Mapping[str, Choice]) -> tuple[pd.DataFrame, pd.D
 
 
 def _compared_in(lab: Lab, setting: Method) -> list[pd.DataFrame]:
-    edit = setting.apply(lab)
+    edit = lab.edited(setting)
     references = {UNEDITED: lab.unedited} | {s.label: lab.edited(s) for s in Retrained.grid(lab.profile)}
-    model = lab.profile.model
-    framed_rows = framed(lab.model.tokenizer, lab.neutral_documents, model.prompt_format, lab.profile.texts.row_length)
-    texts: dict[str, Rows] = {"packed": lab.neutral_rows, "framed": framed_rows[: lab.profile.texts.framed_documents]}
-    return [distances(lab.judged, edit, references), losses_on(lab.judged, edit, texts)]
+    losses = losses_on(lab.judged, edit, lab.once(loss_texts), lab.once(losses_before))
+    return [distances(lab.judged, edit, references), losses]
+
+
+def loss_texts(lab: Lab) -> dict[str, Rows]:
+    """Neutral text as rows, packed and as questions are asked, by these words."""
+    sizes, form = lab.profile.texts, lab.profile.model.prompt_format
+    framed_rows = framed(lab.model.tokenizer, lab.neutral_documents, form, sizes.row_length)
+    return {"packed": lab.neutral_rows, "framed": framed_rows[: sizes.framed_documents]}
+
+
+def losses_before(lab: Lab) -> dict[str, float]:
+    """`mean_losses` of the unedited model, which every setting is compared with."""
+    return mean_losses(lab.judged, lab.unedited, lab.once(loss_texts))
 
 
 def distances(knowledge: Knowledge, edited: Edited, references: Mapping[str, Edited]) -> pd.DataFrame:
@@ -111,17 +123,24 @@ def letter_kl(wanted: Tensor, found: Tensor) -> Tensor:
     return (p * (p.log() - q.log())).sum(dim=-1)
 
 
-def losses_on(knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows]) -> pd.DataFrame:
+def mean_losses(knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows]) -> dict[str, float]:
+    """Next-token loss under an edit on each of some texts, in nats per token."""
+    how = (read_loss, edited.intervention, knowledge.batch_tokens)
+    return {name: mean_loss(read_rows(edited.model, rows, *how)) for name, rows in texts.items()}
+
+
+def losses_on(
+    knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows], before: Mapping[str, float] | None = None
+) -> pd.DataFrame:
     """Next-token loss that an edit adds on each of some texts: text, loss_added (nats per token).
 
     A gate's threshold is taken on framed text, so packed text alone would judge it where it opens more often.
+
+    Args:
+        before: `mean_losses` without the edit where that is known, for it is the same for all edits.
     """
-
-    def loss(edit: Edited, rows: Rows) -> float:
-        return mean_loss(read_rows(edit.model, rows, read_loss, edit.intervention, knowledge.batch_tokens))
-
-    unedited = Edited(knowledge.model)
-    found = [(name, loss(edited, rows) - loss(unedited, rows)) for name, rows in texts.items()]
+    before = before or mean_losses(knowledge, Edited(knowledge.model), texts)
+    found = [(name, loss - before[name]) for name, loss in mean_losses(knowledge, edited, texts).items()]
     return pd.DataFrame(found, columns=["text", "loss_added"])
 
 
@@ -137,6 +156,21 @@ def with_losses(table: pd.DataFrame, answers: pd.DataFrame, losses: pd.DataFrame
     columns = {"agreement": "agreement", "low": "agreement_low", "high": "agreement_high", "kl": "agreement_kl"}
     added = with_it.reindex(table["method"])[list(columns)].rename(columns=columns).reset_index(drop=True)
     return pd.concat([table.assign(loss_framed=table["method"].map(framed_text)).reset_index(drop=True), added], axis=1)
+
+
+def spent(lab: Lab, scores: Scores) -> pd.DataFrame:
+    """What each method's sweep took; for showing only, for no two machines agree on seconds.
+
+    Returns:
+        method, settings (how many), seconds (training and measuring together, as when they were computed), megabytes
+        (that the dearest of its trainings holds beside the model, counted: `costs.method_memory`; 0 where none is
+        trained).
+    """
+    shape, rows = shape_of(huggingface(lab.model).config), []
+    for label, of in scores.by_method().items():
+        held = max(method_memory(lab.profile, shape, setting) for setting in of.settings)
+        rows.append((label, len(of), lab.seconds[stage_of(of[0].setting)], held / 1e6))
+    return pd.DataFrame(rows, columns=["method", "settings", "seconds", "megabytes"])
 
 
 def beside_published(table: pd.DataFrame, world: str) -> pd.DataFrame:

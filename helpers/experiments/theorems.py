@@ -18,7 +18,7 @@ from torch import Tensor
 
 from helpers.engine.columns import layer_of
 from helpers.engine.features import CHUNK_ACTIVATIONS, EPSILON, select_by_importance, token_activations
-from helpers.engine.forward import device_after, final_state_from, residual_after, unembed
+from helpers.engine.forward import final_state_from, residual_after, unembed
 from helpers.engine.interventions import Clamp, after_bos
 from helpers.engine.scoring import row_batches
 from helpers.loading.saes import load_sae
@@ -107,7 +107,7 @@ def other_saes(lab: Lab) -> list:
     if settings.other_layer < 0:
         return []
     other = replace(lab.profile.sae, layer=settings.other_layer, id=settings.other_id)
-    return [load_sae(replace(lab.profile, sae=other), device_after(lab.model, settings.other_layer))]
+    return [load_sae(replace(lab.profile, sae=other), lab.model.device)]
 
 
 def fisher_fits(scores: pd.DataFrame, resamples: int) -> pd.DataFrame:

@@ -26,7 +26,8 @@ from torch import Tensor
 from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
 from helpers.engine.features import feature_statistics, mean_activation, residual_norm
-from helpers.engine.forward import check_pair, device_after
+from helpers.engine.forward import check_pair
+from helpers.lab.forks import can_fork, is_worker
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
@@ -59,6 +60,7 @@ TOLERANCE = 0.05
 log = logging.getLogger(__name__)
 
 What = str | type[Method] | Method
+Make = Callable[[], dict[str, Tensor]]
 
 
 class Lab(Run):
@@ -101,7 +103,7 @@ class Lab(Run):
     def _load(self, profile: Profile, hub: Hub, published_features: bool) -> None:
         texts, self.all_questions = load_texts(profile, hub), load_questions(profile, hub)
         self.model = load_model(profile, hub)
-        self.sae = load_sae(profile, device_after(self.model, profile.sae.layer), hub)
+        self.sae = load_sae(profile, self.model.device, hub)
         sizes, tokenizer, form = profile.texts, self.model.tokenizer, profile.model.prompt_format
         if not texts.forget:
             self._check_published(hub, published_features)
@@ -458,29 +460,22 @@ class Lab(Run):
 
     def _measured(self, settings: Sequence[Method], edits: Sequence[Edited], half: int | None) -> list[pd.DataFrame]:
         keys = [self.key(knowledge_under, self.knowledge_on(half), edit) for edit in edits]
-        tables = [self._stored(_stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
-        missing, faults = [i for i, table in enumerate(tables) if table is None], []
-        stored = Counter(_stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
+        tables = [self._stored(stage_of(s), key) for s, key in zip(settings, keys, strict=True)]
+        missing = [i for i, table in enumerate(tables) if table is None]
+        stored = Counter(stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
         for stage, n in stored.items():
             log.info("%s: %d settings from the cache", stage, n)
-        for dear in (True, False):
-            of = [i for i in missing if settings[i].trains == dear]
-            groups = _courses(of, settings) if dear else _groups(of, settings, GROUP)
-            pieces = [
-                Piece(_words(settings, group), _stage_of(settings[group[0]]), tuple(keys[i] for i in group),
-                      _knowledge_under, (half, *(settings[i] for i in group)))
-                for group in groups
-            ]  # fmt: skip
-            try:
-                found = self.computed(pieces, dear)
-            except PieceError as error:  # what is cheap is computed and stored all the same
-                faults.append(str(error))
-                continue
-            for group, results in zip(groups, found, strict=True):
-                for i, table in zip(group, results, strict=True):
-                    tables[i] = table
-        if faults:
-            raise PieceError("\n".join(faults))
+        # what trains first, for it takes longest, and all in one queue, so that no process waits for a last training
+        trained, others = ([i for i in missing if settings[i].trains == trains] for trains in (True, False))
+        groups = _courses(trained, settings) + _groups(others, settings, GROUP)
+        pieces = [
+            Piece(_words(settings, group), stage_of(settings[group[0]]), tuple(keys[i] for i in group),
+                  _knowledge_under, (half, *(settings[i] for i in group)))
+            for group in groups
+        ]  # fmt: skip
+        for group, results in zip(groups, self.computed(pieces, dear=bool(trained)), strict=True):
+            for i, table in zip(group, results, strict=True):
+                tables[i] = table
         return tables
 
     def edited(self, setting: Method) -> Edited:
@@ -499,10 +494,30 @@ class Lab(Run):
         """The model as it is."""
         return Edited(self.model)
 
-    def trained(self, train: Callable[..., dict[str, Tensor]], *args: Any) -> Trained:
-        """Weights that `train(*args)` makes, by the names that the model has for them; for a method's `apply`."""
+    def trained(self, train: Callable[..., dict[str, Tensor]], *args: Any, make: Make | None = None) -> Trained:
+        """Weights that `train(*args)` makes, by the names that the model has for them; for a method's `apply`.
+
+        Weights that take at most the profile's `compute.weights_mb` are on disk once they are made, so that a setting
+        of a sweep that is chosen is not trained again; larger ones are where they are asked for (`edited`).
+
+        Args:
+            make: the same weights in another way, which may share work with other settings.
+        """
         keep = partial(self.stage, "weights", train, *args)
-        return Trained(self.fingerprint([train, *args]), partial(train, *args), keep)
+        made = partial(self._made, make or partial(train, *args), train, *args)
+        return Trained(self.fingerprint([train, *args]), made, keep)
+
+    def _made(self, make: Make, train: Callable[..., dict[str, Tensor]], *args: Any) -> dict[str, Tensor]:
+        """Weights from disk if they are there, or made, and put there if they are small."""
+        key = self.key(train, *args)
+        if stage := self.store.read("weights", key):
+            stored: Any = stage.result
+            return stored
+        start = time.perf_counter()
+        weights = make()
+        if sum(w.numel() * w.element_size() for w in weights.values()) <= self.profile.compute.weights_mb * 2**20:
+            self.store.write("weights", weights, key, time.perf_counter() - start)
+        return weights
 
     def latest(self, key: str, make: Callable[[], Any]) -> Any:
         """What was made last, if it was under this key, else what is made now in its place: one thing is kept."""
@@ -537,7 +552,9 @@ class Lab(Run):
         progress = _Progress([pieces[i] for i in missing])
         settings, faults = self.profile.compute, []
         jobs, scheduler = jobs_of(settings.jobs, self.profile.model.device), settings.scheduler
-        if self._view_of:  # other processes open the lab that it is a view of
+        forks = not scheduler and can_fork(self.model.device)
+        # other processes open the lab that it is a view of, unless they are forks; and a worker computes by itself
+        if is_worker() or (self._view_of and not forks):
             jobs, scheduler = 1, ""
         for done in spread(self, self._place, progress.pieces, jobs, scheduler, dear):
             piece = progress.pieces[done.number]
@@ -586,7 +603,8 @@ def _known_ids(lab: Lab, form: str, subject: str) -> list[dict[str, list]]:
     return [known_ids(lab.model, lab.all_questions[subject], *how)]
 
 
-def _stage_of(setting: Method) -> str:
+def stage_of(setting: Method) -> str:
+    """What the sweep of a setting's method is called among stages: 'knowledge-grad-diff'."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", type(setting).__name__)
     return "-".join(["knowledge", *words]).lower()
 
@@ -603,7 +621,7 @@ def _groups(indices: Sequence[int], settings: Sequence[Method], size: int) -> li
     """Settings of one method, at most so many together."""
     by_stage: dict[str, list[int]] = {}
     for i in indices:
-        by_stage.setdefault(_stage_of(settings[i]), []).append(i)
+        by_stage.setdefault(stage_of(settings[i]), []).append(i)
     return [of[start : start + size] for of in by_stage.values() for start in range(0, len(of), size)]
 
 

@@ -24,16 +24,16 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from helpers.lab.forks import DEATHS, can_fork, forked
 from helpers.methods.method import Method
 from helpers.profiles import load_profile
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
-# Starting a worker and opening its lab takes about as long; for less work none is started.
+# Starting a worker and opening its lab takes about as long; for less work none is started. A fork is there at once.
 WORTH_SECONDS = 15.0
-# A process that dies is replaced; when so many die without a single piece being finished, something kills them all.
-DEATHS = 3
+WORTH_A_FORK = 1.0
 CLUSTER_PATIENCE = 120  # seconds until a cluster must have its first worker
 
 log = logging.getLogger(__name__)
@@ -105,20 +105,24 @@ def spread(
     Args:
         lab: this process's own, for what is computed here.
         place: where a worker opens the same.
-        jobs: processes on this machine, if more than one.
+        jobs: processes on this machine, if more than one: forks of this one where it can be forked (`can_fork`).
         scheduler: address of a dask scheduler whose workers take the pieces instead, '' for none.
         dear: each piece takes long, so workers are started at once; otherwise the first ones are computed here until
             it shows that what is left takes longer than starting workers does.
     """
-    away = [number for number, piece in enumerate(pieces) if all(map(_travels, piece.args))]
+    forks = not scheduler and can_fork(lab.model.device)
+    away = [number for number, piece in enumerate(pieces) if forks or all(map(_travels, piece.args))]
     for number in sorted(set(range(len(pieces))) - set(away)):
         yield _here(lab, number, pieces[number])
+    worth = WORTH_A_FORK if forks else WORTH_SECONDS
     while away and not scheduler and (jobs == 1 or len(away) == 1 or not dear):
         done = _here(lab, away[0], pieces[away[0]])
         away = away[1:]
         yield done
-        dear = dear or done.seconds * len(away) > WORTH_SECONDS
-    if away:
+        dear = dear or done.seconds * len(away) > worth
+    if away and forks:
+        yield from forked(lambda number: _here(lab, number, pieces[number]), away, min(jobs, len(away)))
+    elif away:
         yield from _elsewhere(place, {number: _packed(pieces[number]) for number in away}, jobs, scheduler)
 
 

@@ -57,6 +57,7 @@ def recipe(profile: Profile, texts: str) -> dict[str, Any]:
     rest = {key: value for key, value in asdict(settings).items() if key != "kept_every"}
     model, muse = profile.model, profile.muse
     benchmark = {"model": model.source, "dtype": model.dtype, "benchmark": muse.name, "texts": texts}
+    benchmark |= {"training_dtype": model.training_dtype, "optimizer": model.optimizer}
     return {**benchmark, "row_length": profile.texts.row_length, **rest}
 
 

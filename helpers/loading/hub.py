@@ -100,6 +100,7 @@ class Hub:
 
         Raises:
             HubError: as `fetch`.
+            ValueError: a row has no text.
         """
         path = own_cache() / source.repo.replace("/", "__") / f"{source.revision}-{characters}.json"
         if not path.is_file():
@@ -165,9 +166,13 @@ def _streamed(source: Source, characters: int) -> dict[str, Any]:
 
     commit = HfApi().repo_info(source.repo, repo_type=source.kind, revision=source.revision).sha
     texts, read = [], 0
-    for row in load_dataset(source.repo, split="train", streaming=True, revision=commit):
-        texts.append(row["text"])
-        read += len(row["text"])
+    for number, row in enumerate(load_dataset(source.repo, split="train", streaming=True, revision=commit)):
+        text = row.get("text")
+        if not isinstance(text, str):  # its kind and not what it holds, as in a table
+            kind = f"row {number} is not text but {type(text).__name__}" if "text" in row else "it has no column text"
+            raise ValueError(f"{source.repo} (streamed): {kind}, columns are {', '.join(row)}")
+        texts.append(text)
+        read += len(text)
         if read >= characters:
             break
     return {"commit": commit, "texts": texts}

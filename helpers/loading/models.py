@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from helpers.engine.architecture import check_attention
 from helpers.engine.forward import check_hook, huggingface, wrap
+from helpers.engine.steps import check_optimizer
 from helpers.loading.finetuned import again, finetuned
 from helpers.loading.hub import Hub
 from helpers.loading.sources import model_source
@@ -29,20 +31,27 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
         hub: keeps the record of what is fetched.
 
     Raises:
-        ValueError: the source is unknown, there is no such device, the engine does not serve such a model, or prompts
-            cannot be made with its tokenizer.
+        ValueError: the source is unknown, there is no such device, the engine does not serve such a model, its
+            optimiser or attention cannot be had, the devices have no room for all of it, or prompts cannot be made
+            with its tokenizer.
         FileNotFoundError: the organism's weights are missing, or the fine-tuned ones.
         HubError: the model cannot be fetched.
         RuntimeError: the hook does not do what it should.
     """
     device = device_of(profile.model)
+    check_optimizer(profile.model.optimizer, device)
     disable_progress_bar()  # a notebook would keep every step of it
     hub, texts = hub or Hub(), profile.model.finetuned
     folder = _organism() if profile.model.source == "organism" else hub.fetch(model_source(profile))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     check_tokenizer(tokenizer, profile.model.prompt_format)
     spread = {"device_map": "auto"} if profile.model.device_map == "auto" else {}
-    hf_model = read_model(folder, getattr(torch, profile.model.dtype), **spread)
+    hf_model = read_model(folder, getattr(torch, profile.model.dtype), profile.model.attention, **spread)
+    if left := sum(weight.is_meta for weight in hf_model.parameters()):
+        raise ValueError(
+            f"model.device_map 'auto': {left} weights found no room on the devices and lie in main memory or on disk, "
+            "where nothing here asks them; take more or larger devices, or set model.dtype to 'bfloat16'"
+        )
     if not spread:
         hf_model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides what torch's `to` takes
     if texts:
@@ -66,19 +75,22 @@ def finetuned_weights(profile: Profile, texts: str, model: PreTrainedModel) -> d
     return all_weights(made.file, model, f"what was fine-tuned on {texts}", again(profile, texts))
 
 
-def read_model(folder: Path, dtype: torch.dtype, **how: Any) -> PreTrainedModel:
+def read_model(folder: Path, dtype: torch.dtype, attention: str = "eager", **how: Any) -> PreTrainedModel:
     """The language model in a folder; of one for text and images (Gemma 3 from 4b on) the text part alone.
 
+    Args:
+        attention: how it is computed (`check_attention`).
+
     Raises:
-        ValueError: weights are missing, and would be random.
+        ValueError: weights are missing, and would be random, or attention so computed would not be the model's.
     """
     config = AutoConfig.from_pretrained(folder)
+    check_attention(config.get_text_config(), attention)
     how |= {"config": config.get_text_config(), "dtype": dtype, "output_loading_info": True}
     if config.get_text_config() is not config:
         how["key_mapping"] = TEXT_PART
-    # eager: Gemma-2's attention soft-cap is not in the fused kernels
     read: Any = AutoModelForCausalLM.from_pretrained  # with loading info it gives a pair, which its type does not say
-    model, found = read(folder, attn_implementation="eager", **how)
+    model, found = read(folder, attn_implementation=attention, **how)
     if missing := sorted([*found["missing_keys"], *found["mismatched_keys"]], key=str):
         raise ValueError(f"{len(missing)} weights are not in the files as the config says ({missing[0]} for one)")
     return model

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer
 
-from helpers.engine.architecture import FAMILIES, architecture_of
+from helpers.engine.architecture import FAMILIES, architecture_of, check_attention
 from helpers.loading.data import hub_questions
 from helpers.loading.hub import Hub, first_document, names_in
 from helpers.loading.sources import QUESTIONS, Source, model_source, question_source, sae_source, text_source
@@ -42,9 +42,9 @@ def probe(profile: Profile, cache: Path) -> list[Assumption]:
     """
     found, hub, model = [], Hub(cache), replace(model_source(profile), files=CONFIG)
     form, asked, texts = profile.model.prompt_format, profile.questions, profile.texts
-    layer = profile.sae.layer
-    expected = f"one of {', '.join(FAMILIES)}, with a layer {layer}"
-    found.append(_looked(f"model {model.repo}", expected, lambda: _model(hub.fetch(model), layer)))
+    layer, attention = profile.sae.layer, profile.model.attention
+    expected = f"one of {', '.join(FAMILIES)}, with a layer {layer}, attention by {attention}"
+    found.append(_looked(f"model {model.repo}", expected, lambda: _model(hub.fetch(model), layer, attention)))
     expected = f"BOS, EOS, letters of one token{', a chat template' if form == 'chat' else ''}"
     found.append(_looked(f"tokenizer {model.repo}", expected, lambda: _tokenizer(hub.fetch(model), form)))
     sae = sae_source(profile)
@@ -72,8 +72,10 @@ def _looked(name: str, expected: str, look: Callable[[], tuple[str, bool]]) -> A
         return Assumption(name, expected, re.sub(r"\s+", " ", str(error)), False)
 
 
-def _model(folder: Path, layer: int) -> tuple[str, bool]:
-    shape = architecture_of(AutoConfig.from_pretrained(folder).get_text_config())
+def _model(folder: Path, layer: int, attention: str) -> tuple[str, bool]:
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    check_attention(config, attention)
+    shape = architecture_of(config)
     window = f", sliding window {shape.window}" if shape.window else ""
     cap = f", logits capped at {shape.logit_softcap:g}" if shape.logit_softcap else ""
     return f"{shape.family}, {shape.layers} layers of {shape.d_model}{window}{cap}", layer < shape.layers

@@ -61,7 +61,7 @@ class Knowledge:
     @cached_property
     def answers(self) -> Sweep:
         """p(A..D) of every question with the residual kept."""
-        return self.answers_of(self.model)
+        return self._sweep_of(self.model)
 
     @cached_property
     def losses(self) -> Sweep:
@@ -113,7 +113,10 @@ class Knowledge:
         return [mean_loss(losses) - before for losses in self.losses.edited_by_each(interventions)]
 
     def answers_of(self, model) -> Sweep:
-        """p(A..D) of every question by other weights, to be read before these change again."""
+        """p(A..D) of every question by whatever weights; other than the model's are to be read before they change."""
+        return self.answers if model is self.model else self._sweep_of(model)
+
+    def _sweep_of(self, model) -> Sweep:
         return Sweep(model, self._asked_batches, self.layer, read_letters, self.cache)
 
     def answers_under(self, edited: Edited) -> Tensor:

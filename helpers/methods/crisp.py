@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-# What is adapted in every layer up to the SAE's: all of attention and of the MLP.
+# What is adapted in every layer: all of attention and of the MLP.
 ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -92,7 +92,7 @@ class CRISP(TrainedMethod):
         return lab.sae, lab.ranked(self.rule, self.n_features)
 
     def student(self, model) -> Any:
-        """A copy of the model with adapters on every layer, of which those up to the SAE's get gradients.
+        """A copy of the model with adapters on every layer, which get gradients and nothing else does.
 
         Raises:
             ValueError: a rank above the smaller side of a matrix.

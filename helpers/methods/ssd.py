@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from helpers.engine.edited import Edited, Trained
+from helpers.engine.edited import Edited
 from helpers.engine.forward import clone, huggingface
 from helpers.methods.look import Look
 from helpers.methods.losses import mean_nats
@@ -71,15 +71,13 @@ class SSD(Method):
 
     def apply(self, lab: Lab) -> Edited:
         """The unedited model with dampened weights; the importances are taken once for all settings."""
-        edit = lab.trained(
-            dampened_by_text, lab.model, lab.forget_rows[: self.rows], lab.retain_rows[: self.rows], self
-        )
+        rows = (lab.forget_rows[: self.rows], lab.retain_rows[: self.rows])
 
         def make() -> dict[str, Tensor]:
             forget, retain = lab.once(both_importances, self.rows)
             return dampened(lab.model, forget, retain, self)
 
-        return Edited(lab.model, weights=Trained(edit.key, make, edit.keep))
+        return Edited(lab.model, weights=lab.trained(dampened_by_text, lab.model, *rows, self, make=make))
 
 
 def both_importances(lab: Lab, rows: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

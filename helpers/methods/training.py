@@ -5,7 +5,7 @@ A method says which weights move (`student`), what is minimised (`objective`), a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from helpers.engine.edited import Edited, Trained
+from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
 from helpers.engine.steps import Passes, Steps, master_copy
 from helpers.methods.method import Method
@@ -93,13 +93,12 @@ class TrainedMethod(Method):
         """The unedited model with the trained weights."""
         texts = (lab.model, lab.forget_rows, lab.retain_rows)
         how = (*self.needs(lab), Passes.of(lab.profile.model))
-        edit = lab.trained(train, *texts, self, *how)
         course = (lab.fingerprint([self.course, *texts, *how]), partial(Training, *texts, self.course, *how))
 
         def make() -> dict[str, Tensor]:
             return lab.latest(*course).until(self.steps)
 
-        return Edited(lab.model, weights=Trained(edit.key, make, edit.keep))
+        return Edited(lab.model, weights=lab.trained(train, *texts, self, *how, make=make))
 
 
 class Training:
@@ -140,16 +139,18 @@ class Training:
         if steps < self._steps.done:
             self._begin()
         while self._steps.done < steps:
-            self._steps.step(self._parts())
+            self._steps.step(partial(self._parts, self._drawn()))
         dtype = huggingface(self._model).dtype
         return {name: w.to("cpu", dtype, copy=True) for name, w in self._setting.weights(self._student).items()}
 
-    def _parts(self) -> Iterator[Callable[[], Tensor]]:
+    def _drawn(self) -> list[Tensor]:
         n = self._setting.batch_rows
-        drawn = [rows[torch.randint(len(rows), (n,), generator=self._draw)] for rows in self._rows]
-        at_once = self._passes.rows(drawn[0].shape[1])
-        for forget, retain in zip(*(rows.split(at_once) for rows in drawn), strict=True):
-            yield partial(self._share_of_loss, forget, retain, len(forget) / n)
+        return [rows[torch.randint(len(rows), (n,), generator=self._draw)] for rows in self._rows]
+
+    def _parts(self, drawn: list[Tensor], passes: Passes) -> list[Callable[[], Tensor]]:
+        n, at_once = self._setting.batch_rows, passes.rows(drawn[0].shape[1])
+        parted = zip(*(rows.split(at_once) for rows in drawn), strict=True)
+        return [partial(self._share_of_loss, forget, retain, len(forget) / n) for forget, retain in parted]
 
     def _share_of_loss(self, forget: Tensor, retain: Tensor, share: float) -> Tensor:
         device = self._student.device

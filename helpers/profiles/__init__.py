@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parent
 TOP_LEVEL = ("clamp_unit", "own_methods")
 # What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
 HARMLESS_SETTINGS = (
-    "model.device", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
+    "model.device", "model.attention", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
     "questions.show_text", "texts.forget_file",
 )  # fmt: skip
 HARMLESS_TABLES = ("cache", "compute")
@@ -48,8 +48,11 @@ class ModelSettings:
     """The language model: where it comes from, its dtype, the frame in which it is asked, tokens per forward pass.
 
     `source` is 'organism' or a hub id of `helpers.loading.sources`; `device` is 'auto' (a GPU where there is one) or a
-    name of torch's; `device_map` 'auto' spreads a model over several. Where weights are trained, `training_tokens` are
-    gone through at once, forward and backward, and with `gradient_checkpointing` layers keep their input alone.
+    name of torch's; `device_map` 'auto' spreads a model over several. `attention` is 'eager', as the formulas have it,
+    or 'sdpa', torch's fused kernels, which models that cap attention logits cannot have. Where weights are trained,
+    `training_tokens` are gone through at once, forward and backward, with `gradient_checkpointing` layers keep their
+    input alone, `training_dtype` is that of the products ('same': the model's; weights are float32 in any case), and
+    `optimizer` says in how many bits AdamW keeps its moments: 32, or 8, which needs the package bitsandbytes.
     `finetuned` names the texts on which `helpers.finetune` has trained the source for this profile, '' for none.
     """
 
@@ -58,10 +61,13 @@ class ModelSettings:
     dtype: Literal["float32", "bfloat16"]
     device: str
     device_map: Literal["none", "auto"]
+    attention: Literal["eager", "sdpa"]
     prompt_format: Literal["plain", "chat"]
     batch_tokens: Count
     training_tokens: Count
     gradient_checkpointing: bool
+    training_dtype: Literal["same", "bfloat16"]
+    optimizer: Literal["adamw", "adamw 8-bit"]
 
 
 @settings_table
@@ -73,11 +79,14 @@ class ComputeSettings:
             where rows are to be the same on every machine of a kind.
         jobs: processes on this machine (0: one a core, or one a GPU).
         scheduler: address of a dask scheduler whose workers take the pieces, '' for none.
+        weights_mb: a setting's trained weights are kept on disk where they take no more megabytes (2^20), so that what
+            is chosen out of a sweep is not trained again.
     """
 
     threads: Annotated[int, Field(ge=0)]
     jobs: Annotated[int, Field(ge=0)]
     scheduler: str
+    weights_mb: Annotated[int, Field(ge=0)]
 
 
 @settings_table
@@ -395,7 +404,8 @@ class PromptAttackSettings:
         methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
         questions: to forget, how many are asked of each half at most.
         benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
-        fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
+        new_tokens: of a free answer, said at most.
+        fillers: harmless texts by kind: of the invented world 'benign', 'requests' or a subject, or entries of
             `helpers.loading.sources`.
     """
 
@@ -403,6 +413,7 @@ class PromptAttackSettings:
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     questions: Count
     benign_questions: Count
+    new_tokens: Count
     fillers: dict[str, str]
 
 

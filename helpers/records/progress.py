@@ -11,6 +11,12 @@ def show_progress() -> None:
         package.addHandler(_Printer())
 
 
+def hide_progress() -> None:
+    """Print it no longer: a worker's lines are not for the notebook that it works for."""
+    package = logging.getLogger("helpers")
+    package.handlers = [handler for handler in package.handlers if not isinstance(handler, _Printer)]
+
+
 class _Printer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)
