@@ -705,7 +705,29 @@ def opened(near, side, n=100):
     return pd.DataFrame(rows, columns=["attack", "measure", "role", "right", "n"])
 
 
+def spoken(matches=0, gibberish=60, bare=80, bare_gibberish=0, n=100):
+    """11_generation: of n free answers to hazard questions so many, under a gate that is held and unguarded."""
+    counts = {("DSG", "held", "matches"): matches, ("DSG", "held", "gibberish"): gibberish,
+              ("unguarded", "", "matches"): bare, ("unguarded", "", "gibberish"): bare_gibberish}  # fmt: skip
+    rows = [("ours", *key, "forget", *share(right, n)) for key, right in counts.items()]
+    return pd.DataFrame(rows, columns=["world", "method", "gate", "measure", "role", "accuracy", "low", "high"])
+
+
 CASES |= {
+    claims._held_gate_silences: {
+        "none": (spoken(matches=2), AGREES),
+        "as many as unguarded": (spoken(matches=80), DISAGREES),
+        "half": (spoken(matches=40), UNDECIDED),
+        "null: nobody answers": (spoken(matches=0, bare=5), UNDECIDED),
+        "no free answers": (spoken().query("role == 'side'"), NOT_RUN),
+    },
+    claims._guard_says_gibberish: {
+        "most": (spoken(gibberish=90), AGREES),
+        "hardly any": (spoken(gibberish=5), DISAGREES),
+        "half": (spoken(gibberish=50), UNDECIDED),
+        "null: so does the unguarded": (spoken(gibberish=90, bare_gibberish=90), UNDECIDED),
+        "without the guard only": (spoken().query("method == 'unguarded'"), NOT_RUN),
+    },
     claims._filler_unblocks: {
         "nearly all": (unblocked(far_before=90), AGREES),
         "half": (unblocked(far_before=50), UNDECIDED),
