@@ -25,8 +25,8 @@ def guarded_answers(table: pd.DataFrame) -> Figure:
         _openings(axes[len(roles) + i], of[of["measure"] == "opened by"])
         axes[i].set_title(f"{ROLE_STYLE[role][1]} (n = {of.loc[of['world'] == 'ours', 'n'].max():g})")
         axes[i].set_yticks(range(len(ways)), [_words(*way) for way in ways] if i == 0 else [""] * len(ways))
-    axes[0].set_ylabel("who answers; how the gate is asked")
-    axes[len(roles)].set_ylabel("share of gates that have been open\n(band: 95 % interval)")
+    axes[0].set_ylabel("who answers")
+    axes[len(roles)].set_ylabel("share of gates open by then\n(band: 95 % interval)")
     legend(figure, axes, columns=3)
     return figure
 
@@ -53,4 +53,4 @@ def _openings(ax: Axes, table: pd.DataFrame) -> None:
         ax.plot(of["token"], of["accuracy"], color=colour, marker=marker, ms=4, label=f"gate: {GATE_WORDS[gate]}")
         ax.fill_between(of["token"], of["low"], of["high"], color=colour, alpha=0.12, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(ylim=(-0.04, 1.04), xlabel="tokens said by then (0: the prompt)")
+    ax.set(ylim=(-0.04, 1.04), xlabel="tokens said (0: the prompt)")
