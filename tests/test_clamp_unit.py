@@ -8,13 +8,16 @@ import torch
 
 from helpers.engine.features import residual_norm
 from helpers.engine.forward import residual_after
+from helpers.engine.longer import longer_model, longer_sae
 from helpers.engine.scoring import row_batches
+from helpers.experiments.clamp_units import ABSOLUTE, RELATIVE, clamp_units
 from helpers.lab.lab import Lab, open_lab
 from helpers.methods.dsg import DSG
 from helpers.methods.static_clamp import StaticClamp
+from tests.families import family_model
 from tests.scaled import scaled_organism
 from tests.small import SMALL
-from tests.toy import LAYER, toy_model
+from tests.toy import LAYER, toy_model, toy_sae
 
 LONGER = 100.0
 FEATURES, STRENGTH = 20, 3.0
@@ -80,3 +83,26 @@ def test_with_a_residual_a_hundred_times_as_long_only_relative_strengths_do_the_
     pd.testing.assert_frame_equal(again, relative, atol=1e-4, rtol=1e-4)
     assert lost(useless, "static", "forget") == lost(useless, "dsg", "forget") == 0
     assert useless.loc["static", "loss_added"].max() < relative.loc["static", "loss_added"].max() / 20
+
+
+def test_notebook_13_shows_it_on_a_copy_in_one_lab(folder):
+    lab = opened(folder, "residual norm")
+    before = {name: weight.clone() for name, weight in lab.sae.state_dict().items()}
+    table = clamp_units(lab, DSG(FEATURES, STRENGTH)).set_index(["longer", "unit"])
+    right = {key: table.loc[key, "right"].tolist() for key in table.index.unique()}
+    assert right[1, ABSOLUTE] == right[1, RELATIVE] == right[LONGER, RELATIVE] != right[LONGER, ABSOLUTE]
+    assert (table.loc[(LONGER, ABSOLUTE), "accuracy"] == 1).all() and right[1, ABSOLUTE][-1] < right[1, ABSOLUTE][0]
+    own, norms = table[table["chosen"]], table.loc[(1, RELATIVE), "moved"].tolist()
+    assert own.loc[(1, RELATIVE), "strength"] == pytest.approx(STRENGTH, rel=0.05)  # the norm is of fewer rows
+    assert table.loc[(1, ABSOLUTE), "moved"].tolist() == table.loc[(1, RELATIVE), "strength"].tolist() == norms
+    assert table.loc[(LONGER, ABSOLUTE), "moved"].tolist() == pytest.approx([n / LONGER for n in norms], rel=1e-4)
+    assert all(torch.equal(before[name], weight) for name, weight in lab.sae.state_dict().items())
+
+
+def test_a_residual_that_cannot_be_made_longer_is_refused():
+    with pytest.raises(ValueError, match="of a 'llama' model cannot be made longer, that of gemma2, gemma3_text can"):
+        longer_model(family_model("Llama 3.1"), 2.0)
+    sae = toy_sae()
+    del sae.threshold
+    with pytest.raises(ValueError, match="without thresholds"):
+        longer_sae(sae, 2.0)

@@ -496,8 +496,19 @@ def test_memory_counts_what_a_training_holds_beside_the_model():
         whole = (16 + 2) * GEMMA.weights + passes * kept_bytes(GEMMA, 26, 2048, 1024, 2, checkpointing=True)
         expected = max(whole, attacked) if number in ("07", "10") else whole
         assert notebook_memory(profile, GEMMA, number) == pytest.approx(rest + expected + logits)
+    # of notebook 13 the copy with a longer residual
+    assert notebook_memory(profile, GEMMA, "13") == max(one, rest + 2 * GEMMA.weights)
     less = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16", "cache.memory_mb": 0})
     assert one - notebook_memory(less, GEMMA, "01") == profile.cache.memory_mb * MEGABYTE
+
+
+def test_strengths_in_two_units_on_two_residuals_cost_four_sweeps(monkeypatch):
+    profile = load_profile("gemma-2-2b-it", {}, "13")
+    five = notebook_work(profile, GEMMA, 2142, "13").answers
+    monkeypatch.setattr("helpers.experiments.costs.OF_CHOSEN", (1.0,))
+    tokens = profile.prompt_attacks.questions * PROMPT_TOKENS
+    above = GEMMA.blocks(22, tokens, PROMPT_TOKENS) + GEMMA.head(profile.prompt_attacks.questions)
+    assert five - notebook_work(profile, GEMMA, 2142, "13").answers == pytest.approx(4 * 4 * above)
 
 
 def test_a_further_gate_costs_a_pass_below_and_a_further_attack_three_parts():

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import log, sqrt
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -27,8 +28,9 @@ from helpers.methods.gates.cusum import Cusum, CusumGate
 from helpers.methods.gates.detector import Detector, DetectorGate
 from helpers.methods.gates.excess import Excess, ExcessGate
 from helpers.methods.gates.rho import Rho, RhoNear
-from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, Examples, calibrated, threshold_of
-from helpers.methods.gates.two_level import TwoLevel, TwoLevelGate, telling_features
+from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, TEXT, Examples, calibrated, examples_of, threshold_of
+from helpers.methods.gates.segments import SegmentGate, Segments, hot_counts
+from helpers.methods.gates.two_level import RunningTwoLevel, TwoLevel, TwoLevelGate, telling_features
 from helpers.methods.gates.window import Window, WindowGate, largest_mean
 from helpers.profiles import CacheSettings, load_profile
 from helpers.published import load_published
@@ -49,16 +51,29 @@ def gates() -> dict[str, Gate]:
     weights = (1.0, -0.5, 2.0)
     return {
         "rho": Gate(0.0), "rho_near": Gate(0.0), "window": WindowGate(0.0, 5),
+        "segments": SegmentGate(0.0, 5, (1.0, 0.8, 0.5, 0.2, 0.1, 0.05)),
         "cusum": CusumGate(0.0, 1.0, -0.4), "excess": ExcessGate(0.0, 0.3),
-        "two_level": TwoLevelGate(0.0, SAE, (1, 2, 4), 0.25, 5),
+        "two_level": TwoLevelGate(0.0, SAE, (1, 2, 4), WindowGate(0.25, 5), WindowGate(0.0, 5)),
+        "running_two_level": TwoLevelGate(0.0, SAE, (1, 2, 4), CusumGate(0.5, 1, -0.4), CusumGate(0.0, 1, -0.4)),
         "detector": DetectorGate(0.0, SAE, (1, 2, 4), weights, 5),
     }  # fmt: skip
 
 
 def cut(name: str, threshold: float, tokens: int = 5) -> Gate:
     """A gate of a kind at a threshold, with a window of so many tokens where it has one."""
-    gate = gates()[name]
-    return replace(gate, threshold=threshold, **({"tokens": tokens} if hasattr(gate, "tokens") else {}))
+    gate, changed = gates()[name], {"threshold": threshold}
+    if name == "two_level":
+        changed |= {level: replace(getattr(gate, level), tokens=tokens) for level in ("domain", "hazard")}
+    elif name == "segments":
+        changed |= {"tokens": tokens, "shares": falling(tokens)}
+    elif hasattr(gate, "tokens"):
+        changed |= {"tokens": tokens}
+    return replace(gate, **changed)
+
+
+def falling(tokens: int) -> tuple[float, ...]:
+    """Shares of segments that would have at least so many hot tokens."""
+    return tuple(1 - i / (tokens + 1) for i in range(tokens + 1))
 
 
 def between(scores: np.ndarray) -> float:
@@ -86,6 +101,7 @@ def test_scores_by_hand_with_padding_on_either_side(side: str) -> None:
     mask = torch.nn.functional.pad(torch.ones_like(HOT), pad, value=False)
     expected = {
         "rho": 3 / 6, "window": 3 / 5,
+        "segments": (1 - 0.5) ** 2,  # two segments, of two hot tokens and of one
         "cusum": 2.2,  # 0, 1, 2, 1.6, 1.2, 2.2
         "excess": (3 - 0.3 * 6) / sqrt(0.3 * 0.7 * 6),
     }  # fmt: skip
@@ -117,6 +133,40 @@ def test_windows_by_brute_force(tokens: int) -> None:
         means = [np.mean(kept[i : i + tokens]) for i in range(len(kept) - tokens + 1)] or [np.mean(kept)]
         expected.append(max(means))
     assert largest_mean(values, mask, tokens).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 7, 20])
+def test_segments_by_brute_force(tokens: int) -> None:
+    draw = torch.Generator().manual_seed(tokens)
+    hot, mask = torch.rand(8, 14, generator=draw) > 0.5, torch.rand(8, 14, generator=draw) > 0.3
+    shares = falling(tokens)
+    gate, expected = SegmentGate(0.0, tokens, shares), []
+    for row, real in zip(hot, mask, strict=True):
+        kept = row[real][1:].tolist()
+        counts = [sum(kept[i : i + tokens]) for i in range(0, len(kept), tokens)]
+        expected.append((1 - shares[max(counts)]) ** len(counts))
+        assert [n for n in hot_counts(row[None], real[None], tokens)[0].tolist() if n] == [n for n in counts if n]
+    assert gate.score(hot, mask).tolist() == pytest.approx(expected)
+
+
+def test_shares_of_benign_segments_by_counting() -> None:
+    known = examples()
+    counts = [int(row[i : i + 5].sum()) for row in known.hot(TEXT) for i in (0, 5)]  # 12 tokens: two whole segments
+    found = Segments(5).fitted(known)["shares"]
+    assert found == pytest.approx([(1 + sum(n >= k for n in counts)) / (1 + len(counts)) for k in range(6)])
+    with pytest.raises(ValueError, match="no benign text has a segment of 5 tokens"):
+        Segments(5).fitted(examples(**{TEXT: [[2, 9, 9, 9]]}))
+
+
+def test_more_benign_segments_open_no_more_gates() -> None:
+    """The hottest of so many segments like the retain text's lies above the threshold no oftener than one alone."""
+    draw, tokens, rate = torch.Generator().manual_seed(3), 8, 0.3
+    counts = (torch.rand(4000, tokens, generator=draw) < rate).sum(dim=1)
+    shares = tuple((counts[:, None] >= torch.arange(tokens + 1)).double().mean(dim=0).tolist())
+    gate = SegmentGate(0.95, tokens, shares)
+    for segments in (1, 5, 50):
+        hot = torch.rand(2000, 1 + segments * tokens, generator=draw) < rate
+        assert gate.opens(hot, torch.ones_like(hot)).double().mean() < 0.07
 
 
 def test_cusum_by_the_recursion() -> None:
@@ -247,18 +297,22 @@ def examples(**rows) -> Examples:
     found: dict[str, list] = {HAZARD: [], NEAR: [], BENIGN: []}
     for subject, questions in knowledge.questions.items():
         found[knowledge.roles[subject]] += prompt_tokens(MODEL.tokenizer, questions, ORDERS[:1], "chat")
-    return Examples(MODEL, SAE, FEATURES, found | rows, 4000)
+    texts = [[2, *range(start, start + 12)] for start in range(20, 80, 4)]
+    return Examples(MODEL, SAE, FEATURES, found | {TEXT: texts} | rows, 4000)
 
 
 def rule_of(name: str):
-    kinds = {"window": Window(5), "two_level": TwoLevel(4, 5, 0.2), "detector": Detector(6, 5)}
+    kinds = {
+        "window": Window(5), "segments": Segments(5), "two_level": TwoLevel(4, Window(5), 0.2),
+        "running_two_level": RunningTwoLevel(4, Cusum(), 0.2), "detector": Detector(6, 5),
+    }  # fmt: skip
     return kinds.get(name) or GATES[name]()
 
 
 @each_gate
 def test_a_calibrated_gate_opens_on_no_more_of_what_it_spares(name: str) -> None:
     known, rule = examples(), rule_of(name)
-    if name == "cusum" and known.hot_share(HAZARD) <= known.hot_share(BENIGN):
+    if name in ("cusum", "running_two_level") and known.hot_share(HAZARD) <= known.hot_share(BENIGN):
         known = examples(**{HAZARD: known.rows[BENIGN], BENIGN: known.rows[HAZARD]})
     gate = rule.gate(SAE, **calibrated(rule, known, 0.2, "conformal"))
     for role in rule.spares:
@@ -288,9 +342,14 @@ def test_rates_are_those_of_the_prompts() -> None:
 
 def test_a_window_longer_than_every_prompt_is_refused() -> None:
     known = examples()
-    longest = max(len(row) - 1 for rows in known.rows.values() for row in rows)
+    longest = max(len(row) - 1 for role in (HAZARD, NEAR, BENIGN) for row in known.rows[role])
     assert Window(longest).fitted(known) == {"tokens": longest}
-    for rule in (Window(longest + 1), TwoLevel(4, longest + 1, 0.2), Detector(4, longest + 1)):
+    for rule in (
+        Window(longest + 1),
+        Segments(longest + 1),
+        TwoLevel(4, Window(longest + 1), 0.2),
+        Detector(4, longest + 1),
+    ):
         with pytest.raises(ValueError, match=f"window of {longest + 1} tokens is longer than every prompt.*{longest}"):
             rule.fitted(known)
 
@@ -315,8 +374,22 @@ def test_features_that_tell_the_hazard_by_brute_force() -> None:
 
 def test_the_domains_threshold_is_the_window_gates() -> None:
     known = examples()
-    window = calibrated(Window(5), known, 0.2, "quantile")["threshold"]
-    assert TwoLevel(4, 5, 0.2).fitted(known)["domain"] == window
+    fitted = TwoLevel(4, Window(5), 0.2).fitted(known)
+    assert fitted["domain"] == calibrated(Window(5), known, 0.2, "quantile")
+    assert fitted["hazard"] == {"tokens": 5} and fitted["features"] == telling_features(known, 4).tolist()
+
+
+def test_the_hazards_level_is_set_by_features_that_tell_it_and_on_all_that_it_spares() -> None:
+    known = examples()
+    features = telling_features(known, 4).tolist()
+    p, q = (
+        torch.cat([Clamp(SAE, features, 0.0).hot(residual_after(MODEL, one(row), LAYER))[0, 1:] for row in rows])
+        for rows in (known.rows[HAZARD], [*known.rows[NEAR], *known.rows[BENIGN]])
+    )
+    p, q = p.double().mean().item(), q.double().mean().item()
+    fitted = RunningTwoLevel(4, Cusum(), 0.2).fitted(known)
+    assert fitted["hazard"] == pytest.approx({"gain": log(p / q), "loss": log((1 - p) / (1 - q))})
+    assert fitted["domain"] == calibrated(Cusum(), known, 0.2, "quantile")
 
 
 def test_to_spare_the_near_domain_takes_the_higher_threshold() -> None:
@@ -336,7 +409,7 @@ def test_a_guard_with_another_gate_is_told_apart_and_an_unknown_one_refused() ->
     assert set(DSG.looks()) == {"DSG", *(f"DSG, {gate.name}" for gate in GATES.values())}
     for refused in (lambda: gate_of("moat"), lambda: DSG(3, 5.0, gated_by="moat")):
         with pytest.raises(
-            ValueError, match="gate 'moat' is unknown, the known ones are: rho, rho_near, window, cusum"
+            ValueError, match="gate 'moat' is unknown, the known ones are: rho, rho_near, window, segments, cusum"
         ):
             refused()
     with pytest.raises(ValueError, match="gated_by 'rho' sets its own threshold"):
@@ -366,7 +439,9 @@ def test_facts_of_a_gate_are_its_kind_and_what_it_is_set_by() -> None:
     assert clamp_facts(Clamp(SAE, FEATURES, 0.0, gate=Gate(0.25)))["gate"] == 0.25
     clamp = Clamp(SAE, FEATURES, 0.0, gate=cut("two_level", 0.5))
     clamp.gate.evidence(torch.zeros(1, 2, SAE.cfg.d_in), torch.zeros(1, 2).bool())
-    expected = {"kind": "TwoLevelGate", "threshold": 0.5, "features": [1, 2, 4], "domain": 0.25, "tokens": 5}
+    expected = {"kind": "TwoLevelGate", "threshold": 0.5, "features": [1, 2, 4]}
+    for level, threshold in (("domain", 0.25), ("hazard", 0.0)):
+        expected[level] = {"kind": "WindowGate", "threshold": threshold, "tokens": 5}
     assert clamp_facts(clamp)["gate"] == expected
 
 
@@ -455,6 +530,72 @@ def test_every_guard_is_attacked_as_half_0_says_and_judged_on_half_1() -> None:
     assert (table["n"] == 4).all() and (table["unguarded"] == 1).all()
     assert (table["forget"] == 0).all() and (table["near"] == 0.75).all() and (table["alarms"] == 0.5).all()
     assert table["near_low"].iloc[0] == pytest.approx(wilson_interval(3, 4)[0])
+
+
+def test_both_calibrations_by_counting(monkeypatch) -> None:
+    """Of 25 benign scores 0 to 24 at 0.2: the quantile is 19.2, and the ceil(26 x 0.8) = 21st smallest is 20."""
+    lab = SimpleNamespace(
+        profile=load_profile("tiny", {"gates.false_alarms": 0.2}), ranked=lambda rule, n: FEATURES[:n]
+    )
+    learned = {"rho": {"side": list(range(25))}, "detector": {"side": list(range(25)), "near": [1, 2]}}
+    monkeypatch.setattr(experiment, "learned_gate", lambda lab, name, features: {"scores": learned[name]})
+    guards = [DSG(3, 5.0), DSG(3, 5.0, gated_by="rho"), DSG(3, 5.0, gated_by="detector")]
+    scores = [5.0, 19.5, 20.0, 21.0]
+    table = pd.concat([told("no attack", "as it is", role, guard.label, 4).assign(score=scores)
+                       for guard in guards for role in ("forget", "near", "side")])  # fmt: skip
+    found = experiment.calibrations(lab, guards, table)
+    rho = found[found["method"] == "DSG, rho"].set_index("calibration")
+    assert rho["threshold"].to_dict() == pytest.approx({"quantile": 19.2, "conformal": 20.0})
+    assert rho["right"].to_dict() == {"quantile": 3, "conformal": 1} and (rho["n"] == 4).all()
+    assert (rho["role"] == "side").all() and (rho["set_on"] == 25).all() and (rho["least"] == 4).all()
+    # two prompts of the near domain are too few at 0.2, so there is no conformal threshold
+    detector = found[found["method"] == "DSG, linear detector"]
+    assert detector[["calibration", "role"]].values.tolist() == [["quantile", "near"], ["quantile", "side"]]
+
+
+def lessons_lab(**changed) -> SimpleNamespace:
+    """What the detector's lessons ask of a lab, in the toy world."""
+    known = toy_knowledge(model=MODEL, toxins=6, biology=6, history=6)
+    about = {s: [replace(q, about=f"{s} {i % 3}") for i, q in enumerate(of)] for s, of in known.questions.items()}
+    known = replace(known, questions=about)
+    texts = [[2, *range(start, start + 12)] for start in range(20, 80, 4)]
+    lab = SimpleNamespace(
+        model=MODEL, sae=SAE, profile=load_profile("tiny", {"gates.detector_features": 3, "gates.window": 5}),
+        knowledge_on=lambda half: known, framed_forget=texts[::2], framed_retain=texts[1::2],
+        ranked=lambda rule, n: FEATURES[:n], stage=lambda name, function, *args: function(*args),
+    )  # fmt: skip
+    lab.once = lambda function, *args: function(lab, *args)
+    return SimpleNamespace(**vars(lab) | changed)
+
+
+def test_a_detector_is_judged_on_other_things_than_it_was_taught_on() -> None:
+    lab = lessons_lab()
+    full = lab.once(examples_of, FEATURES)
+    lessons, rows = list(experiment._lessons(lab, full)), {}
+    for words, examples, things in lessons:
+        rows.setdefault(words, []).append((examples.rows, things))
+    assert list(rows) == ["half 0 as it is asked", "half 0 in plain form", "documents, as many",
+                          "half 0, half of the same things", "half 0, half, other things"]  # fmt: skip
+    known = lab.knowledge_on(0)
+    asked = dict(
+        zip(map(tuple, prompt_tokens(MODEL.tokenizer, known.asked, ORDERS[:1], "chat")), known.asked, strict=True)
+    )
+    for words, overlap in (("half 0, half of the same things", True), ("half 0, half, other things", False)):
+        for taught, things in rows[words]:
+            about = {asked[tuple(row)].about for of in taught.values() for row in of}
+            assert about and (about == things if overlap else not about & things)
+    assert rows["half 0, half of the same things"][0][0] == rows["half 0, half, other things"][1][0]
+
+
+def test_lessons_are_judged_by_every_gate_of_its_own() -> None:
+    lab, guard = lessons_lab(), DSG(5, 3.0)
+    found = experiment.taught(lab, guard).set_index(["taught", "role"])
+    assert (found.xs("half 0, half, other things")["n"] == found.xs("half 0 as it is asked")["n"]).all()
+    rule, full = Detector.of(lab.profile), lab.once(examples_of, FEATURES)
+    gate = rule.gate(SAE, **calibrated(rule, full, 0.05, "quantile"))
+    for role in (HAZARD, NEAR, BENIGN):
+        scores = gate_scores(MODEL, Clamp(SAE, FEATURES, 0.0, "any", gate), full.rows[role], 100)
+        assert found.loc[("half 0 as it is asked", role), "right"] == (scores > gate.threshold).sum()
 
 
 def test_near_interleaving_is_interleaving_with_words_of_another_kind_and_says_so() -> None:

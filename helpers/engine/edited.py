@@ -83,6 +83,8 @@ def _gate_facts(gate: Gate) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Gate):
+        return _gate_facts(value)
     if isinstance(value, Add | Scale):
         return {type(value).__name__.lower(): _plain(next(iter(vars(value).values())))}
     if isinstance(value, Tensor | np.ndarray):

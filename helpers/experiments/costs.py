@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from helpers.attacks import PromptAttack, attacks_of
 from helpers.attacks.residual_vector import BATCH_PROMPTS
 from helpers.engine.scoring import CHUNK_LOGITS
+from helpers.experiments.clamp_units import OF_CHOSEN
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
 from helpers.experiments.guarded_answers import GATES
 from helpers.experiments.little_text import parts
@@ -66,6 +67,10 @@ WITH_WHOLE = ("06", "07", "10")
 # Passes that a step of their methods keeps at once, of text to forget and of text to keep: SCRUB three, others two.
 METHODS_PASSES = {"07": 3, "09": 2, "10": 2}
 MUSE_NOTEBOOK = "10"
+# Those that ask a copy of the model too.
+WITH_LONGER = ("13",)
+# What notebook 13 teaches its detector where nobody says what questions are about: as asked, in plain form, documents.
+DETECTOR_LESSONS = 3
 # Those that ask no exam.
 WITHOUT_TREES = (MUSE_NOTEBOOK,)
 # Of a training step, passes of the whole model over as many rows as a batch has: with gradients, and without.
@@ -582,12 +587,16 @@ def _gates(job: _Job) -> Work:
     """DSG's grid; every gate set on half of the known questions; then what is asked in every attack's way.
 
     The layers below serve all gates at once; above them there are the unedited model and the clamp without a gate.
+    The detector's lessons are read twice, to learn and to set a threshold, and those who judge once. Last, a few
+    strengths in two units on two residuals.
     """
-    asked, sizes = job.profile.questions, job.profile.prompt_attacks
+    asked, sizes, layer = job.profile.questions, job.profile.prompt_attacks, job.profile.sae.layer
     known = job.questions * job.known_share / 2 * PROMPT_TOKENS
-    passes = len(job.profile.gates.names) * known
-    setting = Work(statistics=statistics_work(job.shape, job.profile.sae.layer, 0, passes, PROMPT_TOKENS))
+    passes = (len(job.profile.gates.names) + 2 * DETECTOR_LESSONS + 1) * known
+    setting = Work(statistics=statistics_work(job.shape, layer, 0, passes, PROMPT_TOKENS))
     forget = job.attacked()
+    strengths = sweep_work(job.shape, layer, len(OF_CHOSEN), forget * PROMPT_TOKENS, PROMPT_TOKENS, forget)
+    setting += Work(answers=4 * strengths)
     n = 2 * forget + sizes.benign_questions * (1 + len(asked.side_effect))
     swept = job.thresholds() + job.asked(job.settings(DSG))
     return sum((_asked_long(job, n, _length(attack)) for attack in attacks_of(job.profile)), swept + setting)
@@ -774,6 +783,8 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     if notebook in WITH_RMU:  # beside what RMU trains, the model that it made is asked
         layers = min(3, profile.sae.layer + 1)
         needed = model + training_memory(profile, shape, layers * shape.d_model * shape.d_mlp, layers, passes=2)
+    if notebook in WITH_LONGER:  # a copy with a longer residual
+        needed = model
     if notebook in WITH_WHOLE:  # the model attacked, and what has become of it as it is asked
         needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
     if notebook in METHODS_PASSES:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from helpers.attacks.dilution import Dilution
 from helpers.attacks.prompts import Means, PromptAttack, prompts
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
-from helpers.engine.interventions import Gate
+from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.scoring import Sweep, read_letters, row_batches
 from helpers.experiments import prompt_attacks
 from helpers.experiments.prompt_attacks import (
@@ -28,8 +28,23 @@ from helpers.experiments.prompt_attacks import (
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
-from helpers.methods.dsg import DSG
+from helpers.methods.dsg import DSG, learned_gate
+from helpers.methods.gates.detector import Detector
+from helpers.methods.gates.rule import (
+    BENIGN,
+    HAZARD,
+    NEAR,
+    Calibration,
+    Examples,
+    calibrated,
+    examples_of,
+    fewest_prompts,
+    lowest_threshold,
+    prompts_by_role,
+)
 from helpers.methods.method import Method
+from helpers.text.folds import split
+from helpers.text.questions import ORIGINAL_ORDER, PROMPT_FORMATS, prompt_tokens
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -110,7 +125,8 @@ def answers(
         guards: clamps of the unedited model that differ in their gates alone.
 
     Returns:
-        as `prompt_attacks.answers`; rho is of the guards' features.
+        as `prompt_attacks.answers`, and score, the gate's own (empty where there is none); rho is of the guards'
+        features.
 
     Raises:
         ValueError: the attack reads no letters, a guard has no gate, or as `prompt_attacks.answers`.
@@ -131,9 +147,10 @@ def answers(
     for label, clamp in clamps.items():
         if clamp.gate is None:
             raise ValueError(f"{label} has no gate to compare")
-        opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).numpy()
+        score = sweep.gate_scores(clamp).numpy()
+        opens = score > clamp.gate.threshold
         right = np.where(opens, wide["right"], shut["right"])
-        tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float)))
+        tables.append(shut.assign(method=label, right=right, rho=rho, opens=opens.astype(float), score=score))
     return pd.concat([*tables, found], ignore_index=True)
 
 
@@ -146,8 +163,97 @@ def thresholds(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     for setting in settings:
         gate = lab.edited(setting).facts().get("gate")
         known = {"threshold": gate} if isinstance(gate, float) else gate or {}
-        rows.append({"method": setting.label, **{k: v for k, v in known.items() if not isinstance(v, list)}})
-    return pd.DataFrame(rows).drop(columns="kind", errors="ignore")
+        rows.append({"method": setting.label, **_in_one_row(known)})
+    return pd.DataFrame(rows)
+
+
+def _in_one_row(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a gate's facts the numbers, those of its levels too."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name} {inner}": number for inner, number in _in_one_row(value).items()}
+        elif isinstance(value, int | float):
+            flat[name] = value
+    return flat
+
+
+def calibrations(lab: Lab, guards: Sequence[DSG], table: pd.DataFrame) -> pd.DataFrame:
+    """Each gate set by a quantile and by split-conformal, on half 0, and its false alarms on half 1.
+
+    Args:
+        table: of `asked_plainly`.
+
+    Returns:
+        method, calibration, threshold, set_on (prompts of half 0, of the role with fewest), least (so many a conformal
+        threshold needs), and of every role that the gate spares on half 1 role, n, right, accuracy (the share of open
+        gates), low, high, with aim. Where prompts are too few for a conformal threshold it has no row.
+    """
+    aim, tables = lab.profile.gates.false_alarms, []
+    for guard in guards:
+        if guard.gated_by is None:
+            continue  # the paper's threshold is a percentile on retain text
+        scores = learned_gate(lab, guard.gated_by, guard.chosen(lab))["scores"]
+        mine = table[(table["method"] == guard.label) & table["role"].isin(scores)]
+        fewest = min(map(len, scores.values()))
+        kinds: tuple[Calibration, ...] = ("quantile", "conformal")
+        for calibration in kinds[: 1 + (fewest >= fewest_prompts(aim))]:
+            threshold = lowest_threshold(scores, aim, calibration)
+            found = accuracy(mine.assign(right=mine["score"] > threshold), ["method", "role"])
+            set_by = {"calibration": calibration, "threshold": threshold, "set_on": fewest}
+            tables.append(found.assign(**set_by, least=fewest_prompts(aim), aim=aim))
+    return pd.concat(tables, ignore_index=True)
+
+
+def taught(lab: Lab, guard: DSG) -> pd.DataFrame:
+    """The linear detector taught on less and less like what it is judged on, which is half 1 as it is asked.
+
+    Equally many questions about the same things and about others tell what it owes to having met the things; another
+    prompt format and documents, what it owes to having met the form. Thresholds are set on what it is taught on.
+
+    Returns:
+        taught (on what), role, n, right, accuracy (the share of questions on which it opens), low, high; no rows of
+        things where nobody has said what questions are about, or a half of the things is asked nothing of a role.
+    """
+    rule, judged, settings = Detector.of(lab.profile), lab.knowledge_on(1), lab.profile.gates
+    asked, full, tables = judged.asked, lab.once(examples_of, guard.chosen(lab)), []
+    rows = prompt_tokens(lab.model.tokenizer, asked, ORIGINAL_ORDER, judged.prompt_format)
+    batched = row_batches(lab.model, rows, judged.batch_tokens)
+    sweep = Sweep(lab.model, batched, judged.layer, read_letters, judged.cache)
+    for words, examples, things in _lessons(lab, full):
+        how = (rule, examples, settings.false_alarms, settings.calibration)
+        gate = rule.gate(lab.sae, **lab.stage("gate-taught", calibrated, *how))
+        opens = (sweep.gate_scores(Clamp(lab.sae, full.features, 0.0, "any", gate)) > gate.threshold).int().numpy()
+        table = pd.DataFrame(
+            {"taught": words, "role": [judged.roles[q.subject] for q in asked], "n": 1, "right": opens}
+        )
+        tables.append(table[[things is None or q.about in things for q in asked]])
+    return accuracy(pd.concat(tables), ["taught", "role"])
+
+
+def _lessons(lab: Lab, full: Examples) -> Iterator[tuple[str, Examples, set[str] | None]]:
+    """What a detector is taught on: in words, the examples, and the things of half 1 that it is judged on (all)."""
+    yield "half 0 as it is asked", full, None
+    for prompt_format in PROMPT_FORMATS:
+        if prompt_format != lab.profile.model.prompt_format:
+            yield f"half 0 in {prompt_format} form", replace(full, rows=prompts_by_role(lab, prompt_format)), None
+    if len(lab.framed_forget):
+        told = {role: texts[: len(full.rows[role])] for role, texts in
+                ((HAZARD, lab.framed_forget), (NEAR, []), (BENIGN, lab.framed_retain))}  # fmt: skip
+        yield "documents, as many", replace(full, rows=told), None
+    about: dict[str, set[str]] = {}
+    for subject, questions in (of for half in (0, 1) for of in lab.knowledge_on(half).questions.items()):
+        about.setdefault(subject, set()).update(q.about for q in questions)
+    if any("" in things or len(things) < 2 for things in about.values()):
+        return
+    drawn = [split(sorted(things), 2, seed=0) for things in about.values()]
+    parts = [{thing for halves in drawn for thing in halves[i]} for i in (0, 1)]
+    rows = [prompts_by_role(lab, lab.profile.model.prompt_format, part) for part in parts]
+    if not all(len(of[role]) for of in rows for role in (HAZARD, BENIGN)):
+        return
+    for words, order in (("half 0, half of the same things", (0, 1)), ("half 0, half, other things", (1, 0))):
+        for part, of in zip(parts, order, strict=True):
+            yield words, replace(full, rows=rows[of]), part
 
 
 def clean(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from helpers.engine.interventions import New
 from helpers.experiments.prompt_attacks import OURS, REPRODUCTION, UNGUARDED, knowledge_of
 from helpers.lab.pieces import Piece
 from helpers.measures.free_answers import free_answers
+from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy
 from helpers.methods.method import Method
 from helpers.published import load_published
@@ -56,7 +57,7 @@ def _label(setting: Method | None) -> str:
     return UNGUARDED if setting is None else setting.label
 
 
-def _what(lab: Lab, setting: Method | None) -> tuple:
+def _what(lab: Lab, setting: Method | None) -> tuple[Knowledge, Edited]:
     edited: Edited = lab.unedited if setting is None else lab.edited(setting)
     return lab.once(knowledge_of, 1, lab.profile.prompt_attacks.benign_questions), edited
 

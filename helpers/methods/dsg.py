@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from helpers.engine.interventions import Gate
 from helpers.methods.clamping import ClampMethod
 from helpers.methods.clamping import Grid as ClampGrid
 from helpers.methods.gates import GATES, gate_of
-from helpers.methods.gates.rule import calibrated, examples_of
+from helpers.methods.gates.rule import examples_of, fitted_and_scored, lowest_threshold
 from helpers.methods.look import Look
 from helpers.profiles import Fraction, Percentile, settings_table
 
@@ -118,10 +118,15 @@ class DSGAblation(DSG):
 
 def gate_set_by(lab: Lab, name: str, features: tuple[int, ...]) -> Gate:
     """A gate of `GATES` for some features, set on the questions of half 0 as the profile's `[gates]` says."""
-    settings, rule = lab.profile.gates, gate_of(name).of(lab.profile)
-    how = (rule, lab.once(examples_of, features), settings.false_alarms, settings.calibration)
-    found = lab.stage(f"gate-{name.replace('_', '-')}-{len(features)}", calibrated, *how)
-    return rule.gate(lab.sae, **found)
+    settings, found = lab.profile.gates, learned_gate(lab, name, features)
+    threshold = lowest_threshold(found["scores"], settings.false_alarms, settings.calibration)
+    return gate_of(name).of(lab.profile).gate(lab.sae, threshold, **found["fitted"])
+
+
+def learned_gate(lab: Lab, name: str, features: tuple[int, ...]) -> dict[str, Any]:
+    """What a gate of `GATES` learned of half 0, and its scores there (`fitted_and_scored`)."""
+    rule, examples = gate_of(name).of(lab.profile), lab.once(examples_of, features)
+    return lab.stage(f"gate-{name.replace('_', '-')}-{len(features)}", fitted_and_scored, rule, examples)
 
 
 def gate_threshold_of(lab: Lab, features: tuple[int, ...]) -> float:

@@ -382,7 +382,7 @@ class GateSettings:
         names: of `helpers.methods.gates`, in the order of figures.
         calibration: a quantile of the scores of benign questions, or the split-conformal one above it.
         false_alarms: the share of benign questions that may open a gate.
-        window: in tokens.
+        window: in tokens; of a segment too.
         hazard_features: of the second level.
         detector_features: of the linear detector.
     """

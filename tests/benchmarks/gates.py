@@ -1,6 +1,6 @@
 """What a running gate costs: a generation with DSG's clamp and each gate, asked at every token, against one without.
 
-    python -m tests.benchmarks.gates [--rounds 9] [--length 256] [--new-tokens 64] [--out FOLDER]
+    python -m tests.benchmarks.gates [--rounds 5] [--length 128] [--new-tokens 32] [--out FOLDER]
 
 Every gate opens, so that all of the method runs. The aim of notebook 13's issue is 3 % of the bare model.
 """
@@ -19,6 +19,7 @@ from helpers.methods.gates import GATES
 from helpers.methods.gates.cusum import CusumGate
 from helpers.methods.gates.detector import DetectorGate
 from helpers.methods.gates.excess import ExcessGate
+from helpers.methods.gates.segments import SegmentGate
 from helpers.methods.gates.two_level import TwoLevelGate
 from helpers.methods.gates.window import WindowGate
 from tests.benchmarks.common import RESULTS, Draw, Sizes, describe, random_model, random_sae, report, side_by_side
@@ -28,9 +29,9 @@ N_FEATURES, WINDOW, TARGET = 20, 16, 0.03
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.gates", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--length", type=int, default=256)
-    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -41,9 +42,12 @@ def arguments() -> argparse.ArgumentParser:
 
 def gates_of(sae, others: list[int]) -> dict[str, Gate]:
     """One of every kind whose score differs, by its name in `GATES`."""
+    window, cusum, told = WindowGate(0.0, WINDOW), CusumGate(0.0, 1.0, -0.4), tuple(others[:N_FEATURES])
+    shares = tuple(0.5**n for n in range(WINDOW + 1))
     return {
-        "rho": Gate(0.0), "window": WindowGate(0.0, WINDOW), "cusum": CusumGate(0.0, 1.0, -0.4),
-        "excess": ExcessGate(0.0, 1e-4), "two_level": TwoLevelGate(0.0, sae, tuple(others[:N_FEATURES]), 0.0, WINDOW),
+        "rho": Gate(0.0), "window": window, "segments": SegmentGate(0.0, WINDOW, shares),
+        "cusum": cusum, "excess": ExcessGate(0.0, 1e-4), "two_level": TwoLevelGate(0.0, sae, told, window, window),
+        "running_two_level": TwoLevelGate(0.0, sae, told, cusum, cusum),
         "detector": DetectorGate(0.0, sae, tuple(others), (1.0,) * len(others), WINDOW),
     }  # fmt: skip
 
@@ -69,7 +73,8 @@ def main(words: list[str]) -> None:
     bare = seconds.pop("without")
     rows = [
         {"gate": GATES[name].name, "prompt_tokens": options.length, "new_tokens": options.new_tokens, "without_s": bare,
-         "with_s": with_s, "overhead": with_s / bare - 1, "target": TARGET, "reached": with_s / bare - 1 <= TARGET}
+         "with_s": with_s, "ratio": with_s / bare, "overhead": with_s / bare - 1,
+         "target": TARGET, "reached": with_s / bare - 1 <= TARGET}
         for name, with_s in seconds.items()
     ]  # fmt: skip
     report("gates", pd.DataFrame(rows), {"sizes": describe(sizes), "rounds": options.rounds}, options.out)

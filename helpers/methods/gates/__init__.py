@@ -8,7 +8,8 @@ from helpers.methods.gates.detector import Detector
 from helpers.methods.gates.excess import Excess
 from helpers.methods.gates.rho import Rho, RhoNear
 from helpers.methods.gates.rule import GateRule
-from helpers.methods.gates.two_level import TwoLevel
+from helpers.methods.gates.segments import Segments
+from helpers.methods.gates.two_level import RunningTwoLevel, TwoLevel
 from helpers.methods.gates.window import Window
 
 __all__ = ["GATES", "GateRule", "gate_of"]
@@ -18,9 +19,11 @@ GATES: Mapping[str, type[GateRule]] = MappingProxyType({
     "rho": Rho,
     "rho_near": RhoNear,
     "window": Window,
+    "segments": Segments,
     "cusum": Cusum,
     "excess": Excess,
     "two_level": TwoLevel,
+    "running_two_level": RunningTwoLevel,
     "detector": Detector,
 })  # fmt: skip
 

@@ -79,7 +79,7 @@ class Detector(GateRule):
         check_window(self.tokens, examples)
         features = telling_features(examples, self.n_features)
         seen = {role: mean_activations(examples.model, examples.sae, rows, examples.batch_tokens)[:, features]
-                for role, rows in examples.rows.items() if len(rows)}  # fmt: skip
+                for role in (HAZARD, NEAR, BENIGN) if len(rows := examples.rows[role])}  # fmt: skip
         x = np.concatenate([*seen.values()])
         y = np.concatenate([np.full(len(means), role == HAZARD) for role, means in seen.items()])
         probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)).fit(x, y)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
 Calibration = Literal["quantile", "conformal"]
-HAZARD, NEAR, BENIGN = "forget", "near", "side"
+HAZARD, NEAR, BENIGN, TEXT = "forget", "near", "side", "text"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Examples:
     Attributes:
         model, sae: the unedited model and the SAE.
         features: of the guard, so that a token is hot where any of them fires.
-        rows: prompts as token rows, by role: `HAZARD`, `NEAR`, `BENIGN`.
+        rows: prompts as token rows, by role: `HAZARD`, `NEAR`, `BENIGN`; and `TEXT`, the guard's retain text, documents
+            that are asked as questions are.
     """
 
     model: Any
@@ -44,7 +45,7 @@ class Examples:
     batch_tokens: int
 
     def hot(self, role: str) -> list[Tensor]:
-        """Of every prompt of a role whether each token after BOS is hot, [tokens] bool."""
+        """Of every row of a role whether each token after BOS is hot, [tokens] bool."""
         found = token_activations(self.model, self.sae, self.features, self.rows[role], self.batch_tokens)
         return [(row[1:] > 0).any(dim=-1) for row in found]
 
@@ -87,21 +88,33 @@ class GateRule(ABC):
         """The gate with a threshold, from what `fitted` gave."""
 
 
-def calibrated(rule: GateRule, examples: Examples, false_alarms: float, calibration: Calibration) -> dict[str, Any]:
-    """A gate's fields, as JSON: what it has to know, and the lowest threshold that spares every role it should.
-
-    Args:
-        false_alarms: the share of the prompts of each role in `GateRule.spares` that may open it.
+def fitted_and_scored(rule: GateRule, examples: Examples) -> dict[str, Any]:
+    """What a gate has to know ('fitted'), and its scores of what it has to spare, by role ('scores'), as JSON.
 
     Raises:
-        ValueError: the examples do not suffice, or there are none of a role.
+        ValueError: the examples do not suffice, or there are none of any role that it spares.
     """
     fitted = rule.fitted(examples)
     gate, roles = rule.gate(examples.sae, 0.0, **fitted), [role for role in rule.spares if len(examples.rows[role])]
-    thresholds = [threshold_of(gate_scores_of(gate, examples, role), false_alarms, calibration) for role in roles]
-    if not thresholds:
+    if not roles:
         raise ValueError(f"gate {rule.name!r} is set on questions of the roles {rule.spares}, and none is known")
-    return {"threshold": max(thresholds), **fitted}
+    return {"fitted": fitted, "scores": {role: gate_scores_of(gate, examples, role).tolist() for role in roles}}
+
+
+def lowest_threshold(scores: Mapping[str, Sequence[float]], false_alarms: float, calibration: Calibration) -> float:
+    """The lowest threshold that spares every role.
+
+    Args:
+        scores: of the prompts of each role that is to be spared.
+        false_alarms: the share of the prompts of each role that may open the gate.
+    """
+    return max(threshold_of(np.array(of), false_alarms, calibration) for of in scores.values())
+
+
+def calibrated(rule: GateRule, examples: Examples, false_alarms: float, calibration: Calibration) -> dict[str, Any]:
+    """A gate's fields, as JSON: what it has to know and its threshold (`fitted_and_scored`, `lowest_threshold`)."""
+    found = fitted_and_scored(rule, examples)
+    return {"threshold": lowest_threshold(found["scores"], false_alarms, calibration), **found["fitted"]}
 
 
 def gate_scores_of(gate: Gate, examples: Examples, role: str) -> np.ndarray:
@@ -124,21 +137,31 @@ def threshold_of(scores: np.ndarray, false_alarms: float, calibration: Calibrati
     """
     if calibration == "quantile":
         return float(np.quantile(scores, 1 - false_alarms))
-    n = len(scores)
-    k = math.ceil((n + 1) * (1 - false_alarms))
-    if k > n:
-        least = math.ceil((1 - false_alarms) / false_alarms)
+    n, least = len(scores), fewest_prompts(false_alarms)
+    if n < least:
         raise ValueError(
             f"{n} benign prompts are too few for a conformal threshold at {false_alarms:g} false alarms, which needs "
             f"{least}: ask more of them, allow more alarms, or calibrate by 'quantile'"
         )
-    return float(np.sort(scores)[k - 1])
+    return float(np.sort(scores)[math.ceil((n + 1) * (1 - false_alarms)) - 1])
+
+
+def fewest_prompts(false_alarms: float) -> int:
+    """How many benign prompts a conformal threshold needs at least."""
+    return math.ceil((1 - false_alarms) / false_alarms)
 
 
 def examples_of(lab: Lab, features: tuple[int, ...]) -> Examples:
-    """The known questions of half 0 of a lab."""
+    """The known questions of half 0 of a lab, as they are asked, and its retain text."""
+    rows = prompts_by_role(lab, lab.profile.model.prompt_format) | {TEXT: lab.framed_retain}
+    return Examples(lab.model, lab.sae, features, rows, lab.profile.model.batch_tokens)
+
+
+def prompts_by_role(lab: Lab, prompt_format: str, things: Container[str] | None = None) -> dict[str, Rows]:
+    """The known questions of half 0 in a format, by role; with `things`, those that are about one of these."""
     knowledge, rows = lab.knowledge_on(0), dict[str, list]({HAZARD: [], NEAR: [], BENIGN: []})
     for subject, questions in knowledge.questions.items():
-        asked = prompt_tokens(lab.model.tokenizer, questions, ORIGINAL_ORDER, knowledge.prompt_format)
-        rows[knowledge.roles[subject]] += asked
-    return Examples(lab.model, lab.sae, features, rows, knowledge.batch_tokens)
+        kept = [q for q in questions if things is None or q.about in things]
+        if kept:
+            rows[knowledge.roles[subject]] += prompt_tokens(lab.model.tokenizer, kept, ORIGINAL_ORDER, prompt_format)
+    return dict(rows)

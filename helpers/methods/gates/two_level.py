@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,27 +14,32 @@ from torch import Tensor
 from helpers.engine.columns import Columns, chosen_columns
 from helpers.engine.features import mean_activations
 from helpers.engine.interventions import Gate
-from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, Examples, GateRule, gate_scores_of, threshold_of
-from helpers.methods.gates.window import WindowGate, check_window, largest_mean
+from helpers.methods.gates.cusum import Cusum
+from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, Examples, GateRule, calibrated
+from helpers.methods.gates.window import Window
 from helpers.methods.look import Look
 from helpers.profiles import Count, Profile
 
 
 @dataclass(frozen=True)
 class TwoLevelGate(Gate):
-    """A gate by the window with most tokens of the hazard, in sequences whose windows are hot enough for its domain.
+    """A gate by the tokens at which the hazard's features fire, in sequences that a gate of its domain opens on.
 
     Attributes:
         sae: whose features they are.
         features: that fire on the hazard and not on its near domain.
-        domain: the threshold for the guard's own features.
-        tokens: of a window.
+        domain: a gate by the guard's own features, with its threshold.
+        hazard: a gate whose score of the hazard's features is this one's; its own threshold is not asked.
     """
 
     sae: Any = field(repr=False)
     features: tuple[int, ...]
-    domain: float
-    tokens: int
+    domain: Gate
+    hazard: Gate
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.threshold):
+            raise ValueError(f"a gate of two levels needs a finite threshold, got {self.threshold!r}")
 
     @cached_property
     def _columns(self) -> Columns:
@@ -44,9 +50,8 @@ class TwoLevelGate(Gate):
         return torch.stack([hot, (self._columns.encode(residual) > 0).any(dim=-1)], dim=-1)
 
     def score(self, evidence: Tensor, mask: Tensor) -> Tensor:
-        """[batch] float64 in [0, 1]; 0 outside the domain."""
-        domain, hazard = (largest_mean(evidence[..., level], mask, self.tokens) for level in (0, 1))
-        return torch.where(domain > self.domain, hazard, 0.0)
+        """[batch] float64; 0 outside the domain."""
+        return torch.where(self.domain.opens(evidence[..., 0], mask), self.hazard.score(evidence[..., 1], mask), 0.0)
 
 
 @dataclass(frozen=True)
@@ -57,31 +62,41 @@ class TwoLevel(GateRule):
     """
 
     hazard_features: Count
-    tokens: Count
+    level: GateRule
     false_alarms: float
 
     name, look = "two levels", Look("#D55E00", "P")
     source = "independent reproduction of DSG (Lokesh-916/Model-Unlearning-Using-SAEs), unreviewed; with windows: ours"
     spares = (BENIGN, NEAR)
+    rule: ClassVar[type[GateRule]] = Window
 
     @classmethod
     def of(cls, profile: Profile) -> Self:
         """With the profile's window, number of features and false alarms."""
         settings = profile.gates
-        return cls(settings.hazard_features, settings.window, settings.false_alarms)
+        return cls(settings.hazard_features, cls.rule.of(profile), settings.false_alarms)
 
     def fitted(self, examples: Examples) -> dict[str, Any]:
-        """The hazard's features and the domain's threshold, which is the window gate's own."""
-        check_window(self.tokens, examples)
-        domain = threshold_of(
-            gate_scores_of(WindowGate(0.0, self.tokens), examples, BENIGN), self.false_alarms, "quantile"
-        )
-        features = telling_features(examples, self.hazard_features)
-        return {"features": [int(i) for i in features], "domain": domain, "tokens": self.tokens}
+        """The hazard's features, and of either level what a gate of its kind knows; the domain's has its threshold."""
+        domain = calibrated(self.level, examples, self.false_alarms, "quantile")
+        features = telling_features(examples, self.hazard_features).tolist()
+        rows = {HAZARD: examples.rows[HAZARD], NEAR: [], BENIGN: [*examples.rows[NEAR], *examples.rows[BENIGN]]}
+        hazard = self.level.fitted(replace(examples, features=tuple(features), rows=rows))
+        return {"features": features, "domain": domain, "hazard": hazard}
 
     def gate(self, sae, threshold: float, **fitted: Any) -> TwoLevelGate:
-        """A gate with these features and this threshold of the domain."""
-        return TwoLevelGate(threshold, sae, tuple(fitted["features"]), fitted["domain"], fitted["tokens"])
+        """A gate with these features and levels."""
+        domain, hazard = self.level.gate(sae, **fitted["domain"]), self.level.gate(sae, 0.0, **fitted["hazard"])
+        return TwoLevelGate(threshold, sae, tuple(fitted["features"]), domain, hazard)
+
+
+@dataclass(frozen=True)
+class RunningTwoLevel(TwoLevel):
+    """The same with a CUSUM at each level: the domain's tokens come thick and fast, and so do the hazard's."""
+
+    name, look = "two levels, CUSUM", Look("#882255", "h")
+    source = "ours"
+    rule = Cusum
 
 
 def telling_features(examples: Examples, n: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from helpers.engine.interventions import Gate, after_bos
-from helpers.methods.gates.rule import Examples, GateRule
+from helpers.methods.gates.rule import BENIGN, HAZARD, NEAR, Examples, GateRule
 from helpers.methods.look import Look
 from helpers.profiles import Count, Profile
 
@@ -39,7 +39,7 @@ def largest_mean(values: Tensor, mask: Tensor, tokens: int) -> Tensor:
 
 def check_window(tokens: int, examples: Examples) -> None:
     """Raise ValueError where a window is longer than every prompt, so that it would be no window."""
-    longest = max(len(row) - 1 for rows in examples.rows.values() for row in rows)
+    longest = max(len(row) - 1 for role in (HAZARD, NEAR, BENIGN) for row in examples.rows[role])
     if tokens > longest:
         raise ValueError(
             f"a window of {tokens} tokens is longer than every prompt, of which the longest has {longest} after BOS: "

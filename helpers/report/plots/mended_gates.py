@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from helpers.report.plots.style import (
     BLACK,
+    BLUE,
+    ORANGE,
     ROLE_STYLE,
     ROLES,
     chance,
@@ -68,6 +70,67 @@ def padded_alarms(table: pd.DataFrame) -> Figure:
     aim = table["aim"].max()
     axes[0].axhline(aim, color=BLACK, ls=":", lw=1, label=f"set to {aim:g} without text in front")
     axes[0].set_ylabel("share of open gates\n(lower is better; 95 % interval)")
+    legend(figure, axes, columns=4)
+    return figure
+
+
+def calibrations(table: pd.DataFrame) -> Figure:
+    """Notebook 13: false alarms of each gate on half 1, set on half 0 by a quantile or by split-conformal."""
+    methods = list(dict.fromkeys(table["method"]))
+    roles = [role for role in ("side", "near") if role in set(table["role"])]
+    figure, axes = panels(len(roles), columns=2, height=1.4 + 0.36 * len(methods), sharey=True)
+    kinds = list(dict.fromkeys(table["calibration"]))
+    for ax, role in zip(axes, roles, strict=True):
+        for i, kind in enumerate(kinds):
+            of = table[(table["role"] == role) & (table["calibration"] == kind)]
+            at = [methods.index(method) + 0.24 * (i - 0.5) for method in of["method"]]
+            look: dict[str, Any] = {"fmt": "os"[i], "color": (BLUE, ORANGE)[i], "ms": 4.5, "label": kind}
+            ax.errorbar(of["accuracy"], at, xerr=interval(of["accuracy"], of["low"], of["high"]), **look)
+        n = int(table.loc[table["role"] == role, "n"].max())
+        ax.axvline(table["aim"].max(), color=BLACK, ls=":", lw=1, label=f"set to {table['aim'].max():g}")
+        ax.set(title=f"{ROLE_STYLE[role][1]} (n = {n})", xlabel="share of open gates\n(95 % interval)")
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set(ylim=(len(methods) - 0.5, -0.5), ylabel="guard, by its gate")
+    legend(figure, axes, columns=3)
+    return figure
+
+
+def detector_taught(table: pd.DataFrame) -> Figure:
+    """Notebook 13: on which questions of half 1 the linear detector opens, by what it was taught on."""
+    lessons = list(dict.fromkeys(table["taught"]))
+    figure, (ax,) = panels(1, columns=1, height=1.4 + 0.42 * len(lessons))
+    for i, role in enumerate(ROLES):
+        of, (colour, words) = table[table["role"] == role], ROLE_STYLE[role]
+        if of.empty:
+            continue
+        at = [lessons.index(taught) + 0.2 * (i - 1) for taught in of["taught"]]
+        ends, label = interval(of["accuracy"], of["low"], of["high"]), f"{words} (n = {int(of['n'].max())})"
+        ax.errorbar(of["accuracy"], at, xerr=ends, fmt="osD"[i], color=colour, ms=4.5, label=label)
+    ax.set_yticks(range(len(lessons)), lessons)
+    ax.set(ylim=(len(lessons) - 0.5, -0.5), xlim=(-0.03, 1.05), ylabel="taught on")
+    ax.set_xlabel("share of questions on which the gate opens\n(forget: higher, others: lower is better)")
+    legend(figure, [ax], columns=3)
+    return figure
+
+
+def clamp_units(table: pd.DataFrame) -> Figure:
+    """Notebook 13: forget accuracy along the strength of a clamp in two units, for residuals of two lengths."""
+    units = {"absolute": "activation a feature is set to", "residual norm": "norms of the residual"}
+    figure, axes = panels(len(units), columns=2, height=3.2, sharey=True)
+    for ax, (unit, words) in zip(axes, units.items(), strict=True):
+        for i, (times, of) in enumerate(table[table["unit"] == unit].groupby("longer", sort=True)):
+            label = "residual as it is" if times == 1 else f"residual and SAE times {times}"
+            look: dict[str, Any] = {"fmt": ("o-", "s--")[i], "color": (BLUE, ORANGE)[i], "ms": (7, 4)[i]}
+            ends = interval(of["accuracy"], of["low"], of["high"])
+            ax.errorbar(of["strength"], of["accuracy"], ends, label=label, **look)
+        mine = table[(table["unit"] == unit) & table["chosen"]]["strength"].iloc[0]
+        ax.axvline(mine, color=BLACK, ls="--", lw=0.8, label="the guard's own")
+        chance(ax)
+        ax.set(xscale="log", title=f"strength: {unit}", xlabel=f"{words} (log scale)", ylim=(-0.03, 1.05))
+        ax.set_xticks(sorted(set(table.loc[table["unit"] == unit, "strength"])))
+        ax.xaxis.set_major_formatter("{x:.2g}")
+        ax.minorticks_off()
+    axes[0].set_ylabel("forget accuracy\n(lower is better; 95 % interval)")
     legend(figure, axes, columns=4)
     return figure
 
