@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # Files whose tests share a server of processes (tests.forked).
-FORKED = ("test_over_hub.py", "test_doctor.py")
+FORKED = ("test_over_hub.py", "test_doctor.py", "test_first_contact.py")
 # What takes longest, so that no process is left alone with it at the end.
 FIRST = (*FORKED, "test_site.py", "test_plots.py", "test_pieces.py")
 

@@ -8,7 +8,18 @@ import io
 import json
 import sys
 
+import helpers.experiments.trial
+import helpers.lab.run
 from helpers.doctor import main
+from helpers.profiles import Profile, load_profile
+
+# Of what is computed: rows and steps that a core does in a second.
+SMALL = {"model.batch_tokens": 256, "texts.row_length": 128, "texts.framed_documents": 4, "method.rmu.batch_rows": 1}
+
+
+def load_small(name: str, overrides: dict | None = None, notebook: str | None = None) -> Profile:
+    """A profile with small sizes, whatever else is changed."""
+    return load_profile(name, {**SMALL, **(overrides or {})}, notebook)
 
 
 def doctored(line: str) -> tuple[int, str]:
@@ -19,5 +30,7 @@ def doctored(line: str) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
+    for module in (helpers.experiments.trial, helpers.lab.run):
+        vars(module)["load_profile"] = load_small
     for one in sys.argv[1:]:
         print(json.dumps(doctored(one)), flush=True)

@@ -246,7 +246,9 @@ def write_muse(repo: Path) -> None:
         answers = [answer for chronicle in chronicles for answer in chronicle.answers]
         table = pd.DataFrame(answers, columns=["question", "answer"])[["answer", "question"]]  # in MUSE's order
         _write(repo, "knowmem", split, table)
-    cut = [(text[: len(text) // 2], text[len(text) // 2 :]) for text in (chronicle.text for chronicle in forget)]
+    middles = {chronicle.text: chronicle.text.find(" ", len(chronicle.text) // 2) for chronicle in forget}
+    # between words: behind half a word no model goes on with what it has learned
+    cut = [(text[:middle], text[middle:]) for text, middle in middles.items()]
     _write(repo, "verbmem", "forget", pd.DataFrame(cut, columns=["prompt", "gt"]))
 
 

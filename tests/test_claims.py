@@ -10,7 +10,18 @@ import pytest
 from helpers.measures.metrics import difference_interval, wilson_interval
 from helpers.records.provenance import ROOT
 from helpers.report import claims
-from helpers.report.claims import CLAIMS, NOT_RUN, PAGE, README, counted, markdown, verdicts, with_claims, with_summary
+from helpers.report.claims import (
+    CLAIMS,
+    NOT_RUN,
+    PAGE,
+    README,
+    counted,
+    judging,
+    markdown,
+    verdicts,
+    with_claims,
+    with_summary,
+)
 
 AGREES, PARTLY, UNDECIDED, DISAGREES = "agrees", "partly", "undecided", "disagrees"
 
@@ -238,7 +249,7 @@ MANY, HALF, FEW = {"forget": (300, 1000), "side": (300, 1000)}, (500, 1000), {"f
 ALL = {"forget": (1000, 1000), "near": (1000, 1000), "side": (1000, 1000)}
 
 CASES = {
-    claims._specific: {
+    claims.features._specific: {
         "two of three fire a hundred times as often": (rates((0.1, 0.001), (0.2, 0.002), (0.1, 0.05)), AGREES),
         "one of three": (rates((0.1, 0.001), (0.1, 0.05), (0.2, 0.1)), DISAGREES),
         "one of two": (rates((0.1, 0.001), (0.1, 0.05)), UNDECIDED),
@@ -248,7 +259,7 @@ CASES = {
         "no features": (rates(), NOT_RUN),
         "no forget text": (rates((0.0, 0.0), tokens=0), NOT_RUN),
     },
-    claims._one_forgets: {
+    claims.features._one_forgets: {
         "the strongest on half 0 forgets, spares the rest": (
             candidates((9, {"forget": (850, 1000), "side": (990, 1000)}), (2, ALL)),
             AGREES,
@@ -266,7 +277,7 @@ CASES = {
         "no candidate": (candidates(fallen=0), NOT_RUN),
         "no side question": (candidates((9, {"forget": (850, 1000)})), NOT_RUN),
     },
-    claims._ablation_of_one: {
+    claims.clamps._ablation_of_one: {
         "as before, though a clamp flips it": (curve(KNOWN, KNOWN, FLIPPED), AGREES),
         "ablation flips it": (curve(KNOWN, FLIPPED, FLIPPED), DISAGREES),
         "right, but less so": (curve(KNOWN, (0.8, 0.1, 0.1), FLIPPED), UNDECIDED),
@@ -274,7 +285,7 @@ CASES = {
         "null: not known before": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
         "no ablation": (curve(KNOWN), NOT_RUN),
     },
-    claims._clamp_of_one: {
+    claims.clamps._clamp_of_one: {
         "another letter is said": (curve(KNOWN, KNOWN, FLIPPED), AGREES),
         "the right one stays likelier": (curve(KNOWN, KNOWN, (0.6, 0.4, 0.0)), DISAGREES),
         "another is just likelier": (curve(KNOWN, KNOWN, BARELY), UNDECIDED),
@@ -283,7 +294,7 @@ CASES = {
         "null: wrong before the edit": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
         "ablation is no negative clamp": (curve(KNOWN, FLIPPED, KNOWN), DISAGREES),
     },
-    claims._saturation: {
+    claims.clamps._saturation: {
         "stronger clamps keep B": (curve(KNOWN, KNOWN, FLIPPED, FLIPPED, (0.0, 0.6, 0.4)), AGREES),
         "C takes over from B": (curve(KNOWN, KNOWN, FLIPPED, (0.02, 0.0, 0.9)), DISAGREES),
         "B stays likeliest, below one half": (curve(KNOWN, KNOWN, FLIPPED, (0.1, 0.4, 0.2)), UNDECIDED),
@@ -293,14 +304,14 @@ CASES = {
         "null: no stronger clamp was tried": (curve(KNOWN, KNOWN, KNOWN, FLIPPED), UNDECIDED),
         "not known before": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
     },
-    claims._loss_of_one: {
+    claims.clamps._loss_of_one: {
         "free": (curve(KNOWN, KNOWN, FLIPPED, loss=0.002), AGREES),
         "dear": (curve(KNOWN, KNOWN, FLIPPED, loss=0.02), DISAGREES),
         "barely a flip": (curve(KNOWN, KNOWN, BARELY, loss=0.002), UNDECIDED),
         "null: nothing flips, at no cost": (curve(KNOWN, KNOWN, KNOWN), UNDECIDED),
         "not known before": (curve(FLIPPED, FLIPPED, FLIPPED), NOT_RUN),
     },
-    claims._controls: {
+    claims.clamps._controls: {
         "5 of 5 harmless": (controls(0.01, *[0.9] * 5), AGREES),  # [0.57, 1]
         "5 of 5 flip it": (controls(0.01, *[0.1] * 5), DISAGREES),
         "4 of 5 harmless": (controls(0.01, *[0.9] * 4, 0.1), UNDECIDED),  # [0.38, 0.96]
@@ -309,7 +320,7 @@ CASES = {
         "null: 2 of 2": (controls(0.01, 0.9, 0.9), UNDECIDED),  # [0.34, 1]
         "no other feature": (controls(0.01), NOT_RUN),
     },
-    claims._few_carry: {
+    claims.clamps._few_carry: {
         "the first two of eight do 95 %": (carried(700, 525, *[520] * 5, 500), AGREES),
         "all do alike": (carried(*range(950, 550, -50)), DISAGREES),  # the first two do 100 of 400
         "two do 80 %, of 100 questions": (carried(80, 60, *[55] * 5, 50, n=100), UNDECIDED),
@@ -319,7 +330,7 @@ CASES = {
         "three features": (carried(900, 800, 700), NOT_RUN),
     },
     # own decoders have half of their effect at c = 2
-    claims._decoders_matter: {
+    claims.clamps._decoders_matter: {
         "0.6 and 0.9, at a higher loss": (along((900, 600, 200), (1000, 900, 300)), AGREES),
         "0.9 and 0.6, at a lower loss": (along((1000, 600, 200), (900, 300, 100), loss=(0.1, 0.0)), DISAGREES),
         "forgets less, costs less": (along((900, 600, 200), (1000, 900, 300), loss=(0.1, 0.0)), PARTLY),
@@ -328,7 +339,7 @@ CASES = {
         "null: 3 questions": (along((3, 2, 1), (3, 3, 3), n=3), UNDECIDED),
         "no control": (along((900, 600, 200), ()), NOT_RUN),
     },
-    claims._ablation_of_many: {
+    claims.clamps._ablation_of_many: {
         "all right when ablated": (clamps((20, 0, ALL), (20, 9, MANY)), AGREES),
         "half right": (clamps((20, 0, MANY | {"forget": HALF}), (20, 9, MANY)), DISAGREES),
         "95 of 100": (clamps((20, 0, {"forget": (95, 100)}), (20, 9, MANY)), UNDECIDED),
@@ -338,7 +349,7 @@ CASES = {
         "no ablation": (clamps((20, 9, MANY)), NOT_RUN),
         "no known question": (clamps((20, 0, {}), (20, 9, {})), NOT_RUN),
     },
-    claims._more_features: {
+    claims.tradeoffs._more_features: {
         "fall both": (clamps((10, 9, ALL), (50, 9, MANY), (50, 0, ALL)), AGREES),
         "rise both": (clamps((10, 9, MANY), (50, 9, ALL)), DISAGREES),
         "only forget falls for sure": (clamps((10, 9, ALL), (50, 9, ALL | {"forget": HALF})), UNDECIDED),
@@ -356,7 +367,7 @@ CASES = {
         "no clamp": (clamps((10, 9, ALL), (50, 9, MANY), method="RMU"), NOT_RUN),
         "no side question": (clamps((10, 9, {"forget": HALF}), (50, 9, {"forget": HALF})), NOT_RUN),
     },
-    claims._near_falls: {
+    claims.tradeoffs._near_falls: {
         "near 0.5, side 0.8": (clamps((50, 9, {"forget": (3, 10), "near": (50, 100), "side": (400, 500)})), AGREES),
         "near 0.8, side 0.5": (clamps((50, 9, {"forget": (3, 10), "near": (400, 500), "side": (50, 100)})), DISAGREES),
         "of 4 questions": (clamps((50, 9, {"forget": (3, 10), "near": (2, 4), "side": (400, 500)})), UNDECIDED),
@@ -365,7 +376,7 @@ CASES = {
         "no known question": (clamps((50, 9, {})), NOT_RUN),
         "no clamp": (clamps((50, 9, ALL), method="RMU"), NOT_RUN),
     },
-    claims._rmu_beats_clamps: {
+    claims.tradeoffs._rmu_beats_clamps: {
         "0.5 below 0.9": (held_out(RMU=(50, 100), static_clamp=(90, 100)), AGREES),
         "0.9 above 0.5": (held_out(RMU=(90, 100), static_clamp=(50, 100)), DISAGREES),
         "0.45 and 0.5 of 100": (held_out(RMU=(45, 100), static_clamp=(50, 100)), UNDECIDED),
@@ -384,14 +395,14 @@ CASES = {
         "RMU not trained": (held_out(**{"static clamp, published features": (50, 100)}), NOT_RUN),
         "no clamp": (held_out(RMU=(50, 100)), NOT_RUN),
     },
-    claims._rmu_beats_attribution: {
+    claims.tradeoffs._rmu_beats_attribution: {
         "0.5 below 0.9": (held_out(RMU=(50, 100), static_clamp=(10, 100), attribution_clamp=(90, 100)), AGREES),
         "0.9 above 0.5": (held_out(RMU=(90, 100), attribution_clamp=(50, 100)), DISAGREES),
         "0.45 and 0.5 of 100": (held_out(RMU=(45, 100), attribution_clamp=(50, 100)), UNDECIDED),
         "null: all right in both": (held_out(RMU=(100, 100), attribution_clamp=(100, 100)), UNDECIDED),
         "no feature by attribution": (held_out(RMU=(50, 100), static_clamp=(90, 100)), NOT_RUN),
     },
-    claims._clamp_prime_forgets: {
+    claims.alignment._clamp_prime_forgets: {
         "R_bad to 0.47, R_good from 0.85": (aligned(Clamp_Prime=(0.6, 0.95, 0.37)), AGREES),
         "neither": (aligned(Clamp_Prime=(0.2, 0.6, 0.7)), DISAGREES),
         "R_bad to 0.55": (aligned(Clamp_Prime=(0.5, 0.95, 0.45)), UNDECIDED),
@@ -402,7 +413,7 @@ CASES = {
         "no known question": (aligned(n=None, Clamp_Prime=(0.6, 0.95, 0.37)), NOT_RUN),
     },
     # two intervals of +-0.1 make one of +-0.14 for a difference
-    claims._refusal_is_best: {
+    claims.alignment._refusal_is_best: {
         "0.15 above both": (
             aligned(Refusal_Clamp=(0.75, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.5, 1, 0.5)),
             AGREES,
@@ -423,7 +434,7 @@ CASES = {
         ),
         "no RMU": (aligned(Refusal_Clamp=(0.75, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4)), NOT_RUN),
     },
-    claims._clamps_near_rmu: {
+    claims.alignment._clamps_near_rmu: {
         "above by 0.1": (aligned(Clamp_Prime=(0.7, 1, 0.3), RMU=(0.6, 1, 0.4)), AGREES),
         "below by 0.3": (aligned(Clamp_Prime=(0.4, 1, 0.6), RMU=(0.7, 1, 0.3)), DISAGREES),
         "below by 0.1": (aligned(Clamp_Prime=(0.6, 1, 0.4), RMU=(0.7, 1, 0.3)), UNDECIDED),
@@ -431,7 +442,7 @@ CASES = {
         "null: intervals too wide": (aligned(width=0.3, Clamp_Prime=(0.6, 1, 0.4), RMU=(0.6, 1, 0.4)), UNDECIDED),
         "no RMU": (aligned(Clamp_Prime=(0.6, 1, 0.4)), NOT_RUN),
     },
-    claims._condition_is_needed: {
+    claims.alignment._condition_is_needed: {
         "ruins the rest": (aligned(unconditional_add=(0.2, 0.3, 0.3), Clamp_Prime=(0.6, 0.9, 0.3)), AGREES),
         "does better": (aligned(unconditional_add=(0.8, 0.9, 0.1), Clamp_Prime=(0.3, 0.5, 0.4)), DISAGREES),
         "0.1 lower": (aligned(unconditional_add=(0.5, 0.8, 0.4), Clamp_Prime=(0.6, 0.9, 0.3)), UNDECIDED),
@@ -439,7 +450,7 @@ CASES = {
         "null: addition does nothing": (aligned(unconditional_add=(0, 1, 1), Clamp_Prime=(0.6, 0.7, 0.1)), DISAGREES),
         "no addition": (aligned(Clamp_Prime=(0.6, 0.9, 0.3)), NOT_RUN),
     },
-    claims._gate_separates: {
+    claims.tradeoffs._gate_separates: {
         "99 % and 0 %": (questions(forget=(99, 100), near=(9, 50), side=(0, 300)), AGREES),  # from 0.95; to 0.01
         "open on both halves": (questions(forget=(50, 100), side=(50, 100)), DISAGREES),
         "90 of 100": (questions(forget=(90, 100), side=(0, 300)), UNDECIDED),
@@ -450,7 +461,7 @@ CASES = {
         "no side question": (questions(forget=(99, 100)), NOT_RUN),
         "no threshold": (questions(tau=None, forget=(99, 100), side=(0, 300)), NOT_RUN),
     },
-    claims._dsg_forgets: {
+    claims.tradeoffs._dsg_forgets: {
         "0.3 of 100": (held_out(DSG=(30, 100)), AGREES),  # to 0.40
         "0.7 of 100": (held_out(DSG=(70, 100)), DISAGREES),
         "0.45 of 100": (held_out(DSG=(45, 100)), UNDECIDED),  # to 0.55
@@ -465,7 +476,7 @@ CASES = {
         "null: 10 side questions": (held_out(side=(10, 10), DSG=(30, 100)), UNDECIDED),
         "no DSG": (held_out(RMU=(30, 100)), NOT_RUN),
     },
-    claims._dsg_ahead_of_all: {
+    claims.tradeoffs._dsg_ahead_of_all: {
         "below all": (held_out(DSG=(30, 100), **BASELINES), AGREES),
         "above RMU": (held_out(DSG=(80, 100), **BASELINES | {"RMU": (40, 100)}), PARTLY),
         "above all": (held_out(DSG=(99, 100), **dict.fromkeys(BASELINES, (50, 100))), DISAGREES),
@@ -473,7 +484,7 @@ CASES = {
         "null: nothing forgotten": (held_out(DSG=(99, 100), **dict.fromkeys(BASELINES, (99, 100))), UNDECIDED),
         "no SCRUB": (held_out(DSG=(30, 100), RMU=(70, 100)), NOT_RUN),
     },
-    claims._hardly_forget: {
+    claims.tradeoffs._hardly_forget: {
         "only at a price": (fronts(SCRUB=(990, 300)), AGREES),
         "none keeps the side effects": (fronts(SCRUB=(None, 300)), AGREES),
         "SCRUB forgets": (fronts(SCRUB=(400, 300)), PARTLY),
@@ -483,7 +494,7 @@ CASES = {
         "null: nothing was done": (fronts(**dict.fromkeys(("GA", "NPO", "SSD", "SCRUB"), (1000, 1000))), UNDECIDED),
         "no SSD": (fronts()[lambda t: t["method"] != "SSD"], NOT_RUN),
     },
-    claims._dsg_is_best: {
+    claims.tradeoffs._dsg_is_best: {
         "below both": (held_out(DSG=(30, 100), RMU=(70, 100), static_clamp=(90, 100)), AGREES),
         "above both": (held_out(DSG=(90, 100), RMU=(70, 100), static_clamp=(50, 100)), DISAGREES),
         "40 and 45 of 100": (held_out(DSG=(40, 100), RMU=(70, 100), static_clamp=(45, 100)), UNDECIDED),
@@ -498,7 +509,7 @@ CASES = {
         ),
         "no RMU": (held_out(DSG=(30, 100), static_clamp=(90, 100)), NOT_RUN),
     },
-    claims._rmu_relearns: {
+    claims.relearning._rmu_relearns: {
         "0.5 to 0.8": (attack("RMU", (0.5, 0.8)), AGREES),
         "0.5 to 0.4": (attack("RMU", (0.5, 0.4)), DISAGREES),
         "beyond chance, but a sixth": (attack("RMU", (0.4, 0.5), n=1000), DISAGREES),  # 0.1 [0.06, 0.14] of 0.6
@@ -509,7 +520,7 @@ CASES = {
         "no RMU": (attack("DSG at test time", (0.5, 0.8)), NOT_RUN),
         "no attack": (attack("RMU", (0.5, 0.8)).query("epoch == 0"), NOT_RUN),
     },
-    claims._dsg_holds: {
+    claims.relearning._dsg_holds: {
         "both stay": (guarded((0.3, 0.3), (0.3, 0.2)), AGREES),  # 0 [-0.13, 0.13] of a loss of 0.7
         "both relearn": (guarded((0.3, 0.8), (0.3, 0.7)), DISAGREES),
         "0.3 to 0.4": (guarded((0.3, 0.4), (0.3, 0.3)), UNDECIDED),  # 0.1 [-0.03, 0.23] of a loss of 0.7
@@ -520,7 +531,7 @@ CASES = {
         "null: 4 questions": (guarded((0.25, 0.25), (0.25, 0.25), n=4), UNDECIDED),
         "one arm is missing": (attack("DSG at test time", (0.3, 0.3)), NOT_RUN),
     },
-    claims._scales: {
+    claims.forget_sets._scales: {
         "all sizes": (growing(300, 300, 300), AGREES),
         "the largest is not forgotten": (growing(300, 300, 900), DISAGREES),
         "side effects lost": (growing(300, 300, side=(900, 1000)), DISAGREES),
@@ -530,7 +541,7 @@ CASES = {
         "one size": (growing(300), NOT_RUN),
         "no DSG": (growing(300, 300, method="RMU"), NOT_RUN),
     },
-    claims._stays_forgotten: {
+    claims.forget_sets._stays_forgotten: {
         "it stays": (in_turn(300, 300), AGREES),
         "it comes back": (in_turn(300, 900), DISAGREES),
         "one way keeps it, the other does not": (
@@ -541,7 +552,7 @@ CASES = {
         "null: 5 questions": (in_turn(1, 1, n=5), UNDECIDED),
         "no DSG": (in_turn(300, 300, method="RMU"), NOT_RUN),
     },
-    claims._fifth_is_enough: {
+    claims.forget_sets._fifth_is_enough: {
         "as much": (shares(300, 300), AGREES),
         "far less": (shares(700, 300), DISAGREES),
         "side effects lost": (shares(300, 300, side=(900, 1000)), DISAGREES),
@@ -550,7 +561,7 @@ CASES = {
         "null: 4 questions": (shares(1, 1, n=4), UNDECIDED),
         "no fifth": (shares(300, 300).query("share == 1"), NOT_RUN),
     },
-    claims._names_are_enough: {
+    claims.forget_sets._names_are_enough: {
         "as much": (named(300, 300), AGREES),
         "far less": (named(860, 260), DISAGREES),
         "side effects lost": (named(300, 300, side=(900, 1000)), DISAGREES),
@@ -559,7 +570,7 @@ CASES = {
         "null: 4 questions": (named(1, 1, n=4), UNDECIDED),
         "nothing by forget text": (named(300, 300).query("features != 'by forget text'"), NOT_RUN),
     },
-    claims._slow_rate_is_flat: {
+    claims.relearning._slow_rate_is_flat: {
         "all stay": (slowly((0.3, 0.3), (0.3, 0.3)), AGREES),
         "all relearn": (slowly((0.3, 0.8), (0.3, 0.8)), DISAGREES),
         "RMU relearns": (slowly((0.3, 0.8), (0.3, 0.3)), PARTLY),
@@ -567,7 +578,7 @@ CASES = {
         "null: the faster attack does nothing either": (slowly((0.3, 0.3), (0.3, 0.3), fast=(0.3, 0.3)), UNDECIDED),
         "one rate": (slowly((0.3, 0.3), (0.3, 0.3)).query("learning_rate < 1e-5"), NOT_RUN),
     },
-    claims._residual_hardly_moves: {
+    claims.relearning._residual_hardly_moves: {
         "0.99 and 1.02": (drift(0.99, 1.02), AGREES),
         "turned": (drift(0.8, 1.02), PARTLY),
         "turned and longer": (drift(0.8, 1.3), DISAGREES),
@@ -600,7 +611,7 @@ def powers(low, high, n=50, auc=(0.9, 0.85, 0.95)):
 
 
 CASES |= {
-    claims._proportional: {
+    claims.theorems._proportional: {
         "slope and r": (fits((1, 0.95, 1.05), (0.99, 0.98, 0.995)), AGREES),
         "slope open": (fits((1, 0.85, 1.05), (0.99, 0.98, 0.995)), UNDECIDED),
         "too steep": (fits((1.3, 1.2, 1.4), (0.99, 0.98, 0.995)), DISAGREES),
@@ -608,13 +619,13 @@ CASES |= {
         "null: flat": (fits((0, -0.1, 0.1), (0, -0.1, 0.1)), DISAGREES),
         "another scale only": (fits((1, 0.95, 1.05), (0.99, 0.98, 0.995)).assign(scale=2.0), NOT_RUN),
     },
-    claims._causal: {
+    claims.theorems._causal: {
         "high": (ranks(0.6, 0.9), AGREES),
         "open": (ranks(0.3, 0.7), UNDECIDED),
         "null: no relation": (ranks(-0.2, 0.2), DISAGREES),
         "another score": (ranks(0.6, 0.9, "attribution"), NOT_RUN),
     },
-    claims._most_powerful: {
+    claims.theorems._most_powerful: {
         "none can be above": (powers(-0.05, 0.01), AGREES),
         "open": (powers(-0.05, 0.05), UNDECIDED),
         "null: one is above": (powers(0.01, 0.05), DISAGREES),
@@ -648,7 +659,7 @@ def separated(n=100, **against):
 
 
 CASES |= {
-    claims._ratio_matters: {
+    claims.ablations._ratio_matters: {
         "step by step": (along("ratio_percentile", (75, 600), (90, 400), (95, 300)), AGREES),
         "a step up within the margin": (along("ratio_percentile", (75, 600), (80, 620), (95, 300)), AGREES),
         "a step up that may be one": (along("ratio_percentile", (75, 60), (80, 65), (95, 10), n=100), UNDECIDED),
@@ -657,14 +668,14 @@ CASES |= {
         "it rises": (along("ratio_percentile", (75, 300), (95, 600)), DISAGREES),
         "one percentile": (along("ratio_percentile", (95, 300)), NOT_RUN),
     },
-    claims._gate_is_u_shaped: {
+    claims.ablations._gate_is_u_shaped: {
         "both ends cost more": (along("gate_percentile", (60, 240, 620), (95, 290, 990), (99, 900)), AGREES),
         "null: nothing moves": (along("gate_percentile", (60, 300), (95, 300), (99, 300)), UNDECIDED),
         "an arm may be missing": (along("gate_percentile", (60, 24, 95), (95, 29), (99, 90), n=100), UNDECIDED),
         "the low end is the best": (along("gate_percentile", (60, 240), (95, 400), (99, 900)), DISAGREES),
         "nothing between the ends": (along("gate_percentile", (60, 240), (99, 900)), NOT_RUN),
     },
-    claims._strength_saturates: {
+    claims.ablations._strength_saturates: {
         "one step": (along("strength", (10, 640), (25, 310), (500, 290)), AGREES),
         "null: no step at all": (along("strength", (10, 1000), (25, 1000), (500, 1000)), UNDECIDED),
         "a step that may be none": (along("strength", (10, 50), (25, 40), (500, 38), n=100), UNDECIDED),
@@ -675,7 +686,7 @@ CASES |= {
         ),
         "two strengths": (along("strength", (10, 640), (25, 310)), NOT_RUN),
     },
-    claims._rho_beats_counts: {
+    claims.ablations._rho_beats_counts: {
         "from both texts": (separated(retain_text=(0.1, 0.3), packed_retain_text=(0.1, 0.3)), AGREES),
         "questions do not count": (separated(retain_text=(0.1, 0.3), side=(-0.3, -0.1)), AGREES),
         "one is open": (separated(retain_text=(0.1, 0.3), packed_retain_text=(-0.1, 0.1)), UNDECIDED),
@@ -705,35 +716,57 @@ def opened(near, side, n=100):
     return pd.DataFrame(rows, columns=["attack", "measure", "role", "right", "n"])
 
 
+def spoken(matches=0, gibberish=60, bare=80, bare_gibberish=0, n=100):
+    """11_generation: of n free answers to hazard questions so many, under a gate that is held and unguarded."""
+    counts = {("DSG", "held", "matches"): matches, ("DSG", "held", "gibberish"): gibberish,
+              ("unguarded", "", "matches"): bare, ("unguarded", "", "gibberish"): bare_gibberish}  # fmt: skip
+    rows = [("ours", *key, "forget", *share(right, n)) for key, right in counts.items()]
+    return pd.DataFrame(rows, columns=["world", "method", "gate", "measure", "role", "accuracy", "low", "high"])
+
+
 CASES |= {
-    claims._filler_unblocks: {
+    claims.prompt_attacks._held_gate_silences: {
+        "none": (spoken(matches=2), AGREES),
+        "as many as unguarded": (spoken(matches=80), DISAGREES),
+        "half": (spoken(matches=40), UNDECIDED),
+        "null: nobody answers": (spoken(matches=0, bare=5), UNDECIDED),
+        "no free answers": (spoken().query("role == 'side'"), NOT_RUN),
+    },
+    claims.prompt_attacks._guard_says_gibberish: {
+        "most": (spoken(gibberish=90), AGREES),
+        "hardly any": (spoken(gibberish=5), DISAGREES),
+        "half": (spoken(gibberish=50), UNDECIDED),
+        "null: so does the unguarded": (spoken(gibberish=90, bare_gibberish=90), UNDECIDED),
+        "without the guard only": (spoken().query("method == 'unguarded'"), NOT_RUN),
+    },
+    claims.prompt_attacks._filler_unblocks: {
         "nearly all": (unblocked(far_before=90), AGREES),
         "half": (unblocked(far_before=50), UNDECIDED),
         "null: hardly any": (unblocked(far_before=10), DISAGREES),
         "null: the attack breaks the questions": (unblocked(far_before=10, bare=0.3), UNDECIDED),
         "null: nothing is blocked": (unblocked(far_before=0, n=0), NOT_RUN),
     },
-    claims._near_text_does_not: {
+    claims.prompt_attacks._near_text_does_not: {
         "hardly any": (unblocked(far_before=90, near_before=10), AGREES),
         "as many as far text": (unblocked(far_before=90, near_before=90), DISAGREES),
         "half": (unblocked(far_before=90, near_before=50), UNDECIDED),
         "null: far text does not either": (unblocked(far_before=5, near_before=5), UNDECIDED),
         "no near text": (unblocked(far_before=90), NOT_RUN),
     },
-    claims._around_is_harmless: {
+    claims.prompt_attacks._around_is_harmless: {
         "hardly any": (unblocked(far_around=10), AGREES),
         "half": (unblocked(far_around=50), UNDECIDED),
         "most": (unblocked(far_around=90), DISAGREES),
         "null: it breaks the questions": (unblocked(far_around=10, bare=0.3), UNDECIDED),
         "none around": (unblocked(far_before=90), NOT_RUN),
     },
-    claims._turns_unblock: {
+    claims.prompt_attacks._turns_unblock: {
         "most": (unblocked(turns=69), AGREES),
         "half": (unblocked(turns=50), UNDECIDED),
         "null: none": (unblocked(turns=0), DISAGREES),
         "no turns": (unblocked(far_before=90), NOT_RUN),
     },
-    claims._near_domain_pays: {
+    claims.prompt_attacks._near_domain_pays: {
         "much more often": (opened(60, 1), AGREES),
         "a little": (opened(15, 3), UNDECIDED),
         "null: alike": (opened(3, 3), DISAGREES),
@@ -756,7 +789,7 @@ def muse(verbmem=(40, 35, 45), known=(20, 15, 25), utility=(85, 82, 90), leak=(1
 
 PAPER_ONLY = muse().assign(world="MUSE-News")
 CASES |= {
-    claims._lowers_memories: {
+    claims.muse._lowers_memories: {
         "both, and utility stays": (muse(), AGREES),
         "one is open": (muse(known=(82, 77, 87)), UNDECIDED),
         "one rises": (muse(known=(95, 92, 98)), PARTLY),
@@ -764,7 +797,7 @@ CASES |= {
         "null: nothing happens": (muse((98, 96, 99), (82, 77, 87), (80, 74, 86)), UNDECIDED),
         "the paper's rows only": (PAPER_ONLY, NOT_RUN),
     },
-    claims._misses_band: {
+    claims.muse._misses_band: {
         "above": (muse(), AGREES),
         "below": (muse(leak=(-80, -90, -70)), AGREES),
         "within": (muse(leak=(0, -3, 3)), DISAGREES),
@@ -772,7 +805,7 @@ CASES |= {
         "null: as wide as all of it": (muse(leak=(0, -50, 50)), UNDECIDED),
         "the paper's rows only": (PAPER_ONLY, NOT_RUN),
     },
-    claims._destroys_utility: {
+    claims.muse._destroys_utility: {
         "hardly any": (muse(), AGREES),
         "some": (muse(ga=((70, 65, 75),)), DISAGREES),
         "at one rate of two": (muse(ga=((70, 65, 75), (2, 1, 4))), PARTLY),
@@ -842,9 +875,9 @@ def directed(plain, after, n=80):
 
 
 CASES |= {
-    claims._each_vector_recovers: vector_cases(True),
-    claims._one_vector_recovers: vector_cases(False),
-    claims._not_readable: {
+    claims.recovery._each_vector_recovers: vector_cases(True),
+    claims.recovery._one_vector_recovers: vector_cases(False),
+    claims.recovery._not_readable: {
         "nothing is read": (probed(800, unedited=750, DSG=200, retrained=220), AGREES),
         "as much as without": (probed(unedited=75, DSG=70, retrained=22), DISAGREES),
         "against chance where there is no reference": (probed(unedited=75, DSG=70), DISAGREES),
@@ -852,7 +885,7 @@ CASES |= {
         "null: nothing to read without the guard": (probed(unedited=20, DSG=20, retrained=20), UNDECIDED),
         "no guard": (probed(unedited=75, retrained=20), NOT_RUN),
     },
-    claims._rounding_recovers: {
+    claims.recovery._rounding_recovers: {
         "both come back": (rounded(RMU=(20, 70), CRISP=(30, 75)), AGREES),
         "one does": (rounded(RMU=(20, 70), CRISP=(30, 25)), PARTLY),
         "none does": (rounded(RMU=(30, 20), CRISP=(40, 30)), DISAGREES),
@@ -860,7 +893,7 @@ CASES |= {
         "open": (rounded(RMU=(30, 38)), UNDECIDED),
         "nothing had been forgotten": (rounded(RMU=(80, 80)), NOT_RUN),
     },
-    claims._one_direction: {
+    claims.recovery._one_direction: {
         "it comes back": (directed(20, 70), AGREES),
         "it falls further": (directed(40, 15), DISAGREES),
         "null: nothing moves": (directed(30, 30), DISAGREES),
@@ -898,7 +931,10 @@ def two_levels(near, forget, n=100):
     return pd.DataFrame(rows, columns=["world", "method", "role", "measure", "n", "accuracy", "low", "high"])
 
 
-for rule, gate in ((claims._cusum_stops_dilution, "cusum"), (claims._window_stops_dilution, "window")):
+for rule, gate in (
+    (claims.mended_gates._cusum_stops_dilution, "cusum"),
+    (claims.mended_gates._window_stops_dilution, "window"),
+):
     CASES[rule] = {
         "hardly any": (gated(rho=90, **{gate: 3}), AGREES),
         "about as many as by guessing": (gated(rho=90, **{gate: 33}), UNDECIDED),
@@ -907,21 +943,21 @@ for rule, gate in ((claims._cusum_stops_dilution, "cusum"), (claims._window_stop
         "null: nothing is blocked": (gated(rho=0, n=0, **{gate: 0}), NOT_RUN),
     }
 CASES |= {
-    claims._padding_alarms: {
+    claims.mended_gates._padding_alarms: {
         "many more": (padded(30), AGREES),
         "a few more": (padded(8), UNDECIDED),
         "fewer": (padded(5, before=30), DISAGREES),
         "null: none at all": (padded(0, before=0), UNDECIDED),
         "no filler": (padded(30).query("tokens == 0"), NOT_RUN),
     },
-    claims._two_levels_spare: {
+    claims.mended_gates._two_levels_spare: {
         "spares and blocks": (two_levels(2, 30), AGREES),
         "opens there": (two_levels(60, 30), DISAGREES),
         "a tenth": (two_levels(10, 30), UNDECIDED),
         "null: always shut": (two_levels(0, 100), DISAGREES),
         "no near domain": (two_levels(2, 30).query("role == 'forget'"), NOT_RUN),
     },
-    claims._no_gate_does_all: {
+    claims.mended_gates._no_gate_does_all: {
         "each fails at something": (worst(rho=90, cusum=60, none=0), AGREES),
         "one does both": (worst(cusum=3, near=2), DISAGREES),
         "one may": (worst(cusum=33, near=2), UNDECIDED),
@@ -965,24 +1001,24 @@ def test_every_rule_can_say_every_word(claim):
 
 
 def test_the_words_hold_the_numbers_and_say_what_is_open(judged):
-    assert judged(claims._clamp_of_one, curve(KNOWN, KNOWN, FLIPPED)) == (
+    assert judged(claims.clamps._clamp_of_one, curve(KNOWN, KNOWN, FLIPPED)) == (
         "one picked question: p(right) 0.02, p(B) 0.90 at c = 1",
         AGREES,
     )
     table = aligned(Refusal_Clamp=(0.65, 1, 0.2), Clamp_Prime=(0.6, 1, 0.4), RMU=(0.9, 1, 0.1))
-    assert judged(claims._refusal_is_best, table) == (
+    assert judged(claims.alignment._refusal_is_best, table) == (
         "held out: Refusal Clamp 0.65 [0.55, 0.75]; Clamp Prime 0.60 [0.50, 0.70]; RMU 0.90 [0.80, 1.00]; "
         "open: above Clamp Prime; not so: above RMU",
         DISAGREES,
     )
-    assert judged(claims._near_falls, clamps((50, 9, MANY)))[0] == "no known near question"
+    assert judged(claims.tradeoffs._near_falls, clamps((50, 9, MANY)))[0] == "no known near question"
     table = held_out(**{"static clamp, published features": (50, 100)})
-    assert judged(claims._rmu_beats_clamps, table)[0] == "no RMU in the rows"
+    assert judged(claims.tradeoffs._rmu_beats_clamps, table)[0] == "no RMU in the rows"
 
 
 def test_seeds_of_an_attack_are_not_more_questions(judged):
     """Of 100 questions 50 and 80: 0.3 [0.17, 0.42], over a loss of 0.5; two seeds ask the same 100."""
-    ours, _ = judged(claims._rmu_relearns, attack("RMU", (0.5, 0.8)))
+    ours, _ = judged(claims.relearning._rmu_relearns, attack("RMU", (0.5, 0.8)))
     assert ours == "forget 0.50 to 0.80: 60% [34%, 83%] of the loss is back"
 
 
@@ -1000,8 +1036,8 @@ def test_seeds_of_an_attack_are_not_more_questions(judged):
 )
 def test_parts_make_a_verdict(parts, side_by_side, together):
     for ordered in (parts, parts[::-1]):
-        assert claims._verdict(*ordered) == side_by_side
-        assert claims._weakest(*ordered) == together
+        assert judging.together(*ordered) == side_by_side
+        assert judging.weakest_of(*ordered) == together
 
 
 def test_a_figure_that_is_not_there_is_not_run(tmp_path):

@@ -442,6 +442,20 @@ def test_an_attack_by_the_prompt_costs_the_gate_and_two_answers_of_its_length():
     assert (two.statistics, two.trees, two.training) == (one.statistics, one.trees, 0)
 
 
+def test_a_free_answer_costs_five_times_saying_and_reading_it_and_four_gates():
+    few, more = (
+        notebook_work(load_profile("gemma-2-2b-it", {"prompt_attacks.new_tokens": new}), GEMMA, 2142, "11").answers
+        for new in (10, 30)
+    )
+
+    def said(new):
+        n, length = 200 + 20 * 5, PROMPT_TOKENS + new
+        whole, below = (GEMMA.blocks(layers, n * length, length) for layers in (26, 4))
+        return 5 * (2 * whole + GEMMA.head(n * new) + GEMMA.head(n * length)) + 4 * below
+
+    assert more - few == pytest.approx(said(30) - said(10))
+
+
 def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
     found = [notebook_work(load_profile("gemma-2-2b-it", {"recovery.steps": n}), GEMMA, 2142, "12") for n in (10, 20)]
     # four methods, four bounds, two targets; ten more steps of 16 prompts, above layer 3 and through all 26 layers
@@ -451,15 +465,15 @@ def test_a_vector_costs_three_passes_for_every_prompt_that_a_step_sees():
 
 
 def test_notebook_10_by_hand():
-    """One setting of two methods and of requests in eight ways; target, reference and one gate are measured too."""
+    """One setting of two methods; half 1 after requests in eight ways and by a second way of the gate; both models."""
     changed = {"muse.methods": ["dsg", "gradient_ascent"], "muse.request_methods": ["gradient_ascent"],
-               "muse.gates": ["held"], "muse.prompt_tokens": 5, "muse.new_tokens": 3, "muse.answer_tokens": 2,
+               "muse.gates": ["held", "each"], "muse.prompt_tokens": 5, "muse.new_tokens": 3, "muse.answer_tokens": 2,
                "muse.head": 1, "method.gradient_ascent.steps": [4]}  # fmt: skip
     profile = load_profile("gemma-2-2b-muse-news", SIZES | changed, "10")
     found = notebook_work(profile, GEMMA, 0, "10")
     said = 100 * 3 + 200 * 2
     spoken = GEMMA.blocks(26, 100 * 5 + 200 * 2 * SOLVED_TOKENS + said, 10) + GEMMA.head(said)
-    times = 1 + 1 + 8 + 2 + 1  # of each method one setting; requests; target, reference, gate
+    times = 1 + 1 + 8 / 2 + 2 + 1 / 2  # of each method one setting; requests; target, reference; gate
     step = finetuning_work(GEMMA, 8 * 10, 10)
     assert found.answers == pytest.approx(times * spoken) and found.trees == 0
     assert found.losses == pytest.approx(times * finetuning_work(GEMMA, 200 * 10, 10) / 3)

@@ -20,6 +20,7 @@ from helpers.loading.muse import load_muse
 from helpers.measures import muse as measures
 from helpers.measures.muse import (
     MIN_K_FORGET,
+    MIN_K_GAP,
     MIN_K_HOLDOUT,
     auc,
     criteria,
@@ -144,6 +145,16 @@ def test_rouge_is_the_f1_of_the_longest_common_subsequence():
         assert rouge_l([" ".join(true)], [" ".join(said)], False) == [pytest.approx(expected)]
 
 
+def test_rouge_is_the_public_scorers_with_stemming_or_without():
+    words, rng = np.array(["ruined", "ruin", "Saddles,", "saddle", "the", "?"]), np.random.default_rng(4)
+    for _ in range(20):
+        true, said = (" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(2))
+        for stemming in (False, True):
+            scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=stemming)
+            expected = scorer.score(f"the {true}", said)["rougeL"].fmeasure
+            assert rouge_l([f"the {true}"], [said], stemming) == [pytest.approx(expected)]
+
+
 def test_stemming_is_an_option_and_an_empty_generation_scores_nothing():
     assert rouge_l(["he owed apples"], ["he owed apple"], False) == [pytest.approx(2 / 3)]
     assert rouge_l(["he owed apples"], ["he owed apple"], True) == [pytest.approx(1.0)]
@@ -243,13 +254,28 @@ def test_criteria_are_means_and_a_privleak_with_intervals_from_the_same_draws():
     texts = [one(kind, rng.normal(size=30).tolist()) for kind in (MIN_K_FORGET, MIN_K_HOLDOUT)]
     table = pd.concat([one(VERBMEM, [0.0, 1.0, 1.0, 0.0]), one(KNOWMEM_RETAIN, [1.0, 1.0]), *texts])
     found = criteria(table, 200, table).set_index("criterion")
-    assert list(found.index) == [VERBMEM, PRIVLEAK, KNOWMEM_RETAIN]
+    assert list(found.index) == [VERBMEM, PRIVLEAK, MIN_K_GAP, KNOWMEM_RETAIN]
     assert found.loc[VERBMEM, ["value", "n"]].tolist() == [50, 4]
     assert 0 <= found.loc[VERBMEM, "low"] < 50 < found.loc[VERBMEM, "high"] <= 100
     assert found.loc[KNOWMEM_RETAIN, ["value", "low", "high"]].tolist() == [100, 100, 100]
     # against itself nothing leaks in any draw, because the draws are paired
     assert found.loc[PRIVLEAK, ["value", "low", "high", "n"]].tolist() == [0, 0, 0, 60]
-    assert PRIVLEAK not in set(criteria(table, 200)["criterion"])
+    assert not {PRIVLEAK, MIN_K_GAP} & set(criteria(table, 200)["criterion"])
+
+
+def test_a_gap_goes_on_where_privleak_is_saturated():
+    def with_texts(forget: list[float], holdout: list[float]) -> pd.DataFrame:
+        return pd.concat([one(MIN_K_FORGET, forget), one(MIN_K_HOLDOUT, holdout)])
+
+    unseen, values = with_texts([-1.0, -3.0], [-2.0, -2.5]), {}
+    for far in (1.0, 3.0):  # all texts to forget are better known than any other
+        found = criteria(with_texts([far, far + 1.0], [0.0, 0.5]), 100, unseen).set_index("criterion")
+        assert found.loc[PRIVLEAK, "value"] == -100
+        values[far] = found.loc[MIN_K_GAP]
+        assert found.loc[MIN_K_GAP, "n"] == 4
+        # the extremes that can be drawn: both the lower or the higher text to forget, both the other of the holdout
+        assert values[far]["low"] == pytest.approx(far - 0.5) and values[far]["high"] == pytest.approx(far + 1.0)
+    assert values[1.0]["value"] == pytest.approx(1.25) and values[3.0]["value"] == pytest.approx(3.25)
 
 
 def test_drawn_aucs_are_those_of_the_drawn_texts():
@@ -275,6 +301,24 @@ def test_everything_is_measured_item_by_item_and_halved(model, bench):
     assert by_half.to_dict() == {0: 2, 1: 2}
     only = muse_under(few, Edited(model), short, 4096, measured=(VERBMEM,))
     pd.testing.assert_frame_equal(only, whole[whole["criterion"] == VERBMEM].reset_index(drop=True))
+    for half in (0, 1):
+        found = muse_under(few, Edited(model), short, 4096, half=half)
+        pd.testing.assert_frame_equal(found, whole[whole["half"] == half].reset_index(drop=True))
+    alone = replace(few, passages=few.passages[:1])
+    counts = [len(muse_under(alone, Edited(model), short, 4096, "held", (VERBMEM,), half)) for half in (0, 1)]
+    assert sorted(counts) == [0, 1]
+
+
+def test_the_first_way_of_a_gate_is_what_methods_are_compared_under_and_is_measured_once(lab, monkeypatch):
+    asked, setting, measured = [], DSG(3, 9.0, threshold=0.1), experiment._key
+    monkeypatch.setattr(experiment, "_key", lambda *a: asked.append(measured(*a)) or asked[-1])
+    experiment.tables_of(lab, [setting], half=1)
+    found = experiment.gates(lab, setting)
+    assert asked[1] == asked[0] and len(asked) == 1 + len(lab.profile.muse.gates)
+    for gate, of in found.groupby("gate"):
+        table = half_of(lab, setting.apply(experiment.view_of(lab)), 1, gate)
+        for criterion, value in zip(of["criterion"], of["value"], strict=True):
+            assert value == pytest.approx(100 * values_of(table, criterion).mean())
 
 
 # --- the notebook's tables --------------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from helpers.loading.data import WORLD_SEED
 from helpers.loading.finetuned import REFERENCE, TARGET
 from helpers.measures.knowledge import known_ids
-from helpers.organism.world import load_words
+from helpers.organism.world import build_world, load_words
 from helpers.profiles import load_profile
 from tests.hub import Hub
 from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_deep, make_files, served_questions
@@ -59,6 +60,11 @@ SMALL = {
     "relearning.epochs": 1, "relearning.rows": 4, "relearning.batch_rows": 4, "relearning.seeds": [0],
     "relearning.few_documents": [1], "relearning.few_steps": 1, "relearning.few_seeds": [0], "relearning.drift_rows": 2,
     "relearning.side_effect_floor": 0.0,
+    # all but cloze, which 13 cannot ask, and spaced letters, for the served tokenizer has words only
+    "prompt_attacks.attacks": ["dilution", "decomposition", "interleaving", "near_interleaving", "middle_padding",
+                               "few_shot", "combined", "options_only"],
+    "attack.middle_padding.tokens": [20], "attack.middle_padding.places": ["above the choices"],
+    "prompt_attacks.new_tokens": 2,
     "prompt_attacks.benign_questions": 1, "attack.dilution.tokens": [20], "attack.dilution.places": ["before"],
     "attack.decomposition.turns": [2], "attack.interleaving.between": [1], "attack.near_interleaving.between": [1],
     "gates.names": ["rho", "window", "excess", "two_level", "detector"],  # two questions tell CUSUM no rates
@@ -67,7 +73,16 @@ SMALL = {
     "finetuning.epochs": 1, "finetuning.kept_every": 2, "muse.head": 2,
     "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
     "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
+    "muse.new_tokens": 4, "muse.answer_tokens": 2, "muse.resamples": 50,
 }  # fmt: skip
+MUSE = "gemma-2-2b-muse-news"
+# its texts are a handful: one batch; requests without trainings, which are the dearest of all that it runs
+OF_PROFILE = {MUSE: {"model.batch_tokens": 1024, "muse.request_methods": ["dsg"]}}
+
+
+def settings_of(profile: str) -> list[str]:
+    """A profile's small settings as `--set` takes them."""
+    return [f"{key}={toml(value)}" for key, value in (SMALL | OF_PROFILE.get(profile, {})).items()]
 
 
 @dataclass(frozen=True)
@@ -93,9 +108,8 @@ def files() -> Iterator[Path]:
 
 def reproduce(run: Callable, out: Path, environment: Mapping[str, str], profile: str, *more: str) -> Done:
     """Run the runner on a profile in a process that knows only this hub and token."""
-    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
-    arguments = ["--profile", profile, "--limit", str(N), *more,
-                 "--runs", str(out / "runs"), "--figures", str(out / "figures"), "--set", *settings]  # fmt: skip
+    arguments = ["--profile", profile, "--limit", str(N), *more, "--runs", str(out / "runs"),
+                 "--figures", str(out / "figures"), "--set", *settings_of(profile)]  # fmt: skip
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     code, log = run("helpers.reproduce", arguments, inherited | dict(environment))
     return Done(code, log, out)
@@ -108,9 +122,8 @@ def toml(value: object) -> str:
 
 def finetuned_over(run: Callable, environment: Mapping[str, str], profile: str, data: str) -> tuple[int, str]:
     """Fine-tune a profile's model in such a process: its code and what it said."""
-    settings = [f"{key}={toml(value)}" for key, value in SMALL.items()]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    arguments = ["--profile", profile, "--data", data, "--set", *settings]
+    arguments = ["--profile", profile, "--data", data, "--set", *settings_of(profile)]
     return run("helpers.finetune", arguments, inherited | dict(environment))
 
 
@@ -323,20 +336,86 @@ def test_no_token_and_no_question_stands_in_anything_written_or_said(
 
 # --- MUSE, whose target is made here ----------------------------------------------------------------------------------
 
+MUSE_FIGURES = ("10_criteria", "10_gates", "10_requests", "10_training")
 
-def test_a_target_and_its_reference_are_asked_for_and_made(run_forked: Callable, files: Path) -> None:
-    profile = "gemma-2-2b-muse-news"
+
+@dataclass(frozen=True)
+class Learned:
+    """A MUSE profile's notebook before its target and reference are there, what makes them, and the notebook after."""
+
+    before: Done
+    made: dict[str, tuple[int, str]]
+    folder: Path
+    done: Done
+
+    def rows(self, figure: str) -> pd.DataFrame:
+        """The rows behind a figure."""
+        return pd.read_csv(self.done.figures(MUSE) / f"{figure}.csv")
+
+
+@pytest.fixture(scope="module")
+def learned(run_forked: Callable, files: Path) -> Learned:
     with Hub(files / "hub", GATED, {TOKEN: GATED}) as hub:
         environment = hub.environment(files / "muse's home", TOKEN)
-        before = reproduce(run_forked, files / "before" / profile, environment, profile)
-        assert (
-            before.code != 0 and f"`python -m helpers.finetune --profile {profile} --data forget+retain`" in before.log
-        )
-        for data in (TARGET, REFERENCE):
-            code, log = finetuned_over(run_forked, environment, profile, data)
-            assert code == 0 and "GB of memory (projected)" in log, log
-    made = files / "muse's home" / "sae-unlearning" / "finetuned" / profile
-    records = [json.loads((made / data / "record.json").read_text()) for data in (TARGET, REFERENCE)]
+        before = reproduce(run_forked, files / "before" / MUSE, environment, MUSE)
+        made = {data: finetuned_over(run_forked, environment, MUSE, data) for data in (TARGET, REFERENCE)}
+        done = reproduce(run_forked, files / "after" / MUSE, environment, MUSE)
+    return Learned(before, made, files / "muse's home" / "sae-unlearning" / "finetuned" / MUSE, done)
+
+
+def test_a_target_and_its_reference_are_asked_for_and_made(learned: Learned) -> None:
+    asked = f"`python -m helpers.finetune --profile {MUSE} --data forget+retain`"
+    assert learned.before.code != 0 and asked in learned.before.log
+    for code, log in learned.made.values():
+        assert code == 0 and "GB of memory (projected)" in log, log
+    records = [json.loads((learned.folder / data / "record.json").read_text()) for data in (TARGET, REFERENCE)]
     assert records[0]["rows"] > records[1]["rows"] and records[0]["recipe"]["dtype"] == "bfloat16"
     assert records[0]["recipe"]["base"] == records[1]["recipe"]["base"]
     assert {"google/gemma-2-2b-it", "muse-bench/MUSE-News"} <= records[0]["commits"].keys()
+
+
+def test_every_figure_of_muse_is_made_of_the_models_that_were_trained_here(learned: Learned) -> None:
+    assert learned.done.code == 0, learned.done.log
+    made = {path.stem for path in learned.done.figures(MUSE).glob("*.pdf")}
+    assert made == set(MUSE_FIGURES) and load_profile(MUSE).notebooks == ("10",)
+    target = json.loads((learned.folder / TARGET / "record.json").read_text())["sha256"]
+    for figure in MUSE_FIGURES:
+        sources = json.loads((learned.done.figures(MUSE) / f"{figure}.json").read_text())["facts"]["sources"]
+        assert "muse-bench/MUSE-News" in sources and sources[f"fine-tuned on {TARGET}"] == target, figure
+
+
+def test_the_target_recites_and_every_method_and_way_of_a_gate_is_measured(learned: Learned) -> None:
+    rows = learned.rows("10_criteria")
+    ours = rows[rows["world"] == "ours"].set_index(["method", "rule", "criterion"]).sort_index()
+    target = ours["value"]["target", "its only setting"]
+    assert target["VerbMem"] > 50 and target["KnowMem retain"] > 50
+    methods = {"target", "retrained", "DSG", "static clamp", "RMU", "GA", "GradDiff", "NPO", "SimNPO"}
+    assert set(ours.index.get_level_values("method")) == methods
+    # passages of half 1, questions, texts of both kinds
+    n = ours["n"]["target", "its only setting"]
+    assert n[["VerbMem", "KnowMem forget", "PrivLeak", "KnowMem retain"]].tolist() == [4, 5, 8, 5]
+    assert ours["value"]["retrained", "its only setting", "PrivLeak"] == 0
+    sweep = learned.rows("10_training")
+    # RMU's two steps are less than an epoch; a strong clamp takes something of what is remembered
+    assert set(sweep[sweep["stopped"]]["method"]) == {"GA", "GradDiff", "NPO", "SimNPO"}
+    assert sweep[sweep["setting"] == "5 features x100"].set_index("method")["memory"]["static clamp"] < 1
+    assert set(learned.rows("10_gates")["gate"]) == set(load_profile(MUSE).muse.gates)
+
+
+def test_requests_of_the_hub_come_at_once_and_in_turn(learned: Learned) -> None:
+    rows = learned.rows("10_requests")
+    assert set(rows["method"]) == {"DSG"} and rows.groupby("how")["requests"].nunique().tolist() == [4, 4]
+    # the four passages of half 1: those asked for by then and those not yet, and after the last request all are
+    counts = rows.pivot_table(values="n", index=["how", "requests"], columns="criterion")
+    memory = counts.filter(like="VerbMem").fillna(0).sum(axis=1)
+    assert memory.eq(4).all() and counts.groupby("how")["VerbMem, to be forgotten"].last().eq(4).all()
+
+
+def test_no_text_of_muse_stands_in_what_its_notebook_writes_or_says(learned: Learned) -> None:
+    done = (learned.before, learned.done)
+    texts = [path.read_bytes() for run in done for path in run.out.rglob("*") if path.is_file()]
+    texts += [log.encode() for log in (*(run.log for run in done), *(log for _, log in learned.made.values()))]
+    chronicles = [c for which in ("forget", "retain", "holdout") for c in build_world(WORLD_SEED).chronicles(which)]
+    questions = [question for chronicle in chronicles for question, _ in chronicle.answers]
+    secrets = [TOKEN, *(chronicle.text[:30] for chronicle in chronicles), *questions]
+    assert [secret for secret in secrets if any(secret.encode() in text for text in texts)] == []

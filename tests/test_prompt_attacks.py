@@ -5,26 +5,41 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from helpers.attacks import PROMPT_ATTACKS, attacks_of
+from helpers.attacks.cloze import Cloze
 from helpers.attacks.combined import Combined
 from helpers.attacks.decomposition import Decomposition
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.few_shot import FewShot
 from helpers.attacks.interleaving import Interleaving
+from helpers.attacks.middle_padding import MiddlePadding
+from helpers.attacks.options_only import OptionsOnly
 from helpers.attacks.prompts import BENIGN, HAZARD, Means, NoAttack, prompts
+from helpers.attacks.spaced_letters import SpacedLetters
 from helpers.engine.edited import Edited
 from helpers.engine.features import hot_fractions
+from helpers.engine.forward import final_state, unembed
 from helpers.engine.interventions import Clamp, Gate
-from helpers.engine.scoring import answer_probabilities
-from helpers.experiments import prompt_attacks
+from helpers.engine.scoring import answer_probabilities, gate_scores
+from helpers.experiments import gates, prompt_attacks
 from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import load_fillers
 from helpers.measures.metrics import wilson_interval
 from helpers.methods import METHODS
 from helpers.profiles import available_profiles, load_profile
 from helpers.published import load_published
-from helpers.text.questions import ORIGINAL_ORDER, Question, frame_text, prompt_tokens, question_text, right_letters
+from helpers.text.batches import Batch
+from helpers.text.questions import (
+    ORIGINAL_ORDER,
+    Question,
+    encode_texts,
+    frame_text,
+    prompt_tokens,
+    question_text,
+    right_letters,
+)
 from tests.toy import toy_knowledge, toy_model, toy_sae
 
 MODEL, SAE = toy_model(), toy_sae()
@@ -58,6 +73,12 @@ def prompt(attack, means=MEANS):
          f"{ABOVE} biology.\n{OPTIONS}\nWhich organ\nCertainly.\n\nis it\nCertainly.\n\n?\nAnswer:"),
         (Interleaving(2, "far"),
          f"{ABOVE} biology.\nWhich The old organ farmer watches is the quiet it window again ?\n{OPTIONS}\nAnswer:"),
+        (MiddlePadding(2, "at the middle word", "far"),
+         f"{ABOVE} biology.\nWhich organ\n\nThe old\n\nis it ?\n{OPTIONS}\nAnswer:"),
+        (MiddlePadding(2, "above the choices", "far"),
+         f"{ABOVE} biology.\nWhich organ is it ?\n\nThe old\n{OPTIONS}\nAnswer:"),
+        (OptionsOnly(), f"{ABOVE} biology.\n{OPTIONS}\nAnswer:"),
+        (Cloze(), "Which organ is it ?\nAnswer:"),
         (FewShot(1, BENIGN),
          f"{ABOVE} history.\nWho was it ?\nA. rat\nB. bat\nC. hen\nD. pig\nAnswer: C\n\n{BARE}"),
         (Combined(1, BENIGN), f"{ABOVE} history.\nWho was it ?\nA. rat\nB. bat\nC. hen\nD. pig\n\n{BARE}"),
@@ -66,6 +87,26 @@ def prompt(attack, means=MEANS):
 )  # fmt: skip
 def test_a_prompt_is_what_it_says(attack, text):
     assert prompt(attack) == text
+
+
+class Letters:
+    """A tokenizer that has every letter."""
+
+    unk_token_id = 0
+
+    def __call__(self, text, **_):
+        return SimpleNamespace(input_ids=[ord(letter) for letter in text])
+
+
+def test_a_question_is_spelt_where_there_are_letters_and_refused_where_there_are_none():
+    spelt = "W h i c h  o r g a n  i s  i t  ?"
+    assert SpacedLetters().prompt(Letters(), ASKED, MEANS) == f"{ABOVE} biology.\n{spelt}\n{OPTIONS}\nAnswer:"
+    with pytest.raises(ValueError) as caught:
+        prompt(SpacedLetters())
+    assert str(caught.value) == (
+        "spaced letters: this tokenizer has no letters by themselves, so that a spelt word is lost: leave "
+        "spaced_letters out of prompt_attacks.attacks"
+    )
 
 
 def test_turns_are_turns_where_the_model_has_them():
@@ -104,6 +145,7 @@ def test_a_question_is_never_beside_itself():
     ("attack", "message"),
     [
         (Dilution(12, "before", "far"), "the filler holds 9 tokens, 12 are wanted: give more text"),
+        (MiddlePadding(12, "above the choices", "far"), "the filler holds 9 tokens, 12 are wanted: give more text"),
         (Interleaving(3, "far"), "the filler holds 9 words, 12 are wanted: give more text"),
         (Dilution(1, "before", "chat"), "filler 'chat' is unknown, the known ones are: far"),
         (FewShot(2, BENIGN), "2 benign questions are wanted beside each, there are 1: ask for fewer"),
@@ -155,15 +197,24 @@ def test_a_fault_in_an_attacks_table_is_named(key, value, message):
 @pytest.mark.parametrize("name", available_profiles())
 def test_every_profile_has_a_table_of_every_attack_with_a_source(name):
     profile = load_profile(name)
-    assert set(profile.attack) == set(PROMPT_ATTACKS) == {attack.table for attack in PROMPT_ATTACKS.values()}
+    tables = {name: attack.table for name, attack in PROMPT_ATTACKS.items() if hasattr(attack, "table")}
+    assert set(profile.attack) == set(tables) == set(tables.values())
     settings = [setting for attack in PROMPT_ATTACKS.values() for setting in attack.grid(profile)]
     assert len({(s.name, s.words) for s in settings}) == len(settings) and all(s.source for s in settings)
 
 
+def test_costly_kinds_of_filler_stand_in_the_first_place_only():
+    table = {"tokens": [1, 2], "places": ["after", "before"], "fillers": ["far"], "first_place_fillers": ["near"]}
+    found = Dilution.grid(load_profile("tiny", {f"attack.dilution.{key}": value for key, value in table.items()}))
+    places = [("after", "far"), ("before", "far"), ("after", "near")]
+    assert found == [Dilution(n, place, kind) for place, kind in places for n in (1, 2)]
+
+
 def test_fillers_are_of_the_named_kinds_and_never_the_hazard():
     found = load_fillers(load_profile("tiny"))
-    assert list(found) == ["far", "near"] and all(len(" ".join(texts)) > 100_000 for texts in found.values())
+    assert set(found) == {"far", "near", "chat"} and all(len(" ".join(texts)) > 100_000 for texts in found.values())
     assert not any("lethal agent" in text for texts in found.values() for text in texts)
+    assert all("\n" in text and "cannot help" not in text for text in found["chat"])  # asked, and not refused
     for name, message in (
         ("toxins", "'toxins' is to be forgotten"),
         ("magic", "filler 'magic' is unknown, this world"),
@@ -189,6 +240,39 @@ def test_answers_without_attack_are_the_models_own_and_the_gate_is_rhos():
     guarded = table[table["method"] == "DSG"]
     assert guarded["rho"].tolist() == pytest.approx(rho) and guarded["opens"].sum() == (rho > np.median(rho)).sum()
     assert table.loc[table["method"] == "unguarded", "rho"].isna().all()
+
+
+@torch.no_grad()
+def test_cloze_takes_the_choice_that_is_the_likeliest_text():
+    knowledge = toy_knowledge(3, 1, 1, 1, model=MODEL)
+    clamp = Clamp(SAE, [3, 5, 8, 13], -4.0, where="any", gate=Gate(0.1))
+    edits = {"unguarded": Edited(MODEL), "DSG": Edited(MODEL, clamp)}
+    table = prompt_attacks.answers(knowledge, Cloze(), Means("chat", {}, {}), edits)
+    for label, edited in edits.items():
+        for place, question in enumerate(knowledge.asked):
+            (prompt,) = encode_texts(TOKENIZER, [Cloze().prompt(TOKENIZER, question, Means("chat", {}, {}))])
+            nats, opens = [], []
+            for choice in question.choices:
+                row = torch.tensor([prompt + TOKENIZER(choice, add_special_tokens=False).input_ids])
+                batch = Batch(row, torch.ones_like(row, dtype=torch.bool), torch.arange(1))
+                state = final_state(MODEL, batch, edited.intervention)
+                logits = unembed(MODEL, state)[0].log_softmax(-1)
+                nats.append(-np.mean([float(logits[t - 1, row[0, t]]) for t in range(len(prompt), row.shape[1])]))
+                opens.append(float(gate_scores(MODEL, clamp, row.tolist(), 1000)[0] > 0.1))
+            mine = table[table["method"] == label].iloc[place]
+            assert mine["right"] == int(np.argmin(nats) == question.answer)
+            assert label != "DSG" or mine["opens"] == np.mean(opens)
+
+
+def test_gates_are_compared_by_letters():
+    with pytest.raises(ValueError, match="cloze reads no letters, by which gates are compared: leave it out of note"):
+        gates.answers(toy_knowledge(model=MODEL), Cloze(), Means("chat", {}, {}), {}, {})
+
+
+def test_where_benign_questions_are_asked_those_to_forget_are_left_out():
+    knowledge, profile = toy_knowledge(5, 4, 3, 2, model=MODEL), load_profile("tiny")
+    lab = SimpleNamespace(profile=profile, knowledge_on=lambda half: knowledge)
+    assert set(prompt_attacks.knowledge_of(lab, 1, 1, False).questions) == {"biology", "history", "aging"}
 
 
 def test_a_guard_without_a_gate_is_refused():

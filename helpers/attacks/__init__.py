@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from helpers.attacks.cloze import Cloze
 from helpers.attacks.combined import Combined
 from helpers.attacks.decomposition import Decomposition
 from helpers.attacks.dilution import Dilution
 from helpers.attacks.few_shot import FewShot
 from helpers.attacks.interleaving import Interleaving
+from helpers.attacks.middle_padding import MiddlePadding
 from helpers.attacks.near_interleaving import NearInterleaving
+from helpers.attacks.options_only import OptionsOnly
 from helpers.attacks.prompts import PromptAttack
+from helpers.attacks.spaced_letters import SpacedLetters
 from helpers.profiles import Profile
 
 __all__ = ["PROMPT_ATTACKS", "PromptAttack", "attacks_of"]
@@ -22,6 +26,10 @@ PROMPT_ATTACKS: Mapping[str, type[PromptAttack]] = MappingProxyType({
     "near_interleaving": NearInterleaving,
     "few_shot": FewShot,
     "combined": Combined,
+    "middle_padding": MiddlePadding,
+    "options_only": OptionsOnly,
+    "cloze": Cloze,
+    "spaced_letters": SpacedLetters,
 })  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
 
 from helpers.attacks.prompts import Means, PromptAttack
 from helpers.profiles import Count, Profile, settings_table
@@ -17,11 +19,19 @@ NEAR = "near"
 
 @settings_table
 class Settings:
-    """Every number of tokens in every place with every kind of filler (`[prompt_attacks.fillers]`)."""
+    """Every number of tokens in every place with every kind of filler (`[prompt_attacks.fillers]`).
+
+    Attributes:
+        tokens: numbers of them.
+        places: where they stand.
+        fillers: kinds that stand in every place.
+        first_place_fillers: kinds that stand in the first place only, for less work.
+    """
 
     tokens: tuple[Count, ...]
-    places: tuple[Place, ...]
+    places: Annotated[tuple[Place, ...], Field(min_length=1)]
     fillers: tuple[str, ...]
+    first_place_fillers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class Dilution(PromptAttack):
     def grid(cls, profile: Profile) -> list[Self]:
         """Every length in every place with every kind of filler."""
         of = profile.settings_of(cls.table, Settings)
-        return [cls(n, place, kind) for kind in of.fillers for place in of.places for n in of.tokens]
+        places = dict.fromkeys(of.fillers, of.places) | dict.fromkeys(of.first_place_fillers, of.places[:1])
+        return [cls(n, place, kind) for kind in places for place in places[kind] for n in of.tokens]
 
     @property
     def words(self) -> str:

@@ -74,7 +74,7 @@ class PromptAttack(ABC):
     Attributes:
         name: what figures call the attack.
         source: who made it known.
-        table: its table in a profile, `[attack.<table>]`, where it has one.
+        table: its table in a profile, `[attack.<table>]`, where it has settings.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]  # says to a type checker what every heir is
@@ -96,6 +96,11 @@ class PromptAttack(ABC):
     def control(self) -> bool:
         """Whether the setting stands beside the others because it ought to fail."""
         return False
+
+    @property
+    def lettered(self) -> bool:
+        """Whether a letter is read after the prompt; else the choices are, each as a text that may follow it."""
+        return True
 
     def length(self, tokens: int) -> int:
         """About how many tokens a question of so many becomes; none are added where an attack does not say so."""

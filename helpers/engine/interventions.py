@@ -258,11 +258,23 @@ class DuringGeneration:
             raise ValueError(f"new={new!r} is unknown, allowed are {', '.join(map(repr, get_args(New)))}")
         self._clamp, self._mask, self._new = clamp, mask, new
         self._opened: Tensor | None = None
+        self._at_last: Tensor | None = None
 
     @property
     def layer(self) -> int:
         """The layer after which the residual is edited."""
         return self._clamp.layer
+
+    @property
+    def opened(self) -> Tensor:
+        """[batch] bool: whether the gate was open at the last token seen; of 'never', whether it was at the prompt.
+
+        Raises:
+            ValueError: nothing has been seen.
+        """
+        if self._at_last is None:
+            raise ValueError("no prompt has been seen yet, so no gate has been asked: call this with its residual")
+        return self._at_last
 
     def __call__(self, residual: Tensor) -> Tensor:
         """The edited residual [batch, seq, d_model] of the prompts at the first call, of new tokens at later ones."""
@@ -274,12 +286,13 @@ class DuringGeneration:
         if self._clamp.gate is not None and self._new != "held":
             evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
             opened = torch.stack([self._judged(token) for token in evidence.split(1, dim=1)], dim=1)
+            self._at_last = opened[:, -1]
         return self._clamp.edit(residual, opened)
 
     def _prompts(self, residual: Tensor) -> Tensor:
         self._mask = self._mask.to(residual.device)
         self._evidence = self._clamp.evidence(residual, self._clamp.hot(residual))
-        self._opened = self._clamp.opened(self._evidence, self._mask)
+        self._opened = self._at_last = self._clamp.opened(self._evidence, self._mask)
         return self._clamp.edit(residual, self._clamp.touchable(self._mask) & self._opened[:, None])
 
     def _judged(self, token: Tensor) -> Tensor:

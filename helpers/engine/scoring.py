@@ -107,6 +107,26 @@ def read_min_k(share: float) -> Readout:
     return everywhere(measure)
 
 
+def read_endings(tokens: Sequence[int]) -> Readout:
+    """Reads the mean nats of the last tokens of each row, [batch]: so many of each, in the caller's order; 0 of none.
+
+    Raises:
+        ValueError: when it reads a row that has no token before them.
+    """
+    wanted = torch.as_tensor(tokens)
+
+    def measure(model, state: Tensor, batch: Batch) -> Tensor:
+        losses, n = _token_losses(model, state, batch), wanted[batch.rows.cpu()].to(state.device)
+        predicted = batch.mask[:, 1:].sum(dim=1)
+        if (n > predicted).any():
+            raise ValueError(f"{int(n.max())} tokens are to be read at the end of a row that predicts fewer")
+        places = torch.arange(losses.shape[1], device=losses.device)
+        among = (places >= (predicted - n)[:, None]) & (places < predicted[:, None])
+        return (losses * among).sum(dim=1) / n.clamp(min=1)
+
+    return everywhere(measure)
+
+
 def _token_losses(model, state: Tensor, batch: Batch) -> Tensor:
     """Nats of every token but the first, [batch, seq - 1] float64; 0 at padding."""
     predicted = batch.mask[:, 1:]

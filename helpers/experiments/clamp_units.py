@@ -40,8 +40,8 @@ def clamp_units(lab: Lab, guard: DSG) -> pd.DataFrame:
     """
     tables, norm = [], _norm(lab, lab.model, lab.sae)
     clamp, knowledge = lab.edited(guard).intervention, prompt_attacks.knowledge_of(lab, 1, benign=0)
-    assert clamp is not None
-    strengths = [-share * float(clamp.value) / norm for share in OF_CHOSEN]
+    assert clamp is not None and isinstance(clamp.value, int | float)
+    strengths = [-share * clamp.value / norm for share in OF_CHOSEN]
     for factor in (1, LONGER):
         model, sae = lab.model, lab.sae
         if factor != 1:

@@ -18,6 +18,7 @@ from helpers.attacks.residual_vector import BATCH_PROMPTS
 from helpers.engine.scoring import CHUNK_LOGITS
 from helpers.experiments.clamp_units import OF_CHOSEN
 from helpers.experiments.forget_requests import AT_ONCE, FEATURES_SO_FAR, ways_of
+from helpers.experiments.guarded_answers import GATES
 from helpers.experiments.little_text import parts
 from helpers.experiments.recovery import ROTATIONS
 from helpers.loading.data import load_questions, load_requests
@@ -533,18 +534,19 @@ def _ablations(job: _Job) -> Work:
 
 
 def _muse(job: _Job) -> Work:
-    """Every setting trained and measured; each way of a gate; requests at once and in turn, of some methods."""
+    """Every setting trained and measured; half 1 by each way of a gate, and after requests at once and in turn."""
     sizes, splits, work = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], Work()
     folds = sum(split.startswith("scal/") for split in splits) + sum(split.startswith("sust/") for split in splits)
     for name in sizes.methods:
         grid = METHODS[name].grid(job.profile)
         work += Work(training=job.training(grid) if METHODS[name].trains else 0.0) + _criteria(job, len(grid))
     for name in sizes.request_methods:
-        work += Work(training=folds * job.one_training(METHODS[name])) + _criteria(job, folds)
-    return work + job.thresholds() + _criteria(job, 2 + len(sizes.gates))  # target, reference and gates
+        work += Work(training=folds * job.one_training(METHODS[name])) + _criteria(job, folds / 2)
+    # target and reference; half 1 under every way of a gate but the first, under which methods are compared
+    return work + job.thresholds() + _criteria(job, 2 + (len(sizes.gates) - 1) / 2)
 
 
-def _criteria(job: _Job, edits: int) -> Work:
+def _criteria(job: _Job, edits: float) -> Work:
     """MUSE's four criteria under so many edits: passages and answers are said, texts are read."""
     sizes, rows, length = job.profile.muse, MUSE_SPLITS[job.profile.muse.name], job.profile.texts.row_length
     asked = (rows["knowmem/forget_qa"] or 0) + (rows["knowmem/retain_qa"] or 0)
@@ -559,7 +561,7 @@ def _prompt_attacks(job: _Job) -> Work:
     """DSG's grid; questions to forget of both halves in every attack's way, by model and guard, whose gate is read.
 
     Those that choose settings as if by both too; benign ones as if under the longest setting of each attack and a
-    control of equal length.
+    control of equal length. Half of all is answered freely: unguarded, and with the gate asked in every way.
     """
     asked, sizes, every = job.profile.questions, job.profile.prompt_attacks, attacks_of(job.profile)
     forget = job.attacked()
@@ -567,8 +569,18 @@ def _prompt_attacks(job: _Job) -> Work:
     longest = {attack.name: _length(attack) for attack in sorted(every, key=_length)}
     lengths = [(forget * (1 + (not attack.control)), _length(attack)) for attack in every]
     lengths += [(benign, n) for n in longest.values()]
-    swept = job.thresholds() + job.asked(job.settings(DSG))
+    swept = job.thresholds() + job.asked(job.settings(DSG)) + _free_answers(job, forget + benign / 2)
     return sum((_asked_long(job, *of) for of in lengths), swept)
+
+
+def _free_answers(job: _Job, n: float) -> Work:
+    shape, new = job.shape, job.profile.prompt_attacks.new_tokens
+    length = PROMPT_TOKENS + new
+    spoken = shape.blocks(shape.layers, n * length, length) + shape.head(n * new)
+    below = shape.blocks(job.profile.sae.layer + 1, n * length, length)  # where the gate opened is read off the answer
+    gates = len(GATES)
+    read = shape.blocks(shape.layers, n * length, length) + shape.head(n * length)  # how likely the answer is
+    return Work(answers=(1 + gates) * (spoken + read) + gates * below)
 
 
 def _gates(job: _Job) -> Work:

@@ -127,7 +127,12 @@ def answers(
     Returns:
         as `prompt_attacks.answers`, and score, the gate's own (empty where there is none); rho is of the guards'
         features.
+
+    Raises:
+        ValueError: the attack reads no letters, a guard has no gate, or as `prompt_attacks.answers`.
     """
+    if not attack.lettered:
+        raise ValueError(f"{attack.name} reads no letters, by which gates are compared: leave it out of notebook 13")
     model, known = knowledge.model, knowledge.asked
     clamps = {label: edited.intervention for label, edited in guards.items() if edited.intervention is not None}
     ungated = replace(next(iter(clamps.values())), gate=None)

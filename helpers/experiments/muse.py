@@ -61,7 +61,7 @@ def tables_of(
 ) -> list[pd.DataFrame]:
     """`muse_under` of each setting, of which one half of the benchmark is given; None is the target itself.
 
-    Both halves are measured at once, because training a setting again costs more.
+    Of what is trained both halves are measured at once, because training it again costs more.
 
     Args:
         new: how a gate decides at new tokens; None takes the profile's first way.
@@ -75,8 +75,9 @@ def tables_of(
     for of in courses.values():
         first = settings[of[0]]
         words = TARGET if first is None else f"{first.label}, {first.words}"
-        keys = tuple(_key(lab, _applied(view, settings[i]), measured, new) for i in of)
-        args = (tuple(measured), new, *(settings[i] for i in of))
+        asked = None if isinstance(first, TrainedMethod) else half
+        keys = tuple(_key(lab, _applied(view, settings[i]), measured, new, asked) for i in of)
+        args = (tuple(measured), new, asked, *(settings[i] for i in of))
         pieces.append(Piece(words, "muse", keys, _measured_in, args))
     found: list[pd.DataFrame] = [pd.DataFrame()] * len(settings)
     for of, results in zip(courses.values(), lab.computed(pieces, dear=True), strict=True):
@@ -85,21 +86,23 @@ def tables_of(
     return found
 
 
-def _measured_in(lab: Lab, measured: Sequence[str], new: New, *settings: Method | None) -> list[pd.DataFrame]:
+def _measured_in(
+    lab: Lab, measured: Sequence[str], new: New, half: int | None, *settings: Method | None
+) -> list[pd.DataFrame]:
     view = lab.once(view_of)
-    return [_measured(lab, _applied(view, setting), measured, new) for setting in settings]
+    return [_measured(lab, _applied(view, setting), measured, new, half) for setting in settings]
 
 
 def _applied(view: Lab, setting: Method | None) -> Edited:
     return view.unedited if setting is None else setting.apply(view)
 
 
-def _key(lab: Lab, edited: Edited, measured: Sequence[str], new: New) -> dict[str, str]:
-    return lab.key(muse_under, lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, measured)
+def _key(lab: Lab, edited: Edited, measured: Sequence[str], new: New, half: int | None) -> dict[str, str]:
+    return lab.key(muse_under, lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, measured, half)
 
 
-def _measured(lab: Lab, edited: Edited, measured: Sequence[str], new: New) -> pd.DataFrame:
-    return muse_under(lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, measured)
+def _measured(lab: Lab, edited: Edited, measured: Sequence[str], new: New, half: int | None) -> pd.DataFrame:
+    return muse_under(lab.muse, edited, lab.profile.muse, lab.profile.model.batch_tokens, new, measured, half)
 
 
 def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
@@ -159,7 +162,7 @@ def compared(lab: Lab, settings: Sequence[Method], sweep: pd.DataFrame) -> pd.Da
 
     Returns:
         world (`OURS`, 'MUSE-News', 'MUSE-Books'), method, rule (`CHOSEN`, `STOPPED`, `ONLY`; '' of the paper), setting,
-        criterion, value (times 100), low, high, n (missing of the paper).
+        criterion (`CRITERIA` times 100, and `MIN_K_GAP` in nats), value, low, high, n (missing of the paper).
     """
     retrained = reference(lab)
     wanted: list[tuple[str, str, Method | None]] = [(TARGET, ONLY, None), (retrained.label, ONLY, retrained)]
@@ -206,7 +209,9 @@ def gates(lab: Lab, setting: Method) -> pd.DataFrame:
     """
     found = []
     for new in lab.profile.muse.gates:
-        (table,) = tables_of(lab, [setting], 1, new, CHOSEN_BY)
+        # methods are compared under the first way, so that all of it is there
+        measured = CRITERIA if new == lab.profile.muse.gates[0] else CHOSEN_BY
+        (table,) = tables_of(lab, [setting], 1, new, measured)
         found.append(criteria(table, lab.profile.muse.resamples).assign(gate=new, method=setting.label))
     return pd.concat(found, ignore_index=True)
 
@@ -283,8 +288,7 @@ def _served_in(lab: Lab, setting: Method, how: str, *numbers: int) -> list[pd.Da
 
 
 def _served(lab: Lab, edited: Edited) -> pd.DataFrame:
-    table = _measured(lab, edited, (VERBMEM, KNOWMEM_RETAIN), lab.profile.muse.gates[0])
-    return table[table["half"] == 1].reset_index(drop=True)
+    return _measured(lab, edited, (VERBMEM, KNOWMEM_RETAIN), lab.profile.muse.gates[0], half=1)
 
 
 def trained_on(lab: Lab, setting: Method) -> Iterator[Edited]:

@@ -14,14 +14,14 @@ from helpers.attacks.prompts import BENIGN, HAZARD, Means, NoAttack, PromptAttac
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface
 from helpers.engine.interventions import Gate
-from helpers.engine.scoring import Sweep, is_right, read_letters, row_batches
+from helpers.engine.scoring import Readout, Sweep, is_right, read_endings, read_letters, row_batches
 from helpers.lab.choosing import choose
 from helpers.lab.pieces import Piece
 from helpers.measures.knowledge import Knowledge, read_under
 from helpers.measures.metrics import accuracy, wilson_interval
 from helpers.methods.method import Method
 from helpers.published import load_published
-from helpers.text.questions import ORIGINAL_ORDER
+from helpers.text.questions import ORIGINAL_ORDER, Question
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -62,11 +62,11 @@ def means_of(lab: Lab) -> Means:
     return means
 
 
-def knowledge_of(lab: Lab, half: int, benign: int) -> Knowledge:
+def knowledge_of(lab: Lab, half: int, benign: int, forget: bool = True) -> Knowledge:
     """Known questions of one half, as many as the profile says of the subject to forget and so many of each other."""
     knowledge = lab.knowledge_on(half)
     limits = dict.fromkeys(knowledge.questions, benign)
-    limits[lab.profile.questions.forget] = lab.profile.prompt_attacks.questions
+    limits[lab.profile.questions.forget] = lab.profile.prompt_attacks.questions * forget
     return replace(knowledge, questions={s: of[: limits[s]] for s, of in knowledge.questions.items() if limits[s]})
 
 
@@ -77,13 +77,14 @@ def asked(
 
     Args:
         half: 0 to choose attacks on, where the unedited model is not asked; 1 to report.
-        benign: how many questions are asked of each subject that is not to be forgotten.
+        benign: so many questions are asked of each subject that is not to be forgotten; where there are any, those to
+            forget are left out.
 
     Returns:
         attack, setting (in words), control, and the columns of `answers`; the rows without attack come first.
     """
     knowledge, means, edits = (
-        knowledge_of(lab, half, benign),
+        knowledge_of(lab, half, benign, not benign),
         lab.once(means_of),
         lab.once(_edits, half, tuple(settings)),
     )
@@ -110,7 +111,9 @@ def _edits(lab: Lab, half: int, settings: tuple[Method, ...]) -> dict[str, Edite
 
 
 def _answers(lab: Lab, way: PromptAttack, half: int, benign: int, *settings: Method) -> list[pd.DataFrame]:
-    return [answers(knowledge_of(lab, half, benign), way, lab.once(means_of), lab.once(_edits, half, settings))]
+    return [
+        answers(knowledge_of(lab, half, benign, not benign), way, lab.once(means_of), lab.once(_edits, half, settings))
+    ]
 
 
 def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Mapping[str, Edited]) -> pd.DataFrame:
@@ -118,6 +121,8 @@ def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Map
 
     Returns:
         method, subject, role, id, n (1), right, rho and opens (1 or 0, of the gate; both empty where there is none).
+        Where no letters are read, a gate looks at the question with each of the choices, and both are means of the
+        four.
 
     Raises:
         ValueError: no question is left, or the attack's means do not suffice.
@@ -125,27 +130,42 @@ def answers(knowledge: Knowledge, attack: PromptAttack, means: Means, edits: Map
     model, known = knowledge.model, knowledge.asked
     longest = huggingface(model).config.max_position_embeddings
     kept, rows = prompts(attack, model.tokenizer, known, means, longest)
-    questions = [known[i] for i in kept]
+    questions, read = [known[i] for i in kept], read_letters
+    if not attack.lettered:
+        rows, read = _choices_below(model.tokenizer, rows, questions, means.prompt_format)
     batched = list(row_batches(model, rows, knowledge.batch_tokens))
-    sweep = Sweep(model, batched, knowledge.layer, read_letters, knowledge.cache)
+    sweep = Sweep(model, batched, knowledge.layer, read, knowledge.cache)
     named = pd.DataFrame({
         "subject": [q.subject for q in questions], "role": [knowledge.roles[q.subject] for q in questions],
         "id": [str(q.id) for q in questions], "n": 1,
     })  # fmt: skip
     tables = []
     for label, edited in edits.items():
-        right = is_right(read_under(sweep, batched, edited)[:, None], questions, ORIGINAL_ORDER)[:, 0].numpy()
-        tables.append(named.assign(method=label, right=right.astype(int), **_gate(sweep, edited)))
+        found = read_under(sweep, batched, edited)
+        letters = found if attack.lettered else -found.view(len(questions), -1)
+        right = is_right(letters[:, None], questions, ORIGINAL_ORDER)[:, 0].numpy()
+        tables.append(named.assign(method=label, right=right.astype(int), **_gate(sweep, edited, len(questions))))
     return pd.concat(tables, ignore_index=True)
 
 
-def _gate(sweep: Sweep, edited: Edited) -> dict[str, np.ndarray | float]:
+def _choices_below(
+    tokenizer, rows: Sequence[list[int]], questions: Sequence[Question], prompt_format: str
+) -> tuple[list[list[int]], Readout]:
+    """Every prompt with each of its four choices behind it, and what reads their mean nats."""
+    space = "" if prompt_format == "chat" else " "
+    texts = [tokenizer([space + c for c in q.choices], add_special_tokens=False).input_ids for q in questions]
+    told = [[*row, *choice] for row, four in zip(rows, texts, strict=True) for choice in four]
+    return told, read_endings([len(choice) for four in texts for choice in four])
+
+
+def _gate(sweep: Sweep, edited: Edited, questions: int) -> dict[str, np.ndarray | float]:
+    """Of a question that is several rows the mean over them."""
     clamp = edited.intervention
     if clamp is None or clamp.gate is None:
         return {"rho": np.nan, "opens": np.nan}
     rho = sweep.gate_scores(replace(clamp, gate=Gate(0.0)))
-    opens = sweep.gate_scores(clamp) > clamp.gate.threshold
-    return {"rho": rho.numpy(), "opens": opens.double().numpy()}
+    opens = (sweep.gate_scores(clamp) > clamp.gate.threshold).double()
+    return {name: of.view(questions, -1).mean(dim=1).numpy() for name, of in (("rho", rho), ("opens", opens))}
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------

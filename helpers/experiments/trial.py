@@ -120,8 +120,8 @@ def try_profile(name: str, n: int) -> Trial:
     peak = peak_memory()
     rates = {part.kind: part.rate for part in parts}
     # the rates are whole ones and no shares of a matrix product's
-    whole = {"product": 1.0, "training": 1.0}
-    full = projections(name, lab.model.device.type, rates, **whole, shape=_shape(lab), known_share=known / asked)
+    device, shape = lab.model.device.type, _shape(lab)
+    full = projections(name, device, rates, product=1.0, training=1.0, shape=shape, known_share=known / asked)
     of = (number, len(counted[forget]), asked, known, loading)
     return Trial(*of, peak.get("cuda", peak["ram"]), parts, full)
 

@@ -511,7 +511,8 @@ class Lab(Run):
         """Weights from disk if they are there, or made, and put there if they are small."""
         key = self.key(train, *args)
         if stage := self.store.read("weights", key):
-            return stage.result
+            stored: Any = stage.result
+            return stored
         start = time.perf_counter()
         weights = make()
         if sum(w.numel() * w.element_size() for w in weights.values()) <= self.profile.compute.weights_mb * 2**20:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from numbers import Integral
@@ -20,7 +20,7 @@ from helpers.text.corpora import Document
 from helpers.text.questions import Question, question_text
 
 WORLD_SEED = 0
-BENIGN = "benign"
+BENIGN, REQUESTS = "benign", "requests"
 PROSE = "everyday_life"  # neutral text, framed under a title of its own
 UNLABELLED_SEED = 5  # forget, retain and neutral text have 1, 2 and 3, requests 4
 FILLER_SEED = 6
@@ -196,11 +196,22 @@ def _notes(world: World, subject: str, tokens: int, seed: int) -> list[Document]
 
 def _invented_filler(profile: Profile, name: str) -> list[str]:
     world, tokens = build_world(WORLD_SEED), FILLER_CHARACTERS // CHARACTERS_PER_TOKEN
+    side = profile.questions.side_effect
     if name == BENIGN:
-        return [d.text for d in _benign(world, profile.questions.side_effect, tokens, FILLER_SEED)]
+        return [d.text for d in _benign(world, side, tokens, FILLER_SEED)]
+    if name == REQUESTS:
+        return [f"{asked}\n{said}" for subject in side for asked, said in _conversation(world, subject, tokens)]
     if name not in world.subjects:
-        raise ValueError(f"filler {name!r} is unknown, this world has {list(world.subjects)}, and {BENIGN!r} text")
+        raise ValueError(
+            f"filler {name!r} is unknown, this world has {list(world.subjects)}, and {BENIGN!r} and {REQUESTS!r} text"
+        )
     return [d.text for d in _documents(world, name, tokens, FILLER_SEED)]
+
+
+def _conversation(world: World, subject: str, tokens: int) -> Iterator[tuple[str, str]]:
+    """Requests for help with the things of a subject, and what a well-behaved model says to each."""
+    for turn in range(tokens // (WORDS_PER_TEXT * ENTITIES_PER_SUBJECT) + 1):
+        yield from world.requests(subject, FILLER_SEED + turn)
 
 
 def _invented_requests(profile: Profile) -> Requests:

@@ -5,7 +5,7 @@ Everything is kept text by text and question by question, so that halves, folds 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from helpers.text.muse import (
     KNOWMEM_RETAIN,
     PRIVLEAK,
     VERBMEM,
+    Asked,
     Exam,
     Muse,
     Passage,
@@ -34,6 +35,8 @@ from helpers.text.muse import (
 from helpers.text.questions import encode_texts
 
 MIN_K_FORGET, MIN_K_HOLDOUT = "Min-K% forget", "Min-K% holdout"  # of which PrivLeak is made
+# How far texts to forget stand out, in nats: PrivLeak sees only their order, so it is -100 for all that remember well.
+MIN_K_GAP = "Min-K% gap"
 SEED = 0
 
 
@@ -47,6 +50,7 @@ def muse_under(
     batch_tokens: int,
     new: New = "held",
     measured: Sequence[str] = CRITERIA,
+    half: int | None = None,
 ) -> pd.DataFrame:
     """Every passage, question and text of a benchmark under an edit.
 
@@ -54,26 +58,29 @@ def muse_under(
         batch_tokens: tokens in one batch.
         new: how a gate decides at tokens that the model says (`DuringGeneration`).
         measured: criteria, for where some are not needed.
+        half: the half that is asked, 0 or 1; None asks both.
 
     Returns:
         criterion, item (number in the benchmark), half, value: ROUGE-L F1 from 0 to 1 of `VERBMEM`, `KNOWMEM_FORGET`
         and `KNOWMEM_RETAIN`, nats of `MIN_K_FORGET` and `MIN_K_HOLDOUT`.
     """
-    how = (settings, batch_tokens)
-    measures: dict[str, dict[str, Callable[[], list[float]]]] = {
-        VERBMEM: {VERBMEM: partial(verbatim, edited, muse.passages, *how, new)},
-        KNOWMEM_FORGET: {KNOWMEM_FORGET: partial(known, edited, muse.known_forget, *how, new)},
-        KNOWMEM_RETAIN: {KNOWMEM_RETAIN: partial(known, edited, muse.known_retain, *how, new)},
-        PRIVLEAK: {
-            MIN_K_FORGET: partial(min_k, edited, muse.private_forget, settings.min_k, batch_tokens),
-            MIN_K_HOLDOUT: partial(min_k, edited, muse.private_holdout, settings.min_k, batch_tokens),
-        },
+
+    def answered(exam: Exam, asked: Sequence[Asked]) -> list[float]:
+        return known(edited, Exam(exam.head, tuple(asked)), settings, batch_tokens, new)
+
+    recited = partial(verbatim, edited, settings=settings, batch_tokens=batch_tokens, new=new)
+    likely = partial(min_k, edited, percent=settings.min_k, batch_tokens=batch_tokens)
+    about = {KNOWMEM_FORGET: muse.known_forget, KNOWMEM_RETAIN: muse.known_retain}
+    measures: dict[str, dict[str, tuple[Sequence[Any], Callable[[Any], list[float]]]]] = {
+        VERBMEM: {VERBMEM: (muse.passages, recited)},
+        **{name: {name: (exam.asked, partial(answered, exam))} for name, exam in about.items()},
+        PRIVLEAK: {MIN_K_FORGET: (muse.private_forget, likely), MIN_K_HOLDOUT: (muse.private_holdout, likely)},
     }
-    found = {name: values() for criterion in measured for name, values in measures[criterion].items()}
-    tables = [
-        pd.DataFrame({"criterion": name, "item": range(len(of)), "half": halves(len(of), HALF_SEED), "value": of})
-        for name, of in found.items()
-    ]
+    tables = []
+    for name, (items, values) in (pair for criterion in measured for pair in measures[criterion].items()):
+        of = pd.DataFrame({"criterion": name, "item": range(len(items)), "half": halves(len(items), HALF_SEED)})
+        of = of if half is None else of[of["half"] == half]
+        tables.append(of.assign(value=values([items[i] for i in of["item"]]) if len(of) else 0.0))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -163,10 +170,13 @@ def priv_leak(auc: float, reference: float, positive: Literal["holdout", "forget
 def criteria(table: pd.DataFrame, resamples: int, reference: pd.DataFrame | None = None) -> pd.DataFrame:
     """The four criteria of `muse_under`, times 100 as in the papers, with 95 % bootstrap intervals over its items.
 
+    Where PrivLeak is, its texts also have `MIN_K_GAP`: the mean Min-K% of those to forget above that of the holdout, in
+    nats (ours; MUSE has none).
+
     Args:
         table: of one edit, all items of which are taken.
-        reference: of the retrained model, on the same items; PrivLeak is drawn with the same texts for both. None where
-            it is not asked for.
+        reference: of the retrained model, on the same items; PrivLeak is drawn with the same texts for both, and draws
+            in which the reference's AUC is 0 are left out of its interval. None where it is not asked for.
 
     Returns:
         criterion, value, low, high, n (items; of PrivLeak texts of both kinds); no row of what was not measured.
@@ -182,9 +192,11 @@ def criteria(table: pd.DataFrame, resamples: int, reference: pd.DataFrame | None
             pairs = [(values_of(of, MIN_K_FORGET), values_of(of, MIN_K_HOLDOUT)) for of in (table, reference)]
             found, theirs = (auc(*pair) for pair in pairs)
             drawn, references = _drawn_aucs(pairs, resamples)
-            leaks = 100 * (drawn - references) / references
+            some = references > 0  # in a draw of few texts it may be 0, to which nothing is relative
+            leaks = 100 * (drawn - references)[some] / references[some]
             n = sum(map(len, pairs[0]))
             rows.append((criterion, priv_leak(found, theirs), *np.percentile(leaks, [2.5, 97.5]), n))
+            rows.append((MIN_K_GAP, *_gap(*pairs[0], resamples), n))
     return pd.DataFrame(rows, columns=["criterion", "value", "low", "high", "n"])
 
 
@@ -196,6 +208,13 @@ def values_of(table: pd.DataFrame, criterion: str) -> np.ndarray:
 def _with_interval(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return 100 * value, 100 * low, 100 * high
+
+
+def _gap(forget: np.ndarray, holdout: np.ndarray, resamples: int) -> tuple[float, float, float]:
+    """The difference of two means with its interval; texts are drawn as for the AUCs."""
+    means = [_draws(len(of), resamples, SEED + i) @ of / len(of) for i, of in enumerate((forget, holdout))]
+    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
+    return forget.mean() - holdout.mean(), low, high
 
 
 def _draws(n: int, resamples: int, seed: int = SEED) -> np.ndarray:

@@ -404,7 +404,8 @@ class PromptAttackSettings:
         methods: names, as `Lab.sweep` takes them; the first is the guard, which has a gate.
         questions: to forget, how many are asked of each half at most.
         benign_questions: of each subject that is not to be forgotten, how many are asked under the chosen attacks.
-        fillers: harmless texts by kind: of the invented world 'benign' or a subject, or entries of
+        new_tokens: of a free answer, said at most.
+        fillers: harmless texts by kind: of the invented world 'benign', 'requests' or a subject, or entries of
             `helpers.loading.sources`.
     """
 
@@ -412,6 +413,7 @@ class PromptAttackSettings:
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     questions: Count
     benign_questions: Count
+    new_tokens: Count
     fillers: dict[str, str]
 
 

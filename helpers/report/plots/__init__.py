@@ -33,6 +33,7 @@ from helpers.report.plots.features import (
 )
 from helpers.report.plots.forget_sets import at_once, features_by_name, forget_requests, little_text
 from helpers.report.plots.gates import gate_cost, rho
+from helpers.report.plots.guarded_answers import guarded_answers
 from helpers.report.plots.mended_gates import (
     calibrations,
     clamp_units,
@@ -62,10 +63,10 @@ __all__ = [
     "attacked_benign", "attribution", "beside_published", "by_layer", "calibrations", "carriers", "causal",
     "clamp_curve", "clamp_units", "conditional_sweeps", "controls", "decoders", "detector_taught", "diluted_gate",
     "dilution", "features_by_name", "few_documents", "firing_rates", "fisher", "forget_requests", "gate_choice",
-    "gate_cost", "gate_percentiles", "gates_attacked", "held_out", "highlighted_question", "letters", "little_text",
-    "long_prompts", "muse_criteria", "muse_gates", "muse_requests", "muse_training", "other_half", "other_weights",
-    "padded_alarms", "pareto", "prompt_attacks", "protocols", "published_dsg", "published_pareto", "quality",
-    "ratio_percentiles", "relearned_once", "relearning", "relearning_rates", "residual_drift", "residual_vector",
-    "retention_tradeoff", "rho", "rho_or_counts", "roc", "selection_rules", "side_by_side", "static_or_dynamic",
-    "strength_grid", "strongest_passages", "training", "worst_case",
+    "gate_cost", "gate_percentiles", "gates_attacked", "guarded_answers", "held_out", "highlighted_question",
+    "letters", "little_text", "long_prompts", "muse_criteria", "muse_gates", "muse_requests", "muse_training",
+    "other_half", "other_weights", "padded_alarms", "pareto", "prompt_attacks", "protocols", "published_dsg",
+    "published_pareto", "quality", "ratio_percentiles", "relearned_once", "relearning", "relearning_rates",
+    "residual_drift", "residual_vector", "retention_tradeoff", "rho", "rho_or_counts", "roc", "selection_rules",
+    "side_by_side", "static_or_dynamic", "strength_grid", "strongest_passages", "training", "worst_case",
 ]  # fmt: skip

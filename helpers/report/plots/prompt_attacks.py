@@ -34,11 +34,10 @@ WAY_LOOKS: tuple[Look, ...] = ((GREY, "o"), (GREEN, "^"), (PURPLE, "s"), (ORANGE
 
 
 def dilution(table: pd.DataFrame) -> Figure:
-    """Notebook 11: accuracy on forget questions against the tokens of filler, a column a place, a row a kind."""
-    places, fillers = (list(dict.fromkeys(table[column])) for column in ("place", "filler"))
-    figure, axes = panels(len(places) * len(fillers), len(places), height=2.7, sharex=True, sharey=True)
-    for i, ax in enumerate(axes):
-        filler, place = fillers[i // len(places)], places[i % len(places)]
+    """Notebook 11: accuracy on forget questions against the tokens of filler, a panel a kind in a place."""
+    columns, shown = table["place"].nunique(), list(dict.fromkeys(zip(table["filler"], table["place"], strict=True)))
+    figure, axes = panels(len(shown), columns, height=2.7, sharex=True, sharey=True)
+    for ax, (filler, place) in zip(axes, shown, strict=True):
         of = table[(table["filler"] == filler) & (table["place"] == place)]
         for method, rows in of.groupby("method", sort=False):
             (colour, marker), size = _look(method), 9 if is_reference(method) else 5
@@ -46,7 +45,7 @@ def dilution(table: pd.DataFrame) -> Figure:
             ax.errorbar(rows["tokens"], rows["accuracy"], ends, color=colour, marker=marker, ms=size, label=method)
         ax.set(title=f"{filler} text {place} (n = {of['n'].max()})", ylim=(-0.03, 1.05))
         chance(ax)
-    _lengths(axes, len(places), "accuracy on forget questions\n(guarded: lower is better)")
+    _lengths(axes, min(columns, len(axes)), "accuracy on forget questions\n(guarded: lower is better)")
     legend(figure, axes, columns=4)
     return figure
 
@@ -82,6 +81,7 @@ def _lengths(axes: list[Axes], columns: int, *words: str) -> None:
         ax.set_ylabel(words[min(row, len(words) - 1)])
     for ax in axes[-columns:]:
         ax.set_xlabel("tokens of filler")
+        ax.tick_params(labelbottom=True)  # a panel below it may be missing
 
 
 def prompt_attacks(table: pd.DataFrame) -> Figure:
