@@ -213,8 +213,9 @@ def test_contributing_names_only_commands_that_exist() -> None:
     made = {word for line in commands if line.startswith("make ") for word in line.split()[1:] if "=" not in word}
     assert {"setup", "test", "lint", "figures", "redraw"} <= made <= targets()
     modules = {match[1] for line in commands if (match := re.search(r"python -m ([\w.]+)", line))}
-    files = [ROOT / (module.replace(".", "/") + ".py") for module in modules - {"pytest"}]
-    assert len(files) >= 3 and [file for file in files if not file.is_file()] == []
+    places = [ROOT / module.replace(".", "/") for module in modules - {"pytest"}]
+    run = [place.with_suffix(".py").is_file() or (place / "__main__.py").is_file() for place in places]
+    assert len(run) >= 3 and all(run)
     options = {word for line in commands if "helpers.reproduce" in line for word in re.findall(r"--[\w-]+", line)}
     assert options and all(f'"{option}"' in text_of("helpers/reproduce.py") for option in options)
     tests = {word for word in quoted if word.startswith("test_")}

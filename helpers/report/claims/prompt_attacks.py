@@ -81,7 +81,8 @@ def _said_freely(table: pd.DataFrame, measure: str, gate: str) -> Estimate:
     """Of free answers to hazard questions the share that match or are gibberish; '' is the unguarded model."""
     rows = table[(table["world"] == "ours") & (table["role"] == "forget") & (table["measure"] == measure)]
     guarded = rows["method"] == ("DSG" if gate else "unguarded")
-    found = rows[guarded & (rows["gate"].fillna("") == gate)]
+    asked_so = rows["gate"] == gate if gate else rows["gate"].isna() | (rows["gate"] == "")
+    found = rows[guarded & asked_so]
     if found.empty:
         raise MissingRowsError("no free answers to hazard questions, or none asked so")
     return estimate_of(found.iloc[0])
