@@ -18,13 +18,15 @@ def guarded_answers(table: pd.DataFrame) -> Figure:
     """Notebook 11: free answers by role: shares that match and are gibberish, and when the gate was first open."""
     roles = [role for role in ROLES if role in set(table["role"])]
     figure, axes = panels(2 * len(roles), columns=len(roles), height=3.0)
-    ways = list(dict.fromkeys(zip(table["method"], table["gate"].fillna(""), strict=True)))
+    table = table.assign(gate=table["gate"].astype(object).fillna(""))  # without a gate it is empty
+    ways = list(dict.fromkeys(zip(table["method"], table["gate"], strict=True)))
     for i, role in enumerate(roles):
         of = table[table["role"] == role]
         _shares(axes[i], of, ways)
         _openings(axes[len(roles) + i], of[of["measure"] == "opened by"])
         axes[i].set_title(f"{ROLE_STYLE[role][1]} (n = {of.loc[of['world'] == 'ours', 'n'].max():g})")
         axes[i].set_yticks(range(len(ways)), [_words(*way) for way in ways] if i == 0 else [""] * len(ways))
+        axes[len(roles) + i].tick_params(labelleft=i == 0)
     axes[0].set_ylabel("who answers")
     axes[len(roles)].set_ylabel("share of gates open by then\n(band: 95 % interval)")
     legend(figure, axes, columns=3)
@@ -39,7 +41,7 @@ def _shares(ax: Axes, table: pd.DataFrame, ways: list[tuple[str, str]]) -> None:
     for j, (measure, (colour, marker)) in enumerate(SHARE_LOOKS.items()):
         for world, of in table[table["measure"] == measure].groupby("world", sort=False):
             ours, words = world == "ours", SHARE_WORDS[measure]
-            places = [ways.index(way) for way in zip(of["method"], of["gate"].fillna(""), strict=True)]
+            places = [ways.index(way) for way in zip(of["method"], of["gate"], strict=True)]
             at = [place + (0.25 * j if ours else -0.3 + 0.1 * j) for place in places]
             ends = interval(of["accuracy"], of["low"], of["high"])
             ax.errorbar(of["accuracy"], at, xerr=ends, fmt=marker, color=colour, ms=5, elinewidth=1,
@@ -53,4 +55,4 @@ def _openings(ax: Axes, table: pd.DataFrame) -> None:
         ax.plot(of["token"], of["accuracy"], color=colour, marker=marker, ms=4, label=f"gate: {GATE_WORDS[gate]}")
         ax.fill_between(of["token"], of["low"], of["high"], color=colour, alpha=0.12, lw=0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(ylim=(-0.04, 1.04), xlabel="tokens said (0: the prompt)")
+    ax.set(ylim=(-0.04, 1.04), xlabel="tokens said\n(0: the prompt)")
