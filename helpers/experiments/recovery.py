@@ -124,8 +124,8 @@ class Attack(NamedTuple):
     Attributes:
         stage: the name under which results are stored.
         what: the things to do, as arguments.
-        key: (lab, edited, *arguments) -> what a result depends on.
-        compute: (lab, setting, *arguments) -> a table.
+        key: of the lab, what it has edited, and those arguments: what a result depends on.
+        compute: of the lab, a setting and those arguments: a table.
     """
 
     stage: str
