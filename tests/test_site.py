@@ -7,7 +7,6 @@ import base64
 import io
 import json
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -42,7 +41,7 @@ SETTINGS = len(POINTS)
 TINY_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 # as Hugging Face writes its tokens
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
-MAX_MB, MAX_SECONDS = 25, 60
+MAX_MB = 25
 
 
 # --- building ---------------------------------------------------------------------------------------------------------
@@ -81,7 +80,6 @@ def write_executed(folder: Path, profile: str, *given: object) -> Path:
 class Built:
     folder: Path
     said: str
-    seconds: float
 
     def pages(self, sources: bool = True) -> list[Path]:
         found = sorted(self.folder.rglob("*.html"))
@@ -104,19 +102,14 @@ def build(work: Path, *options: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Built:
     work = tmp_path_factory.mktemp("site")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = build(work, "--runs", write_executed(work / "runs", "tiny"))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout + done.stderr
-    # of the processor: how much else runs here is not the site's fault
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Built(work / "site", done.stdout + done.stderr, seconds)
+    return Built(work / "site", done.stdout + done.stderr)
 
 
-def test_it_is_small_and_quick_and_sphinx_warns_of_nothing(site: Built) -> None:
+def test_it_is_small_and_sphinx_warns_of_nothing(site: Built) -> None:
     files = [path for path in site.folder.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < MAX_MB * 1e6
-    assert site.seconds < MAX_SECONDS
     assert "WARNING" not in site.said
 
 
