@@ -284,3 +284,11 @@ def residual_norm(model, layer: int, rows: Rows, batch_tokens: int) -> float:
     if tokens == 0:
         raise ValueError("the residual's norm needs text: there are special tokens only")
     return total / tokens
+
+
+def norm_unit(norm: float, sae) -> float:
+    """The activation of a feature that moves a residual of such a mean norm by its own length.
+
+    That is the norm over the mean norm of the SAE's decoder rows.
+    """
+    return norm / float(sae.W_dec.float().norm(dim=-1).mean())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
-from helpers.engine.features import residual_norm
+from helpers.engine.features import norm_unit, residual_norm
 from helpers.engine.interventions import Clamp
 from helpers.engine.longer import longer_model, longer_sae
 from helpers.engine.scoring import Sweep, is_right, read_letters, row_batches
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Gemma-3-1b's residual is 75 times as long as Gemma-2-2b's, Gemma-3-4b's 340 times.
 LONGER = 100
 OF_CHOSEN = (0.125, 0.25, 0.5, 1.0, 2.0)
+# A norm is a mean over tokens, and so many rows of them suffice.
+NORM_ROWS = 64
 ABSOLUTE, RELATIVE = "absolute", "residual norm"
 
 
@@ -59,9 +61,9 @@ def clamp_units(lab: Lab, guard: DSG) -> pd.DataFrame:
 
 
 def _norm(lab: Lab, model, sae) -> float:
-    """The activation that moves the residual by its own length, as the profile's `clamp_unit` 'residual norm' does."""
-    rows, tokens = lab.retain_rows[:64], lab.profile.model.batch_tokens
-    return residual_norm(model, lab.profile.sae.layer, rows, tokens) / float(sae.W_dec.float().norm(dim=-1).mean())
+    """The unit of the profile's `clamp_unit` 'residual norm', of a model and its SAE."""
+    rows, tokens = lab.retain_rows[:NORM_ROWS], lab.profile.model.batch_tokens
+    return norm_unit(residual_norm(model, lab.profile.sae.layer, rows, tokens), sae)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.engine.features import hot_fractions, select_by_sparsity
+from helpers.experiments.costs import NOTEBOOKS
 from helpers.lab.lab import Lab
 from helpers.lab.published import published_statistics
 from helpers.profiles import Profile, load_profile
@@ -69,7 +70,7 @@ def known_by_notebook(name: str) -> dict[str, pd.DataFrame]:
     """
     found: dict[str, pd.DataFrame] = {}
     seen: list[str] = []
-    for number in load_profile(name).notebooks or ("05",):
+    for number in load_profile(name).notebooks or NOTEBOOKS:
         profile = load_profile(name, notebook=number)
         if profile.sae.id not in seen:
             known = known_answers(profile)

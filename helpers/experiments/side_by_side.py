@@ -130,16 +130,15 @@ def mean_losses(knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows])
 
 
 def losses_on(
-    knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows], before: Mapping[str, float] | None = None
+    knowledge: Knowledge, edited: Edited, texts: Mapping[str, Rows], before: Mapping[str, float]
 ) -> pd.DataFrame:
     """Next-token loss that an edit adds on each of some texts: text, loss_added (nats per token).
 
     A gate's threshold is taken on framed text, so packed text alone would judge it where it opens more often.
 
     Args:
-        before: `mean_losses` without the edit where that is known, for it is the same for all edits.
+        before: `mean_losses` without the edit, which are the same for all edits.
     """
-    before = before or mean_losses(knowledge, Edited(knowledge.model), texts)
     found = [(name, loss - before[name]) for name, loss in mean_losses(knowledge, edited, texts).items()]
     return pd.DataFrame(found, columns=["text", "loss_added"])
 

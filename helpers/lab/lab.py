@@ -25,7 +25,7 @@ from torch import Tensor
 
 from helpers.engine.attribution import attributions
 from helpers.engine.edited import Edited, Trained
-from helpers.engine.features import feature_statistics, mean_activation, residual_norm
+from helpers.engine.features import feature_statistics, mean_activation, norm_unit, residual_norm
 from helpers.engine.forward import check_pair
 from helpers.lab.forks import can_fork, is_worker
 from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spread
@@ -391,8 +391,8 @@ class Lab(Run):
         """What a strength of 1 is in units of activation, as the profile's `clamp_unit` says.
 
         'absolute': 1. 'mean activation': the mean activation of the best features by Farrell's rule where they fire.
-        'residual norm': the activation that moves the residual by its own length, which is its mean norm on packed
-        retain text after the SAE's layer (`residual_norm`) over the mean norm of the SAE's decoder rows.
+        'residual norm': the activation that moves the residual by its own length (`norm_unit`), which is its mean norm
+        on packed retain text after the SAE's layer (`residual_norm`).
         """
         match self.profile.clamp_unit:
             case "absolute":
@@ -401,7 +401,7 @@ class Lab(Run):
                 return mean_activation(self.firing_rates()[0], self.selections()["sparsity"])
         layer, tokens = self.profile.sae.layer, self.profile.model.batch_tokens
         norm = self.stage("residual-norm", residual_norm, self.model, layer, self.retain_rows, tokens)
-        return norm / float(self.sae.W_dec.float().norm(dim=-1).mean())
+        return norm_unit(norm, self.sae)
 
     # --- methods ------------------------------------------------------------------------------------------------------
 
