@@ -124,12 +124,13 @@ def side_by_side(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str
         for name in names[r % len(names) :] + names[: r % len(names)]:
             start = time.perf_counter()
             ways[name]()
-            _wait()
+            wait()
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Until the device has done what it was told."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 

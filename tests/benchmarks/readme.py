@@ -18,7 +18,7 @@ ASSUMED = {"float32": 50, "bfloat16": 400}
 
 def speed_table() -> pd.DataFrame:
     """Sweeps the usual way and ours, and what a guardrail costs in use, in words."""
-    sweep, guard = (pd.read_csv(RESULTS / f"{name}.csv") for name in ("sweep", "guard"))
+    sweep, guard, gates = (pd.read_csv(RESULTS / f"{name}.csv") for name in ("sweep", "guard", "gates"))
     rows = [
         (row.case, f"{row.usual_s:.3g} s", f"{row.ours_s:.3g} s", f"{row.ratio:.1f}x", f"{row.target:g}x",
          f"{row.usual_mb:,.0f} MB, {row.ours_mb:,.0f} MB") for row in sweep.itertuples()
@@ -27,6 +27,10 @@ def speed_table() -> pd.DataFrame:
         (f"DSG in place: {row.work}, prompt of {row.prompt_tokens:,} tokens", f"{row.without_s:.3g} s without",
          f"{row.with_s:.3g} s with", f"{row.overhead:+.1%}", f"at most {row.target:+.0%}", "")
         for row in guard.itertuples()
+    ]  # fmt: skip
+    rows += [
+        (f"gate asked at every new token: {row.gate}", f"{row.without_s:.3g} s without", "", f"{row.overhead:+.1%}",
+         f"at most {row.target:+.0%}", "") for row in gates.itertuples()
     ]  # fmt: skip
     columns = ["work", "the usual way", "ours", "ratio or overhead", "aim", "peak extra memory (usual, ours)"]
     return pd.DataFrame(rows, columns=columns)
