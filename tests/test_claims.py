@@ -484,6 +484,14 @@ CASES = {
         "null: nothing forgotten": (held_out(DSG=(99, 100), **dict.fromkeys(BASELINES, (99, 100))), UNDECIDED),
         "no SCRUB": (held_out(DSG=(30, 100), RMU=(70, 100)), NOT_RUN),
     },
+    claims.tradeoffs._rmu_fails: {
+        "only at a price": (fronts(RMU=(990, 300)), AGREES),
+        "none keeps the side effects": (fronts(RMU=(None, 300)), AGREES),
+        "half of it": (fronts(RMU=(500, 300)), DISAGREES),
+        "at the bound": (fronts(RMU=(810, 300)), UNDECIDED),  # 0.8125 is a quarter of the way from 1 to chance
+        "null: never tried hard enough": (fronts(RMU=(1000, 990)), UNDECIDED),
+        "no RMU": (fronts(), NOT_RUN),
+    },
     claims.tradeoffs._hardly_forget: {
         "only at a price": (fronts(SCRUB=(990, 300)), AGREES),
         "none keeps the side effects": (fronts(SCRUB=(None, 300)), AGREES),
@@ -974,8 +982,10 @@ def judged(tmp_path):
 
     def judge(rule, table):
         (claim,) = [claim for claim in CLAIMS if claim.test is rule]
-        table.to_csv(tmp_path / f"{claim.figure}.csv", index=False)
-        found = verdicts(tmp_path).set_index("claim").loc[claim.statement]
+        rows = claim.rows(tmp_path / "tiny")
+        rows.parent.mkdir(exist_ok=True)
+        table.to_csv(rows, index=False)
+        found = verdicts(tmp_path / "tiny").set_index("claim").loc[claim.statement]
         return found["ours"], found["verdict"]
 
     return judge
@@ -1045,6 +1055,18 @@ def test_a_figure_that_is_not_there_is_not_run(tmp_path):
     assert len(table) == len(CLAIMS)
     assert set(table["verdict"]) == {NOT_RUN}
     assert len(verdicts(tmp_path, "06")) == 4
+
+
+def test_a_claim_on_the_second_hazard_reads_its_profiles_rows(tmp_path):
+    (claim,) = [claim for claim in CLAIMS if claim.hazard]
+    for name, right in (("tiny", 500), ("tiny-cyber", 990)):
+        (tmp_path / name).mkdir()
+        fronts(RMU=(right, 300)).to_csv(tmp_path / name / f"{claim.figure}.csv", index=False)
+    for name in ("tiny", "tiny-cyber"):
+        found = verdicts(tmp_path / name, claim.figure[:2]).set_index("claim").loc[claim.statement]
+        assert found["verdict"] == AGREES and found["ours"].startswith("RMU 0.99")
+    claim.rows(tmp_path / "tiny-cyber").unlink()
+    assert verdicts(tmp_path / "tiny").set_index("claim").loc[claim.statement, "verdict"] == NOT_RUN
 
 
 def test_the_table_goes_between_its_marks(tmp_path):

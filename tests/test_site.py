@@ -198,7 +198,7 @@ def test_a_profile_without_figures_and_runs_has_pages_that_say_so(tmp_path: Path
     nothing = ["--figures", tmp_path / "none", "--runs", tmp_path / "none"]
     done = build(tmp_path, "--profile", "gemma-2-2b-it", *nothing)
     assert done.returncode == 0 and "WARNING" not in done.stdout + done.stderr
-    site = Built(tmp_path / "site", done.stdout, 0)
+    site = Built(tmp_path / "site", done.stdout)
     assert "No figure of profile gemma-2-2b-it is there" in site.words("gallery.html")
     assert "python -m helpers.reproduce --profile gemma-2-2b-it --only 05" in site.words("move-it.html")
     assert "not run" in site.words("index.html")

@@ -1,6 +1,6 @@
 """Notebook 07: every method at the setting chosen for it, side by side (Muhamed et al. 2025, Tables 1 and 10)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 import torch
@@ -58,15 +58,11 @@ def _those(scores: Scores, chosen: Mapping[str, Choice]) -> list:
 def compared(lab: Lab, chosen: Mapping[str, Choice]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The chosen settings measured further (`distances` and `losses_on`), each a piece of work of its own."""
     pieces = [
-        Piece(
-            f"{label}, {choice.setting.words}",
-            "compared",
-            tuple(lab.key(f, lab.judged, lab.edited(choice.setting), lab.neutral_rows) for f in (distances, losses_on)),
-            _compared_in,
-            (choice.setting,),
-        )
+        Piece(f"{label}, {choice.setting.words}", "compared",
+              tuple(lab.key(measure, *what) for measure, what in _further(lab, choice.setting).items()),
+              _compared_in, (choice.setting,))
         for label, choice in chosen.items()
-    ]
+    ]  # fmt: skip
     found = lab.computed(pieces, dear=True)
     answers, losses = (
         pd.concat([results[i].assign(method=label) for label, results in zip(chosen, found, strict=True)])
@@ -76,10 +72,17 @@ def compared(lab: Lab, chosen: Mapping[str, Choice]) -> tuple[pd.DataFrame, pd.D
 
 
 def _compared_in(lab: Lab, setting: Method) -> list[pd.DataFrame]:
+    return [measure(*what) for measure, what in _further(lab, setting).items()]
+
+
+def _further(lab: Lab, setting: Method) -> dict[Callable[..., pd.DataFrame], tuple]:
+    """What is measured of a setting, and of what."""
     edit = lab.edited(setting)
     references = {UNEDITED: lab.unedited} | {s.label: lab.edited(s) for s in Retrained.grid(lab.profile)}
-    losses = losses_on(lab.judged, edit, lab.once(loss_texts), lab.once(losses_before))
-    return [distances(lab.judged, edit, references), losses]
+    return {
+        distances: (lab.judged, edit, references),
+        losses_on: (lab.judged, edit, lab.once(loss_texts), lab.once(losses_before)),
+    }
 
 
 def loss_texts(lab: Lab) -> dict[str, Rows]:
@@ -91,7 +94,7 @@ def loss_texts(lab: Lab) -> dict[str, Rows]:
 
 def losses_before(lab: Lab) -> dict[str, float]:
     """`mean_losses` of the unedited model, which every setting is compared with."""
-    return mean_losses(lab.judged, lab.unedited, lab.once(loss_texts))
+    return lab.stage("losses-before", mean_losses, lab.judged, lab.unedited, lab.once(loss_texts))
 
 
 def distances(knowledge: Knowledge, edited: Edited, references: Mapping[str, Edited]) -> pd.DataFrame:

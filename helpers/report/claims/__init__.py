@@ -52,7 +52,7 @@ def verdicts(figures: Path, notebook: str = "") -> pd.DataFrame:
         disagrees), undecided (the rows leave it open) or not run (the figure, or what the rule needs, is not there).
     """
     rows = [
-        (claim.statement, f"{claim.paper} ({claim.source})", *_tested(claim, figures / f"{claim.figure}.csv"))
+        (claim.statement, f"{claim.paper} ({claim.source})", *_tested(claim, claim.rows(figures)))
         for claim in CLAIMS
         if claim.figure.startswith(notebook)
     ]

@@ -6,6 +6,7 @@ A rule judges the parts of a claim by intervals, never by a number alone where t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -28,6 +29,8 @@ class Claim:
         paper: its number.
         figure: the figure of ours whose rows test it.
         test: from those rows to our number in words and the verdict.
+        hazard: of which hazard's profile the rows are: '' for the one at hand, 'cyber' for the one of its name and
+            '-cyber', as 'tiny-cyber' beside 'tiny'.
     """
 
     statement: str
@@ -35,6 +38,12 @@ class Claim:
     paper: str
     figure: str
     test: Callable[[pd.DataFrame], tuple[str, str]]
+    hazard: str = ""
+
+    def rows(self, figures: Path) -> Path:
+        """Where the rows lie, given the folder of a profile's figures."""
+        other = self.hazard and not figures.name.endswith(f"-{self.hazard}")
+        return (figures.with_name(f"{figures.name}-{self.hazard}") if other else figures) / f"{self.figure}.csv"
 
 
 class MissingRowsError(LookupError):
