@@ -202,7 +202,7 @@ def write_datasets(root: Path) -> None:
     for name in QUESTIONS:
         rows = [{"question": q.question, "choices": q.choices, "answer": q.answer} for q in served_questions(name)]
         _write(root / "cais" / ("wmdp" if name.startswith("wmdp") else "mmlu"), name, "test", pd.DataFrame(rows))
-    texts = load_texts(load_profile("tiny"))
+    world, texts = build_world(WORLD_SEED), load_texts(load_profile("tiny"))
     forget, retain, neutral = ([d.text for d in documents] for documents in (texts.forget, texts.retain, texts.neutral))
     corpus = pd.DataFrame({"title": "made up", "abstract": "made up", "text": forget, "doi": ""})
     _write(root / "cais/wmdp-bio-forget-corpus", "default", "train", corpus)
@@ -212,6 +212,10 @@ def write_datasets(root: Path) -> None:
     lines = [line for text in retain for line in ("", " = Heading = \n", f" {text} \n")]
     _write(root / "Salesforce/wikitext", "wikitext-2-raw-v1", "test", pd.DataFrame({"text": lines}))
     _write(root / "Skylion007/openwebtext", "plain_text", "train", pd.DataFrame({"text": neutral}), shards=2)
+    # as in Alpaca, where some requests come with what they are about
+    told = [(asked, "" if i % 3 else asked, said) for i, (asked, said) in enumerate(world.requests("history", seed=4))]
+    conversations = pd.DataFrame(told, columns=["instruction", "input", "output"])
+    _write(root / "tatsu-lab/alpaca", "data", "train", conversations.assign(text="made up"))
     write_requests(root / "JailbreakBench/JBB-Behaviors")
     for name in ("MUSE-News", "MUSE-Books"):
         write_muse(root / "muse-bench" / name)

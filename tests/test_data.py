@@ -9,7 +9,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from helpers.loading.data import FORGET_FILE, REFUSALS, WORLD_SEED, load_questions, load_requests, load_texts
+from helpers.loading.data import (
+    FORGET_FILE,
+    REFUSALS,
+    WORLD_SEED,
+    load_fillers,
+    load_questions,
+    load_requests,
+    load_texts,
+)
 from helpers.loading.hub import AccessError, Hub, HubError
 from helpers.loading.sources import QUESTIONS, TEXTS, Source, needed, question_source
 from helpers.organism.world import build_world, load_words
@@ -204,6 +212,32 @@ def test_of_a_long_text_a_seed_draws_as_much_as_is_asked_for(folder):
     folder.put("cais/wmdp-bio-forget-corpus/train-0.parquet", rows)
     first, again = (load_texts(load_profile("gemma-2-2b-it", SMALL), folder).forget for _ in range(2))
     assert first == again and len(first) == 2 and first[0].text != rows[0]["text"]  # 2 rows x 8 tokens x 6 characters
+
+
+ALPACA = {"instruction": "Name a river. " + LONG, "input": "", "output": "The Nile.", "text": "Below is ..."}
+
+
+def test_a_conversation_of_several_columns_is_one_text_without_the_empty_ones(folder):
+    asked = ALPACA | {"instruction": "Which is it? " + LONG, "input": "It rises in Burundi."}
+    folder.put("tatsu-lab/alpaca/data/train-0.parquet", [ALPACA, asked])
+    found = load_fillers(load_profile("gemma-2-2b-it"), folder)
+    assert list(found) == ["far", "chat", "near"] and found["far"] == [LONG, LONG + "y"]
+    assert found["chat"] == [
+        f"Name a river. {LONG}\nThe Nile.",
+        f"Which is it? {LONG}\nIt rises in Burundi.\nThe Nile.",
+    ]
+    assert "tatsu-lab/alpaca data/train-*: 2 rows, known are 52002" in folder.warnings
+
+
+def test_a_conversation_that_is_otherwise_is_one_line_without_its_words(folder):
+    for row, message in (
+        (ALPACA | {"output": None}, r"^tatsu-lab/alpaca, row 1 is not text but (NoneType|float)"),
+        ({"prompt": LONG}, r"^tatsu-lab/alpaca: .* has no column instruction, input, output, it has prompt"),
+    ):
+        folder.put("tatsu-lab/alpaca/data/train-0.parquet", [ALPACA, row] if "output" in row else [row])
+        with pytest.raises(ValueError, match=message) as caught:
+            load_fillers(load_profile("gemma-2-2b-it"), folder)
+        assert LONG not in str(caught.value)
 
 
 # --- other layouts ----------------------------------------------------------------------------------------------------

@@ -324,7 +324,7 @@ def test_the_probe_finds_every_assumption_right_and_fetches_no_weights(doctor, l
     assert list(found) == [
         f"model {MODEL.repo}", f"tokenizer {MODEL.repo}", f"SAE {SAE_OF} layer_3/width_16k/average_l0_59",
         *(f"questions {subject}" for subject in subjects), "prompt of high_school_us_history",
-        "text bio-forget-corpus", "text wikitext", "text openwebtext",
+        "text bio-forget-corpus", "text wikitext", "text openwebtext", "text alpaca",
     ]  # fmt: skip
     assert "gemma2, 6 layers of 128" in found[f"model {MODEL.repo}"] and "1273 rows" in found["questions wmdp-bio"]
     ids = json.loads(found["prompt of high_school_us_history"].partition("tokens: ")[2])

@@ -294,7 +294,14 @@ def _texts(name: str, hub: Hub, characters: int) -> list[str]:
         return [question_text(question) for question in hub_questions(name, hub)]
     if not source.files:
         return hub.streamed(source, characters)
-    return _drawn(hub.table(source, ["text"])["text"], characters, source.repo)
+    rows = hub.table(source, list(source.columns))[list(source.columns)].itertuples(index=False)
+    return _drawn(map(_joined, rows), characters, source.repo)
+
+
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """The parts of a text that say something, one below the other; the first that is no text where there is one."""
+    wrong = [part for part in parts if not isinstance(part, str)]
+    return wrong[0] if wrong else "\n".join(filter(None, parts))
 
 
 def _forget_texts(profile: Profile, hub: Hub, characters: int) -> list[str]:

@@ -57,10 +57,12 @@ def probe(profile: Profile, cache: Path) -> list[Assumption]:
         side, bos = asked.side_effect[0], "exactly one BOS, at the start"
         found.append(_looked(f"prompt of {side}", bos, lambda: _prompt(hub, hub.fetch(model), side, form)))
     if texts.source == "hub":
-        for name in dict.fromkeys((texts.forget, texts.retain, texts.neutral)):
+        fillers = profile.prompt_attacks.fillers.values()
+        for name in dict.fromkeys((texts.forget, texts.retain, texts.neutral, *fillers)):
             if name not in QUESTIONS:
                 text = text_source(name)
-                found.append(_looked(f"text {name}", "a column `text` of text", partial(_document, text)))
+                expected = f"text in {' and '.join(f'`{column}`' for column in text.columns)}"
+                found.append(_looked(f"text {name}", expected, partial(_document, text)))
     return found
 
 
@@ -113,7 +115,8 @@ def _prompt(hub: Hub, folder: Path, subject: str, form: str) -> tuple[str, bool]
 
 def _document(source: Source) -> tuple[str, bool]:
     row = first_document(source)
-    text = row.get("text")
-    if not isinstance(text, str):
-        return f"{type(text).__name__} in `text`, columns are {', '.join(row)}", False
-    return f"a first document of {len(text)} characters, columns {', '.join(row)}", True
+    parts = {column: row.get(column) for column in source.columns}
+    for column, part in parts.items():
+        if not isinstance(part, str):
+            return f"{type(part).__name__} in `{column}`, columns are {', '.join(row)}", False
+    return f"a first document of {sum(map(len, parts.values()))} characters, columns {', '.join(row)}", True

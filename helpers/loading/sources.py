@@ -28,6 +28,7 @@ class Source:
         licence: short name.
         gated: whether access has to be asked for.
         rows: how many rows it is known to have, None where nobody counted.
+        columns: of a text those that hold it, one below the other.
         revision: a commit, or a branch.
     """
 
@@ -39,6 +40,7 @@ class Source:
     licence: str
     gated: bool = False
     rows: int | None = None
+    columns: tuple[str, ...] = ("text",)
     revision: str = "main"
 
     @property
@@ -122,6 +124,11 @@ TEXTS = {
     ),
     "wikitext": Source(
         "Salesforce/wikitext", "dataset", "text", ("wikitext-2-raw-v1/test-*",), 0.001, "CC BY-SA 3.0", rows=4358
+    ),
+    # requests for help, and what a model said to each
+    "alpaca": Source(
+        "tatsu-lab/alpaca", "dataset", "text", ("data/train-*",), 0.024, "CC BY-NC 4.0", rows=52002,
+        columns=("instruction", "input", "output"),
     ),
     # what is to be forgotten, and MUSE's calibration text
     **{f"{name}/{split}": _muse(name, f"raw/{split}", what="text")
