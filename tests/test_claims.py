@@ -923,7 +923,7 @@ def gated(n=100, near=50, forget=10, alarms=0, attack="dilution", **right):
 
 
 def worst(*, near=50, forget=10, alarms=0, **right):
-    return gated(near=near, forget=forget, alarms=alarms, attack="worst of all", **right)
+    return gated(near=near, forget=forget, alarms=alarms, attack="strongest on half 0", **right)
 
 
 def padded(after, before=5, n=100):

@@ -574,23 +574,23 @@ def test_a_detector_is_judged_on_other_things_than_it_was_taught_on() -> None:
     lessons, rows = list(experiment._lessons(lab, full)), {}
     for words, examples, things in lessons:
         rows.setdefault(words, []).append((examples.rows, things))
-    assert list(rows) == ["half 0 as it is asked", "half 0 in plain form", "documents, as many",
-                          "half 0, half of the same things", "half 0, half, other things"]  # fmt: skip
+    assert list(rows) == ["half 0 as it is asked", "half 0 in plain form", "documents, none near",
+                          "half of half 0, same things", "half of half 0, other things"]  # fmt: skip
     known = lab.knowledge_on(0)
     asked = dict(
         zip(map(tuple, prompt_tokens(MODEL.tokenizer, known.asked, ORDERS[:1], "chat")), known.asked, strict=True)
     )
-    for words, overlap in (("half 0, half of the same things", True), ("half 0, half, other things", False)):
+    for words, overlap in (("half of half 0, same things", True), ("half of half 0, other things", False)):
         for taught, things in rows[words]:
             about = {asked[tuple(row)].about for of in taught.values() for row in of}
             assert about and (about == things if overlap else not about & things)
-    assert rows["half 0, half of the same things"][0][0] == rows["half 0, half, other things"][1][0]
+    assert rows["half of half 0, same things"][0][0] == rows["half of half 0, other things"][1][0]
 
 
 def test_lessons_are_judged_by_every_gate_of_its_own() -> None:
     lab, guard = lessons_lab(), DSG(5, 3.0)
     found = experiment.taught(lab, guard).set_index(["taught", "role"])
-    assert (found.xs("half 0, half, other things")["n"] == found.xs("half 0 as it is asked")["n"]).all()
+    assert (found.xs("half of half 0, other things")["n"] == found.xs("half 0 as it is asked")["n"]).all()
     rule, full = Detector.of(lab.profile), lab.once(examples_of, FEATURES)
     gate = rule.gate(SAE, **calibrated(rule, full, 0.05, "quantile"))
     for role in (HAZARD, NEAR, BENIGN):

@@ -519,6 +519,13 @@ def test_methods_go_on_from_the_model_of_a_view(lab):
     assert torch.allclose(lab.knowledge.answers_under(clamp), found, atol=1e-5)
 
 
+def test_the_lab_and_its_views_keep_one_training_in_all(lab):
+    view, made = lab.given(lab.forget_documents[:60]), []
+    for of, key in ((lab, "a"), (view, "a"), (view, "b"), (view.given(lab.forget_documents[:50]), "b"), (lab, "a")):
+        assert of.latest(key, lambda key=key: made.append(key) or key) == key
+    assert made == ["a", "b", "a"] and view._latest is None
+
+
 def test_a_view_with_other_retain_text_takes_it_packed_and_each_by_itself(lab):
     texts = [document.text for document in lab.forget_documents[:40]]
     view, tokenizer, sizes = lab.given(retain=texts), lab.model.tokenizer, lab.profile.texts

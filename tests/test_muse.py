@@ -36,6 +36,7 @@ from helpers.methods import DSG, GradientAscent
 from helpers.profiles import load_profile
 from helpers.published import load_published
 from helpers.report import plots
+from helpers.report.figures import save_figure
 from helpers.text.muse import (
     CRITERIA,
     KNOWMEM_FORGET,
@@ -456,9 +457,11 @@ def test_requests_in_turn_go_on_from_the_weights_before_and_passages_are_told_ap
     assert found.loc[("at once", 2, KNOWMEM_RETAIN), "value"] == pytest.approx(expected)
 
 
-def test_a_benchmark_without_requests_has_no_rows_of_them(lab):
+def test_a_benchmark_without_requests_says_so_in_rows_and_picture(lab, tmp_path):
     lab.muse = replace(lab.muse, at_once=(), in_turn=())
     setting = GradientAscent(steps=2, batch_rows=2, learning_rate=1e-2)
     found = experiment.requests(lab, [setting])
-    assert found.empty and list(found) == experiment.SERVED
-    plots.muse_requests(found)
+    assert list(found) == experiment.SERVED and found["how"].tolist() == ["at once", "trained on with the new text"]
+    assert found[["requests", "value", "low", "high", "n"]].isna().all(axis=None)
+    figure = save_figure(tmp_path, "10_requests", found, plots.muse_requests, {})
+    assert {text.get_text() for ax in figure.axes for text in ax.texts} == {"no such requests"}

@@ -13,7 +13,9 @@ from helpers.lab.pieces import Piece
 from helpers.methods import Method, looks
 from helpers.methods.dsg import DSG
 from helpers.methods.own import load_own
+from helpers.profiles import load_profile
 from helpers.records.provenance import ROOT
+from helpers.records.store import fingerprint
 from helpers.report import plots
 from tests.test_pieces import SMALL
 
@@ -63,6 +65,18 @@ def test_a_figures_record_names_the_file_and_not_its_folder(lab: Lab, file: Path
     text = (lab.figures / "03_pareto.json").read_text()
     assert "my_method.py" in text and file.parent.name not in text
     assert lab.figures.name == "tiny+changed"
+
+
+def test_what_the_file_says_counts_in_keys(tmp_path: Path) -> None:
+    """Of a setting, which stands for all that it does, and of a function that trains."""
+    path, before = tmp_path / "my_changing_method.py", []
+    for factor in (-1.0, -2.0):
+        path.write_text(LINES.replace("Scale(-self.factor)", f"Scale({factor})") + "\n\ndef train(): ...\n")
+        (method,) = load_own([str(path)]).values()
+        setting, module = method.grid(load_profile("tiny"))[0], sys.modules["my_changing_method"]
+        before.append((fingerprint(setting), fingerprint([module.train])))
+        del sys.modules["my_changing_method"]
+    assert before[0][0] != before[1][0] and before[0][1] != before[1][1]
 
 
 def test_workers_load_the_file_too(lab: Lab) -> None:

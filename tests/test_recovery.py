@@ -242,9 +242,7 @@ def test_every_attack_on_every_method_and_the_worst_of_each(lab):
     table = recovery.worst_case(found)
     assert table.groupby("method")["attack"].nunique().to_dict() == {"DSG": 8, "RMU": 8}
     assert set(table["n"]) == {2} and not table["access"].isna().any() and table["above"].isna().all()
-    assert (
-        table[table["worst"]].groupby("method")["accuracy"].max() == table.groupby("method")["accuracy"].max()
-    ).all()
+    assert table.groupby("method")["worst"].sum().to_dict() == {"DSG": 1, "RMU": 1}
     assert set(table.loc[table["side_n"].notna(), "attack"]) == {
         "asked plainly",
         "orthogonalisation",
@@ -267,7 +265,7 @@ def test_an_attack_is_chosen_on_half_0_and_reported_on_half_1_by_hand():
     assert table["right"].to_dict() == {"vector in the residual": 5, "logit lens": 3, "probe": 2}
     assert table["setting"].to_dict() == {"vector in the residual": "length 1", "logit lens": "after layer 0",
                                           "probe": "after layer 0"}  # fmt: skip
-    assert table.index[table["worst"]].tolist() == ["vector in the residual"]
+    assert table.index[table["worst"]].tolist() == ["probe"]  # 9 of 10 on half 0, and the fewest on half 1
 
 
 def test_a_layer_is_chosen_on_half_0_by_hand():

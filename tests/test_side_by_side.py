@@ -25,7 +25,8 @@ from helpers.experiments.side_by_side import (
 )
 from helpers.lab.scores import Scored, Scores
 from helpers.measures.metrics import wilson_interval
-from helpers.methods import NPO, StaticClamp
+from helpers.methods import NPO, GradDiff, StaticClamp
+from helpers.methods.training import TrainedMethod
 from helpers.report import plots
 from tests.toy import NEUTRAL, ToyLab, toy_knowledge, toy_model, toy_sae, toy_scores
 
@@ -104,6 +105,26 @@ def test_what_was_spent_is_the_sweeps_seconds_and_the_dearest_training():
     shape = shape_of(huggingface(lab.model).config)
     assert table.loc["NPO"].tolist() == [3, 7.5, method_memory(lab.profile, shape, npo[1]) / 1e6]
     assert table.loc["static clamp"].tolist() == [1, 0.5, 0.0]
+
+
+def test_what_a_training_of_ones_own_holds_is_counted_as_of_what_it_derives_from():
+    class Mine(NPO):
+        """With a loss of its own."""
+
+    class Other(TrainedMethod):
+        """One that derives from none of ours keeps a pass of each text, as GradDiff."""
+
+        @classmethod
+        def grid(cls, profile):
+            return []
+
+    lab = ToyLab()
+    shape, fields = shape_of(huggingface(lab.model).config), {"steps": 1, "batch_rows": 2, "learning_rate": 1e-3}
+    held = [method_memory(lab.profile, shape, kind(0.1, 1.0, **fields)) for kind in (Mine, NPO)]
+    assert held[0] == held[1] > 0
+    assert method_memory(lab.profile, shape, Other(**fields)) == method_memory(
+        lab.profile, shape, GradDiff(1.0, **fields)
+    )
 
 
 def test_the_table_of_the_figure_has_what_the_picture_needs_and_says_where_nobody_is_the_reference():

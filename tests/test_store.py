@@ -216,6 +216,13 @@ def test_a_model_is_its_weights_and_its_config() -> None:
     assert fingerprint(model.to(torch.bfloat16)) != fingerprint(tiny_gemma())
 
 
+def test_the_kernel_of_attention_counts() -> None:
+    model = tiny_gemma()
+    before = fingerprint(model)
+    model.config._attn_implementation = "sdpa" if model.config._attn_implementation == "eager" else "eager"
+    assert fingerprint(model) != before
+
+
 def test_a_wrapped_model_is_the_model() -> None:
     import nnsight
 

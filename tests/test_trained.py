@@ -342,8 +342,9 @@ def test_small_weights_are_made_once(megabytes, times):
         read=lambda name, key: kept.get((name, key["all"])),
         write=lambda name, found, key, seconds: kept.update({(name, key["all"]): SimpleNamespace(result=found)}),
     )
-    weights = lab.trained(train, "some text", make=lambda: made.append(1) or {"weight": torch.ones(1 << 18)})
+    args = ("a model", "some text", "other text", "a setting")
+    weights = lab.trained(train, *args, make=lambda: made.append(1) or {"weight": torch.ones(1 << 18)})
     for _ in range(2):
         assert weights.make()["weight"].sum() == 1 << 18  # exactly a megabyte
-    entry = ("weights", fingerprint([train, "some text"]))  # where `edited` looks for it too
+    entry = ("weights", fingerprint([train, *args]))  # where `edited` looks for it too
     assert len(made) == times and set(kept) == ({entry} if megabytes else set())

@@ -1,5 +1,6 @@
 """A random Gemma-2 and a random SAE, small enough to reason about, and the brute-force ways to compare with."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ class ToyLab:
     attributed = np.array([5, 13, 3, 8])
     clamp_unit = 2.0
     ranked, once, latest, trained, edited = Lab.ranked, Lab.once, Lab.latest, Lab.trained, Lab.edited
-    _made = Lab._made
+    _made, _view_of = Lab._made, None
     fingerprint = staticmethod(fingerprint)
 
     def __init__(self, overrides: dict[str, Any] | None = None) -> None:
@@ -144,6 +145,7 @@ class ToyLab:
         return function(*args)
 
     def key(self, function, *args: Any) -> dict[str, str]:
+        inspect.signature(function).bind(*args)  # as the lab does, which looks at arguments by their names
         return {"all": fingerprint([function, *args])}
 
     def computed(self, pieces, dear: bool) -> list[list]:

@@ -277,7 +277,12 @@ def gone_back_through(profile: Profile, shape: Shape, setting: TrainedMethod) ->
         return near * shape.d_model * shape.d_mlp, near, 2
     if isinstance(setting, CRISP):  # forget text up to the SAE's layer, retain text to the end
         return setting.rank * shape.layers * shape.sides, shape.layers + profile.sae.layer + 1, 1
-    return shape.weights, shape.layers, PASSES[type(setting)][0]
+    return shape.weights, shape.layers, _passes(setting)[0]
+
+
+def _passes(setting: TrainedMethod) -> tuple[int, int]:
+    """`PASSES` of a method or of what it derives from; of one's own, a pass of each text with gradients."""
+    return next((PASSES[kind] for kind in type(setting).__mro__ if kind in PASSES), (2, 0))
 
 
 def _products(of: ModelSettings) -> str:
@@ -392,7 +397,7 @@ class _Job:
             return rmu_work(self.shape, setting.layer, tokens, length, again)
         if isinstance(setting, CRISP):
             return crisp_work(self.shape, sae.layer, sae.width, tokens, length, again)
-        back, forward = PASSES[type(setting)]
+        back, forward = _passes(setting)
         only_forward = finetuning_work(self.shape, tokens, length) / 3
         return back * finetuning_work(self.shape, tokens, length, again) + forward * only_forward
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
 # Of each gate the attack that let most through on half 0, whichever it is.
-WORST = "worst of all"
+WORST = "strongest on half 0"
 UNGATED = "no gate"
 
 
@@ -97,7 +97,10 @@ def asked(
 
 
 def asked_plainly(lab: Lab, guards: Sequence[DSG], others: Sequence[Method]) -> pd.DataFrame:
-    """`asked` of half 1 under no attack, with all known questions of every subject."""
+    """`asked` of half 1 under no attack, with all known questions of every subject but the one to forget.
+
+    Of that as many as are attacked (`prompt_attacks.knowledge_of`), so that accuracies stand beside successes.
+    """
     return asked(lab, guards, others, [], half=1, benign=max(map(len, lab.known.values())))
 
 
@@ -240,7 +243,7 @@ def _lessons(lab: Lab, full: Examples) -> Iterator[tuple[str, Examples, set[str]
     if len(lab.framed_forget):
         told = {role: texts[: len(full.rows[role])] for role, texts in
                 ((HAZARD, lab.framed_forget), (NEAR, []), (BENIGN, lab.framed_retain))}  # fmt: skip
-        yield "documents, as many", replace(full, rows=told), None
+        yield "documents, none near", replace(full, rows=told), None
     about: dict[str, set[str]] = {}
     for subject, questions in (of for half in (0, 1) for of in lab.knowledge_on(half).questions.items()):
         about.setdefault(subject, set()).update(q.about for q in questions)
@@ -251,7 +254,7 @@ def _lessons(lab: Lab, full: Examples) -> Iterator[tuple[str, Examples, set[str]
     rows = [prompts_by_role(lab, lab.profile.model.prompt_format, part) for part in parts]
     if not all(len(of[role]) for of in rows for role in (HAZARD, BENIGN)):
         return
-    for words, order in (("half 0, half of the same things", (0, 1)), ("half 0, half, other things", (1, 0))):
+    for words, order in (("half of half 0, same things", (0, 1)), ("half of half 0, other things", (1, 0))):
         for part, of in zip(parts, order, strict=True):
             yield words, replace(full, rows=rows[of]), part
 
@@ -284,9 +287,8 @@ def alarms(table: pd.DataFrame, attacks: Sequence[PromptAttack], aim: float) -> 
         method, role ('near' or 'side'), tokens (0 without attack), n, right, accuracy (the share), low, high, aim.
     """
     benign, tables = table[(table["role"] != "forget") & table["opens"].notna()], []
-    lengths = {NO_ATTACK.words: 0} | {
-        a.words: a.tokens for a in attacks if isinstance(a, Dilution) and not a.control and a.place == "before"
-    }
+    before = [a for a in attacks if isinstance(a, Dilution) and not a.control and a.place == "before"]
+    lengths = {NO_ATTACK.words: 0} | {a.words: a.tokens for a in before if a.filler == before[0].filler}
     for words, tokens in lengths.items():
         tables.append(benign[benign["setting"] == words].assign(tokens=tokens))
     padded = pd.concat(tables)

@@ -247,12 +247,12 @@ def requests(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
 
     Returns:
         method, how, requests, criterion (`ASKED_FOR`, `NOT_YET`: VerbMem of the passages that were to be forgotten by
-        then, and of the others; 'KnowMem retain'), value (times 100), low, high, n. No rows where the benchmark has no
-        such requests, as MUSE-Books.
+        then, and of the others; 'KnowMem retain'), value (times 100), low, high, n. Where the benchmark has no such
+        requests, as MUSE-Books, a row a method and way without numbers says so.
     """
     pieces, labels = [], []
     for setting in settings:
-        for how in (AT_ONCE, TRAINED_ON if setting.trains else TEXT_SO_FAR):
+        for how in _ways(setting):
             numbers = range(1, 1 + len(lab.muse.at_once if how == AT_ONCE else lab.muse.in_turn))
             for of in filter(len, [numbers] if how == TRAINED_ON else [[n] for n in numbers]):
                 keys = tuple(lab.key(_served_in, _fixed(lab), setting, how, n) for n in of)
@@ -265,8 +265,15 @@ def requests(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
         for (method, how, n), table in zip(labels, tables, strict=True)
     ]
     if not rows:
-        return pd.DataFrame(columns=SERVED).astype(dict.fromkeys(["requests", *SERVED[4:]], float))
+        ways = [(setting.label, how) for setting in settings for how in _ways(setting)]
+        return pd.DataFrame(ways, columns=SERVED[:2]).assign(
+            criterion=ASKED_FOR, **dict.fromkeys(["requests", *SERVED[4:]], np.nan)
+        )[SERVED]
     return pd.concat(rows, ignore_index=True)[SERVED]
+
+
+def _ways(setting: Method) -> tuple[str, str]:
+    return AT_ONCE, TRAINED_ON if setting.trains else TEXT_SO_FAR
 
 
 def _fixed(lab: Lab) -> list[Any]:

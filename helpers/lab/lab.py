@@ -231,6 +231,7 @@ class Lab(Run):
             vars(view).pop(name, None)
         view._once, view._fingerprints = {}, dict(self._fingerprints)
         view._view_of = self  # which holds what its fingerprints are of
+        view._latest = None  # or it would hold what the lab has let go
         if model is not None:
             view.model = model
             view.unchanging(model)
@@ -521,6 +522,8 @@ class Lab(Run):
 
     def latest(self, key: str, make: Callable[[], Any]) -> Any:
         """What was made last, if it was under this key, else what is made now in its place: one thing is kept."""
+        if self._view_of is not None:  # one thing in all, whichever view asks: a training may fill half of a GPU
+            return self._view_of.latest(key, make)
         if self._latest is None or self._latest[0] != key:
             self._latest = None  # gone before the next is made, for each may be a model and its optimiser
             self._latest = (key, make())

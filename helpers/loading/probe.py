@@ -119,4 +119,5 @@ def _document(source: Source) -> tuple[str, bool]:
     for column, part in parts.items():
         if not isinstance(part, str):
             return f"{type(part).__name__} in `{column}`, columns are {', '.join(row)}", False
-    return f"a first document of {sum(map(len, parts.values()))} characters, columns {', '.join(row)}", True
+    characters = sum(len(str(part)) for part in parts.values())
+    return f"a first document of {characters} characters, columns {', '.join(row)}", True

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -150,7 +151,9 @@ class _Describer:
         settings = config.to_dict() if hasattr(config, "to_dict") else {}
         # where it was loaded from, by which version and onto what says nothing about what it is
         volatile = ("_name_or_path", "transformers_version", "device")
-        return self.canonical({name: str(setting) for name, setting in settings.items() if name not in volatile})
+        kept = {name: str(setting) for name, setting in settings.items() if name not in volatile}
+        # the kernel, which rounds in its own way, is in no dict
+        return self.canonical(kept | {"attention": str(getattr(config, "_attn_implementation", None))})
 
     def _wrapped(self, value: Any) -> list:
         # stages tokenise with the model's own tokenizer, so it is part of what the model is
@@ -228,7 +231,18 @@ def code_fingerprint(function: Callable) -> str:
 
 
 def _own_code(thing: Any) -> str | None:
-    return code_fingerprint(thing) if thing.__module__.partition(".")[0] == "helpers" else None
+    """Of this package, and of files of one's own; what is installed counts by its version."""
+    module = thing.__module__
+    foreign = module.partition(".")[0] != "helpers" and (module == "__main__" or _is_installed(module))
+    return None if foreign else code_fingerprint(thing)
+
+
+def _is_installed(module: str) -> bool:
+    path = getattr(sys.modules.get(module), "__file__", None)
+    if path is None:  # built in
+        return True
+    packages = {"site-packages", "dist-packages"} & set(Path(path).parts)
+    return bool(packages) or Path(path).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _reached(module: str) -> dict[str, Path]:

@@ -117,7 +117,7 @@ def muse_training(table: pd.DataFrame) -> Figure:
         ax.plot(chosen["epochs"], chosen[share], "s", ms=10, mfc="none", color=GREY, label="chosen on half 0")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="epochs of the text to forget", ylabel="share of the target's", ylim=(-0.05, None))
-    axes[0].axhline(table["floor"].iloc[0], color=BLACK, ls="--", lw=1, label="the paper's stopping rule")
+    axes[0].axhline(table["floor"].iloc[0], color=GREY, lw=1, label="the paper's stopping rule")
     axes[0].set_title("utility: KnowMem, retain\n(higher is better)")
     axes[1].set_title("memory: mean of VerbMem and KnowMem, forget\n(lower is better)")
     legend(figure, axes, 4)

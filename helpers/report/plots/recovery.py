@@ -130,7 +130,7 @@ def other_weights(table: pd.DataFrame) -> Figure:
 
 
 def worst_case(table: pd.DataFrame) -> Figure:
-    """Notebook 12: forget accuracy of every method under every attack, each method's worst case framed."""
+    """Notebook 12: forget accuracy of every method under every attack, each method's strongest attack framed."""
     methods, attacks = (list(dict.fromkeys(table[column])) for column in ("method", "attack"))
     figure, (ax,) = panels(1, columns=1, height=1.6 + 0.55 * len(methods))
     cells = table.pivot(index="method", columns="attack", values="accuracy").reindex(index=methods, columns=attacks)
@@ -145,7 +145,9 @@ def worst_case(table: pd.DataFrame) -> Figure:
     ax.set_yticks(range(len(methods)), methods)
     ax.set(xlabel="attack (what it touches)", ylabel="method")
     n = _most(table["n"])
-    ax.set_title(f"forget accuracy under attack, 95 % interval\n(n = {n}, lower is better; framed: the worst case)")
+    ax.set_title(
+        f"forget accuracy under attack, 95 % interval\n(n = {n}, lower is better; framed: the strongest on half 0)"
+    )
     ax.grid(False)
     return figure
 
