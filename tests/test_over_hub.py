@@ -49,6 +49,8 @@ SMALL = {
     "method.scrub.forget_weights": [0.1], "method.scrub.steps": [1], "method.ssd.thresholds": [1.0],
     "method.ssd.dampenings": [0.1], "method.ssd.embeddings": [True], "method.ssd.rows": 2,
     "method.crisp.n_features": [5], "method.crisp.steps": [1],
+    **{f"method.{name}.batch_rows": 2 for name in
+       ("rmu", "gradient_ascent", "grad_diff", "npo", "simnpo", "scrub", "crisp")},
     "method.clamp_prime.n_features": [5], "method.clamp_prime.strengths": [100.0],
     "method.clamp_prime.proportional": [False],
     "method.refusal_clamp.n_features": [5], "method.refusal_clamp.strengths": [100.0],
@@ -73,6 +75,7 @@ SMALL = {
     "finetuning.epochs": 1, "finetuning.kept_every": 2, "muse.head": 2,
     "recovery.bounds": [0.5], "recovery.steps": 1, "recovery.each_steps": 1, "recovery.bits": [4],
     "recovery.groups": [64], "recovery.pruned_shares": [0.3], "recovery.side_questions": 4,
+    "theorems.features": 10, "theorems.resamples": 50,
     "muse.new_tokens": 4, "muse.answer_tokens": 2, "muse.resamples": 50,
 }  # fmt: skip
 MUSE = "gemma-2-2b-muse-news"
