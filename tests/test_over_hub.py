@@ -80,7 +80,11 @@ SMALL = {
 }  # fmt: skip
 MUSE = "gemma-2-2b-muse-news"
 # its texts are a handful: one batch; requests without trainings, which are the dearest of all that it runs
-OF_PROFILE = {MUSE: {"model.batch_tokens": 1024, "muse.request_methods": ["dsg"]}}
+OF_PROFILE = {MUSE: {
+    "model.batch_tokens": 1024, "muse.request_methods": ["dsg"],
+    # in steps of eight rows the few texts are an epoch
+    **{f"method.{name}.batch_rows": 8 for name in ("gradient_ascent", "grad_diff", "npo", "simnpo")},
+}}  # fmt: skip
 
 
 def settings_of(profile: str) -> list[str]:

@@ -18,7 +18,6 @@ from helpers.report.plots.style import (
     legend,
     look_of,
     panels,
-    wrapped,
 )
 
 
@@ -151,7 +150,7 @@ def gates_attacked(table: pd.DataFrame) -> Figure:
             words = f"{row['accuracy']:.2f}\n[{row['low']:.2f}, {row['high']:.2f}]\n{_short(row['setting'])}"
             ax.text(j, i, words, ha="center", va="center", fontsize=8, color=colour)
     blocked = table.groupby("method", sort=False)["n"].max()
-    ax.set_xticks(range(len(attacks)), [wrapped(attack, 14) for attack in attacks], fontsize=7)
+    ax.set_xticks(range(len(attacks)), attacks, rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(methods)), [f"{method}\n({blocked[method]:g} blocked)" for method in methods])
     ax.set(xlabel="attack, at the setting that unblocks most on half 0", ylabel="guard")
     ax.grid(visible=False)
