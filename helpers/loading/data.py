@@ -294,7 +294,7 @@ def _texts(name: str, hub: Hub, characters: int) -> list[str]:
         return [question_text(question) for question in hub_questions(name, hub)]
     if not source.files:
         return hub.streamed(source, characters)
-    rows = hub.table(source, list(source.columns))[list(source.columns)].itertuples(index=False)
+    rows = hub.table(source, list(source.columns)).itertuples(index=False)
     return _drawn(map(_joined, rows), characters, source.repo)
 
 
