@@ -184,6 +184,7 @@ def test_where_nothing_is_kept_the_table_says_so():
     lab.sweep = lambda settings, half: Scores(settings)
     table = attribution_table(lab)
     assert table["fate"].tolist() == [USELESS] and table["forget_n"].isna().all()
+    assert table["fate"].value_counts()[[USELESS, DEAR, KEPT]].tolist() == [1, 0, 0]  # and none is missing
 
 
 def test_a_feature_is_compared_on_questions_and_on_both_kinds_of_text(lab):

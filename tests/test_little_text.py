@@ -5,8 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers.engine.features import strongest_places
+from helpers.engine.features import hot_fractions, strongest_places
 from helpers.experiments.little_text import (
+    AS_CHOSEN,
+    BY_NAME,
+    BY_TEXT,
     found_by,
     labels_of,
     most_over_represented,
@@ -14,7 +17,9 @@ from helpers.experiments.little_text import (
     parts,
     rows_of,
     with_reproduction,
+    without_text,
 )
+from helpers.lab.scores import Scored, Scores
 from helpers.loading.data import unlabelled_texts
 from helpers.methods import DSG, RMU
 from helpers.profiles import load_profile
@@ -106,3 +111,28 @@ def test_what_others_found_stands_below_ours():
     both = with_reproduction(ours, "little text")
     assert len(both) == 8 and both["chosen"].tolist() == [True] + [False] * 7 and (both["setting"][1:] == "").all()
     assert both["forget_accuracy"][1:].tolist() == [0.2937, 0.277, 0.3476, 0.3216, 0.3364, 0.2491, 0.9331]
+
+
+class Guarded(ToyLab):
+    """A lab that asks every setting anew."""
+
+    def sweep(self, *what, half=None):
+        settings = [setting for of in what for setting in of]
+        edits = [setting.apply(self) for setting in settings]
+        tables = self.knowledge.under(edits)
+        return Scores(Scored(s, s.label, e.facts(), t) for s, e, t in zip(settings, edits, tables, strict=True))
+
+
+@pytest.mark.parametrize("features", [(3, 5), (3, 5, 13)])
+def test_features_by_name_stand_beside_as_many_by_forget_text(features):
+    lab, setting = Guarded(), DSG(3, 5.0)
+    table = without_text(lab, setting, features)
+    tried = list(lab.profile.named_features.thresholds)
+    beside = [2, 3] if len(features) == 2 else [3]  # where the numbers are the same, the chosen setting is one of them
+    assert table["features"].tolist() == [BY_NAME] * len(tried) + [BY_TEXT, AS_CHOSEN][: len(beside)]
+    assert table["n_features"].tolist() == [len(features)] * len(tried) + beside
+    taus = [
+        np.percentile(hot_fractions(lab.model, lab.sae, (8, 13, 5)[:n], lab.framed_retain, 1000), 95) for n in beside
+    ]
+    assert table["threshold"].tolist() == pytest.approx([*tried, *taus])
+    assert table["chosen"].sum() == 1 + len(beside) and table["chosen"][len(tried) :].all()

@@ -22,6 +22,7 @@ from helpers.loading.finetuned import REFERENCE, TARGET
 from helpers.measures.knowledge import known_ids
 from helpers.organism.world import build_world, load_words
 from helpers.profiles import load_profile
+from helpers.records.provenance import ROOT
 from tests.hub import Hub
 from tests.hub_files import GATED, MODELS, QUESTIONS, SPREAD, make_deep, make_files, served_questions
 
@@ -190,6 +191,18 @@ def test_the_notebooks_of_a_profile_run_and_make_their_figures(online: Online, p
     assert done.code == 0, done.log
     made = {path.name[:2] for path in done.figures(profile).glob("*.pdf")}
     assert made == set(RUN[profile]) <= set(SERVED[profile]) == set(load_profile(profile).notebooks)
+
+
+@each_profile
+def test_every_table_has_the_columns_of_the_committed_one(online: Online, profile: str) -> None:
+    check_columns(online.done[profile].figures(profile))
+
+
+def check_columns(folder: Path) -> None:
+    """Hold the tables of a folder of figures to those of the embedded model."""
+    for path in folder.glob("*.csv"):
+        ours, committed = (pd.read_csv(file, nrows=0).columns for file in (path, ROOT / "figures" / "tiny" / path.name))
+        assert ours.tolist() == committed.tolist(), path.name
 
 
 def test_what_a_profile_changes_in_a_notebook_that_is_not_run_it_changes_in_one_that_is() -> None:
@@ -385,6 +398,7 @@ def test_every_figure_of_muse_is_made_of_the_models_that_were_trained_here(learn
     assert learned.done.code == 0, learned.done.log
     made = {path.stem for path in learned.done.figures(MUSE).glob("*.pdf")}
     assert made == set(MUSE_FIGURES) and load_profile(MUSE).notebooks == ("10",)
+    check_columns(learned.done.figures(MUSE))
     target = json.loads((learned.folder / TARGET / "record.json").read_text())["sha256"]
     for figure in MUSE_FIGURES:
         sources = json.loads((learned.done.figures(MUSE) / f"{figure}.json").read_text())["facts"]["sources"]

@@ -13,7 +13,7 @@ import torch
 from helpers.engine.features import token_activations
 from helpers.lab.choosing import points
 from helpers.methods.attribution_clamp import AttributionClamp
-from helpers.methods.selection import fates
+from helpers.methods.selection import FATES, fates
 from helpers.text.batches import Rows
 from helpers.text.questions import HIDDEN, ORIGINAL_ORDER, Question, prompt_tokens
 from helpers.text.tokens import special_ids
@@ -123,7 +123,9 @@ def attribution_table(lab: Lab) -> pd.DataFrame:
     singles = [AttributionClamp(1, settings.attribution_strength, features=(int(i),)) for i in lab.attributed]
     columns = [f"{role}_{what}" for role in ("forget", "side") for what in ("accuracy", "low", "high", "n")]
     judged = points(lab.sweep(singles, half=1))[columns].assign(feature=lab.attributed)
-    asked, fate = len(lab.knowledge_on(0).questions[forget]), fates(lab.alone, settings.attribution_side_lost)
+    asked = len(lab.knowledge_on(0).questions[forget])
+    # a category, so that a fate which befell none counts as 0
+    fate = pd.Categorical(fates(lab.alone, settings.attribution_side_lost), FATES)
     return lab.alone.assign(asked=asked, fate=fate).merge(judged, on="feature", how="left")
 
 

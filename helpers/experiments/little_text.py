@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from helpers.lab.lab import Lab
 
 OURS, REPRODUCTION = "ours", "gemma-2-2b-it, independent reproduction (unreviewed)"
-BY_NAME, BY_TEXT = "by their names", "by forget text"
+BY_NAME, BY_TEXT, AS_CHOSEN = "by their names", "by forget text", "by forget text, as chosen"
 
 
 # --- a share of the text ----------------------------------------------------------------------------------------------
@@ -207,23 +207,28 @@ def found_by(labels: pd.DataFrame, words: Sequence[str], n: int) -> tuple[int, .
 
 
 def without_text(lab: Lab, setting: DSG, features: tuple[int, ...]) -> pd.DataFrame:
-    """A guard with features by their names at every tau of the profile, beside the one that has seen forget text.
+    """A guard with features by their names at every tau of the profile, beside those that have seen forget text.
+
+    Of these one has as many features as go by their names, at the same strength, so that only where they come from
+    differs; where the chosen setting has another number of them, it stands there as well. Their tau is the profile's
+    percentile of rho on framed retain text.
 
     Args:
         setting: the chosen one on forget text, whose strength is taken over.
         features: of `named_features`.
 
     Returns:
-        world (`OURS`), features (`BY_NAME` or `BY_TEXT`), threshold (tau), chosen (whether the tau is best on half 0,
-        which decides nothing else), and the columns of `lab.choosing.points` on the judged half.
+        world (`OURS`), features (`BY_NAME`, `BY_TEXT`, `AS_CHOSEN`), threshold (tau), chosen (whether the tau is best
+        on half 0, which decides nothing else), and the columns of `lab.choosing.points` on the judged half.
     """
-    known = replace(setting, n_features=len(features), features=features)
-    scores = lab.sweep([replace(known, threshold=tau) for tau in lab.profile.named_features.thresholds], [setting])
-    named = Scores(scores[:-1])
-    best = choose(named).setting
-    taus = [*(one.setting.threshold for one in named), setting.gate(lab, setting.chosen(lab)).threshold]
+    thresholds = lab.profile.named_features.thresholds
+    as_many = replace(setting, n_features=len(features))
+    by_text = {BY_TEXT: as_many} if as_many == setting else {BY_TEXT: as_many, AS_CHOSEN: setting}
+    scores = lab.sweep([replace(as_many, features=features, threshold=tau) for tau in thresholds], [*by_text.values()])
+    best = choose(Scores(scores[: len(thresholds)])).setting
     labels = pd.DataFrame({
-        "world": OURS, "features": [BY_NAME] * len(named) + [BY_TEXT], "threshold": taus,
-        "chosen": [one.setting == best for one in named] + [True],
+        "world": OURS, "features": [BY_NAME] * len(thresholds) + [*by_text],
+        "threshold": [*thresholds, *(one.gate(lab, one.chosen(lab)).threshold for one in by_text.values())],
+        "chosen": [one.setting == best for one in scores[: len(thresholds)]] + [True] * len(by_text),
     })  # fmt: skip
     return pd.concat([labels, points(scores, half=1)], axis=1)

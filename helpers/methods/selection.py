@@ -9,7 +9,7 @@ from helpers.profiles import SelectionSettings
 # The rule whose features are found on known questions and not on text (`select_by_attribution`).
 ATTRIBUTION = "attribution"
 # What becomes of its candidates.
-USELESS, DEAR, KEPT = "no forget question lost", "side effects too large", "kept"
+FATES = USELESS, DEAR, KEPT = ("no forget question lost", "side effects too large", "kept")
 
 
 def selections(

@@ -44,8 +44,8 @@ def pack(tokenizer, texts: Sequence[str], row_length: int) -> Tensor:
 def framed(tokenizer, documents: Sequence[Document], prompt_format: str, max_tokens: int) -> list[list[int]]:
     """Documents asked as a question is asked, header and suffix included, as token rows; cut after `max_tokens`.
 
-    Header and chat marks hold no hazard, so they dilute rho in every prompt alike; a threshold for prompts is taken on
-    text in the same frame.
+    Header and chat marks are the same whatever is asked, so they move rho in every prompt alike (most dilute it); a
+    threshold for prompts is taken on text in the same frame.
     """
     if not documents:
         return []

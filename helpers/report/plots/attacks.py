@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from helpers.report.plots.style import (
-    BLACK,
     GREY,
     ORANGE,
     RED,
@@ -89,14 +88,14 @@ def residual_drift(table: pd.DataFrame) -> Figure:
         colour, line, _ = _arm(arm)
         axes[2].plot(rows["x"], rows["value"], color=colour, ls=line, label=_trained(arm))
     axes[2].set(xlabel="step", ylabel="nats per token", title="training loss")
-    legend(figure, axes, columns=3, extra=[sample(text, linestyle=line, color=BLACK)
+    legend(figure, axes, columns=3, extra=[sample(f"residual on {text}", linestyle=line)
                                            for text, line in TEXT_LINES.items()])  # fmt: skip
     return figure
 
 
 def _trained(arm: str) -> str:
     """Of which fine-tuning a loss is: an intervention that waits for the test leaves the unedited weights to train."""
-    return f"{arm.removesuffix(' at test time')}, hook off" if arm.endswith(" at test time") else arm
+    return f"{arm} (trained without it)" if arm.endswith(" at test time") else arm
 
 
 def few_documents(table: pd.DataFrame) -> Figure:

@@ -137,14 +137,18 @@ def features_by_name(table: pd.DataFrame) -> Figure:
     figure, axes = panels(3, columns=3, height=3.6, sharex=True, sharey=True)
     ours, theirs = table[table["world"] == "ours"], table[table["world"] != "ours"]
     named, known = ours[ours["features"] == "by their names"], ours[ours["features"] == "by forget text"]
+    chosen = ours[ours["features"] == "by forget text, as chosen"]
     for ax, role in zip(axes, ("forget", "near", "side"), strict=True):
         colour, marker = look_of("DSG")
-        for of, look in ((named, (RED, "o", "-")), (known, (colour, marker, "none"))):
+        for of, look in ((named, (RED, "o", "-")), (known, (colour, marker, "none")), (chosen, (GREY, marker, "none"))):
+            if of.empty:
+                continue
             errors = interval(of[f"{role}_accuracy"], of[f"{role}_low"], of[f"{role}_high"])
             hue, shape, line = look
-            words = wrapped(f"{of['method'].iloc[0]}, features {of['features'].iloc[0]}") if len(of) else ""
+            n = f"{of['n_features'].iloc[0]:g} " if of["n_features"].notna().all() else ""
+            words = wrapped(f"{of['method'].iloc[0]}, {n}features {of['features'].iloc[0]}")
             ax.errorbar(of["threshold"], of[f"{role}_accuracy"], yerr=errors, color=hue, ls=line, elinewidth=0.8)
-            ax.plot(of["threshold"], of[f"{role}_accuracy"], color=hue, marker=shape, ls="none", label=words or None)
+            ax.plot(of["threshold"], of[f"{role}_accuracy"], color=hue, marker=shape, ls="none", label=words)
         best = named[named["chosen"].astype(bool)]
         ax.plot(best["threshold"], best[f"{role}_accuracy"], "o", ms=11, mfc="none", color=BLACK,
                 label="tau chosen on the other half")  # fmt: skip

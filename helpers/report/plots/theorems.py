@@ -19,7 +19,7 @@ def fisher(table: pd.DataFrame) -> Figure:
         axes[2].plot(of["missed"], [i + 0.25 * (text == "retain text") for i in range(len(of))], color=colour,
                      marker=marker, ls="none", label=text)  # fmt: skip
     axes[0].set(xlabel="slope in logarithms\n(1: proportional; 95 % interval)")
-    axes[0].axvspan(0.9, 1.1, color=GREEN, alpha=0.15, label="the claim's range")
+    axes[0].axvspan(0.9, 1.1, color=GREEN, alpha=0.15, label="agrees, by our rule")
     axes[1].set(xlabel="Pearson r of logarithms\n(higher is better; 95 % interval)")
     axes[1].axvspan(0.95, 1, color=GREEN, alpha=0.15)
     axes[2].set(
@@ -38,7 +38,7 @@ def causal(table: pd.DataFrame) -> Figure:
         _dots(ax, table[table["role"] == role], "spearman", {"color": colour, "marker": marker, "label": words},
               role == "side")  # fmt: skip
     ax.axvline(0, color=GREY, ls=":", lw=1.2, label="no relation (0)")
-    ax.axvline(0.5, color=GREY, ls="--", lw=1, label="the claim's 0.5")
+    ax.axvline(0.5, color=GREY, ls="--", lw=1, label="agrees from 0.5, by our rule")
     n = int(table["n"].max())
     ax.set(xlabel=f"Spearman with the drop in log-odds of the right letter\n({n} features; 95 % interval)")
     _rows(ax, names, "score")
