@@ -332,6 +332,22 @@ def test_settings_are_computed_together_a_method_and_at_most_a_group_at_a_time(f
     assert [call[0].weights is not None for call in computed][:2] == [True, True], "what takes long comes first"
 
 
+def test_processes_that_share_a_sweep_get_two_groups_each(folder, monkeypatch):
+    sizes, computed = [], Lab.computed
+
+    def noted(self, pieces, dear):
+        if not pieces or pieces[0].stage != "knowledge-static-clamp":
+            return computed(self, pieces, dear)
+        sizes.append([len(piece.keys) for piece in pieces])
+        return [[pd.DataFrame()] * len(piece.keys) for piece in pieces]
+
+    monkeypatch.setattr(Lab, "computed", noted)
+    many = [StaticClamp(3, float(strength)) for strength in range(13)]
+    for jobs in (1, 2, 32):
+        opened(folder, texts__neutral_rows=2, compute__jobs=jobs).sweep(many)
+    assert sizes == [[GROUP, 1], [4, 4, 4, 1], [1] * 13]
+
+
 def test_methods_trained_on_forget_text_are_left_out_with_a_warning_where_there_is_none(
     lab, fresh, monkeypatch, capsys
 ):

@@ -23,6 +23,7 @@ from helpers.lab.pieces import Named, Piece, PieceError, jobs_of, own_device
 from helpers.measures.knowledge import knowledge_under
 from helpers.methods.dsg import DSG
 from helpers.methods.gradient_ascent import GradientAscent
+from helpers.methods.rmu import RMU
 from helpers.records.provenance import ROOT
 from helpers.records.store import fingerprint
 from tests import some_pieces
@@ -183,6 +184,18 @@ def test_cheap_pieces_are_computed_at_home_until_it_shows_that_others_are_worth_
     assert len(spread(jobs=1)) == 4 and len(sent) == 1  # there is nobody else
     assert len(spread(dear=True)) == 4 and sent[1] == [0, 1, 2, 3]
     assert len(spread(jobs=1, scheduler="tcp://host:1")) == 4 and sent[2] == [0, 1, 2, 3]
+
+
+def test_what_trains_is_begun_first(lab: Lab, monkeypatch) -> None:
+    import helpers.lab.pieces as module
+
+    sent: list[int] = []
+    monkeypatch.setattr(module, "_elsewhere", lambda place, waiting, jobs, scheduler: sent.extend(waiting) or iter(()))
+    monkeypatch.setattr(module, "can_fork", lambda device: False)
+    trained = RMU(1, 2.0, 1.0, steps=2, batch_rows=4, learning_rate=1e-2)
+    pieces = [Piece("", "s", ({},), some_pieces.square, (s,)) for s in (DSG(1, 2.0), trained, DSG(1, 3.0), trained)]
+    list(module.spread(lab, None, pieces, jobs=2, scheduler="", dear=True))
+    assert sent == [1, 3, 0, 2]
 
 
 def test_a_lab_that_keeps_much_is_no_leak(anew: Lab) -> None:

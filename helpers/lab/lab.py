@@ -50,8 +50,10 @@ from helpers.text.corpora import Document, framed, pack
 from helpers.text.muse import Muse
 from helpers.text.questions import ORIGINAL_ORDER, Question, encode_texts, prompt_tokens
 
-# Interventions of a sweep that are computed, and stored, together: they share a pass over the kept residuals.
+# Interventions of a sweep that are computed, and stored, together, at most: they share a pass over the kept residuals.
 GROUP = 12
+# Where several processes share a sweep, each gets so many groups, so that none waits long for the last one.
+GROUPS_EACH = 2
 # What a view with other forget text or another model computes anew; all else that a lab keeps is the same in each.
 OF_FORGET_TEXT = ("_statistics", "clamp_unit", "alone")
 # The explained variance measured on a few rows of text may fall short of the profile's figure by so much.
@@ -468,7 +470,7 @@ class Lab(Run):
             log.info("%s: %d settings from the cache", stage, n)
         # what trains first, for it takes longest, and all in one queue, so that no process waits for a last training
         trained, others = ([i for i in missing if settings[i].trains == trains] for trains in (True, False))
-        groups = _courses(trained, settings) + _groups(others, settings, GROUP)
+        groups = _courses(trained, settings) + _groups(others, settings, self._at_once(len(others)))
         pieces = [
             Piece(_words(settings, group), stage_of(settings[group[0]]), tuple(keys[i] for i in group),
                   _knowledge_under, (half, *(settings[i] for i in group)))
@@ -478,6 +480,11 @@ class Lab(Run):
             for i, table in zip(group, results, strict=True):
                 tables[i] = table
         return tables
+
+    def _at_once(self, n: int) -> int:
+        """How many of n interventions a piece takes."""
+        processes, _ = self._processes()
+        return GROUP if processes == 1 else max(1, min(GROUP, -(-n // (processes * GROUPS_EACH))))
 
     def edited(self, setting: Method) -> Edited:
         """A setting in place, to be measured further: weights that it trains are kept on disk."""
@@ -553,12 +560,7 @@ class Lab(Run):
         found = [[self._stored(piece.stage, key) for key in piece.keys] for piece in pieces]
         missing = [i for i, results in enumerate(found) if any(result is None for result in results)]
         progress = _Progress([pieces[i] for i in missing])
-        settings, faults = self.profile.compute, []
-        jobs, scheduler = jobs_of(settings.jobs, self.profile.model.device), settings.scheduler
-        forks = not scheduler and can_fork(self.model.device)
-        # other processes open the lab that it is a view of, unless they are forks; and a worker computes by itself
-        if is_worker() or (self._view_of and not forks):
-            jobs, scheduler = 1, ""
+        (jobs, scheduler), faults = self._processes(), []
         for done in spread(self, self._place, progress.pieces, jobs, scheduler, dear):
             piece = progress.pieces[done.number]
             progress.say(done)
@@ -571,6 +573,14 @@ class Lab(Run):
         if faults:
             raise PieceError(f"{len(faults)} of {len(progress.pieces)} pieces failed:\n" + "\n".join(faults))
         return found
+
+    def _processes(self) -> tuple[int, str]:
+        """How many processes of this machine share the work of this lab, or the scheduler whose workers do."""
+        settings = self.profile.compute
+        jobs, scheduler = jobs_of(settings.jobs, self.profile.model.device), settings.scheduler
+        forks = not scheduler and can_fork(self.model.device)
+        # other processes open the lab that it is a view of, unless they are forks; and a worker computes by itself
+        return (1, "") if is_worker() or (self._view_of and not forks) else (jobs, scheduler)
 
 
 class _Progress:

@@ -107,13 +107,16 @@ def spread(
         place: where a worker opens the same.
         jobs: processes on this machine, if more than one: forks of this one where it can be forked (`can_fork`).
         scheduler: address of a dask scheduler whose workers take the pieces instead, '' for none.
-        dear: each piece takes long, so workers are started at once; otherwise the first ones are computed here until
-            it shows that what is left takes longer than starting workers does.
+        dear: each piece takes long, so workers are started at once, and what trains is begun first, lest a process wait
+            for a last training; otherwise the first ones are computed here until it shows that what is left takes
+            longer than starting workers does.
     """
     forks = not scheduler and can_fork(lab.model.device)
     away = [number for number, piece in enumerate(pieces) if forks or all(map(_travels, piece.args))]
     for number in sorted(set(range(len(pieces))) - set(away)):
         yield _here(lab, number, pieces[number])
+    if dear:
+        away.sort(key=lambda number: not _trains(pieces[number]))
     worth = WORTH_A_FORK if forks else WORTH_SECONDS
     while away and not scheduler and (jobs == 1 or len(away) == 1 or not dear):
         done = _here(lab, away[0], pieces[away[0]])
@@ -214,6 +217,10 @@ def jobs_of(jobs: int, device: str) -> int:
 
 
 # --- settings on their way --------------------------------------------------------------------------------------------
+
+
+def _trains(piece: Piece) -> bool:
+    return any(isinstance(arg, Method) and arg.trains for arg in piece.args)
 
 
 def _travels(arg: Any) -> bool:
