@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +35,12 @@ from helpers.experiments.trial import Trial, try_profile
 from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
 from helpers.loading.data import FORGET_FILE
-from helpers.loading.finetuned import REFERENCE, finetuned
+from helpers.loading.finetuned import REFERENCE, finetuned, made_by
 from helpers.loading.hub import TOKENS, explained, files_of, own_cache
 from helpers.loading.models import device_of
 from helpers.loading.probe import probe
 from helpers.loading.sources import Source, needed, text_source
-from helpers.profiles import Profile, available_profiles, load_profile
+from helpers.profiles import Profile, available_profiles, load_profile, options_of
 from helpers.records.provenance import NUMERIC_PACKAGES, ROOT, versions
 from helpers.reproduce import find_notebooks
 
@@ -149,6 +150,14 @@ def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str) -> l
     return [Line("fails", "disk", found, step)]
 
 
+def temporary_lines(free: float, kept: float, where: str) -> list[Line]:
+    """Free room for temporary files, where they have a disk of their own, against what residuals take in a sweep."""
+    found = f"{free / 1e9:.1f} GB free in {where}, {kept / 1e9:.1f} for residuals"
+    if free >= kept:
+        return [Line("ok", "temporary files", found)]
+    return [Line("fails", "temporary files", found, "put them elsewhere: TMPDIR=FOLDER; or keep less: cache.disk_mb")]
+
+
 def hub_lines(fault: str, needs: Sequence[Need]) -> list[Line]:
     """Whether the hub can be reached: `fault` says why not, '' if it can."""
     if not fault:
@@ -229,20 +238,26 @@ def projection_lines(
     estimates: Mapping[str, tuple[float, float] | None],
     least: Mapping[str, tuple[float, float] | None] | None = None,
     basis: str = ASSUMED,
+    smallest: Mapping[str, Any] = SMALLEST,
 ) -> list[Line]:
     """Time and memory of notebooks that nobody has run here.
 
     Args:
         estimates: seconds and bytes by notebook, None where the work has not been counted (`costs.projections`).
-        least: the same under the settings that take least memory (`costs.SMALLEST`).
+        least: the same under the settings that take least memory.
         basis: what they rest on.
+        smallest: these settings.
     """
-    lines = [_projection_line(device, n, found, (least or {}).get(n)) for n, found in estimates.items()]
+    lines = [_projection_line(device, n, found, (least or {}).get(n), smallest) for n, found in estimates.items()]
     return [Line("ok", "estimates", basis), *lines]
 
 
 def _projection_line(
-    device: Device, number: str, found: tuple[float, float] | None, least: tuple[float, float] | None
+    device: Device,
+    number: str,
+    found: tuple[float, float] | None,
+    least: tuple[float, float] | None,
+    settings: Mapping[str, Any],
 ) -> Line:
     if found is None:
         return Line("ok", f"notebook {number}", "no estimate: its work has not been counted")
@@ -250,19 +265,16 @@ def _projection_line(
     text = in_words(seconds, memory)
     if memory <= device.memory:
         return Line("ok", f"notebook {number}", text)
-    return Line(
-        "warning", f"notebook {number}", f"{text}, and {device.memory / 1e9:.0f} GB are here", _less(device, least)
-    )
+    here = f"{text}, and {device.memory / 1e9:.0f} GB are here"
+    return Line("warning", f"notebook {number}", here, _less(device, least, settings))
 
 
-def _less(device: Device, least: tuple[float, float] | None) -> str:
-    """What to do where there is no memory for a notebook, from what it takes at least."""
+def _less(device: Device, least: tuple[float, float] | None, settings: Mapping[str, Any]) -> str:
+    """What to do where there is no memory for a notebook, from what it takes at least, under such settings."""
     if least is None:
         return "leave it out: --only"
-    quoted = {key: f"'{key}=\"{value}\"'" for key, value in SMALLEST.items() if " " in str(value)}
-    settings = " ".join(quoted.get(key, f"{key}={value}") for key, value in SMALLEST.items())
     fits = "which fits" if least[1] <= device.memory else "which does not fit either: leave it out with --only"
-    return f"--set {settings} takes {least[1] / 1e9:.0f} GB, {fits}"
+    return f"--set {options_of(settings)} takes {least[1] / 1e9:.0f} GB, {fits}"
 
 
 def trial_lines(profile: Profile, device: Device, trial: Trial) -> list[Line]:
@@ -400,9 +412,14 @@ def observed_finetuned(profile: Profile) -> dict[str, str]:
     return found
 
 
+def numbers_of(profile: Profile) -> tuple[str, ...]:
+    """The numbers of the notebooks that a profile serves, which are all where it names none."""
+    return profile.notebooks or tuple(book.name[:2] for book in find_notebooks(ROOT / "notebooks"))
+
+
 def sources_of(profile: Profile) -> tuple[Source, ...]:
     """What the profile needs of the hub for all of its notebooks, each once."""
-    versions_of = [load_profile(profile.name, notebook=number) for number in profile.notebooks]
+    versions_of = [load_profile(profile.name, notebook=number) for number in numbers_of(profile)]
     return tuple(dict.fromkeys(source for version in versions_of for source in needed(version)))
 
 
@@ -412,10 +429,12 @@ def spares(profile: Profile) -> dict[str, str]:
     if corpus is None or not corpus.gated:
         return {}
     local = profile.texts.forget_file or os.environ.get(FORGET_FILE, "")
-    if local:
+    if Path(local).is_file():
         return {corpus.repo: f"the local file {Path(local).name}"}
+    if local:
+        return {}  # a run would stop, for it is not there
     able = [book.name[:2] for book in find_notebooks(ROOT / "notebooks")
-            if book.name[:2] in profile.notebooks and book.published_features
+            if book.name[:2] in numbers_of(profile) and book.published_features
             and not published_statistics(load_profile(profile.name, notebook=book.name[:2])).empty]  # fmt: skip
     return {corpus.repo: f"published features in notebook {', '.join(able)}, none in the others"} if able else {}
 
@@ -438,12 +457,16 @@ def examine(profile: Profile) -> list[Line]:
     fault = observed_hub() if sources else ""
     needs = [observed_need(source, online=not fault) for source in sources]
     cache = Path(constants.HF_HUB_CACHE)
-    room = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.is_dir())).free
+    there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
+    room, temporary, kept = shutil.disk_usage(there).free, Path(tempfile.gettempdir()), profile.cache.disk_mb * 2**20
+    one_disk = there.stat().st_dev == temporary.stat().st_dev
     lines = version_lines(sys.version_info[:2], pins, direct, versions(tuple(pins)))
     lines += device_lines(device, profile)
     lines += optimizer_lines(profile, observed_optimizer(profile))
     lines += explained_lines(figure_records(profile), profile.sae.explained_variance)
-    lines += disk_lines(room, needs, profile.cache.disk_mb * 2**20, "the hub's cache")
+    lines += disk_lines(room, needs, kept if one_disk else 0, "the hub's cache")
+    if not one_disk:
+        lines += temporary_lines(shutil.disk_usage(temporary).free, kept, str(temporary))
     if not sources:
         minutes = {book.name[:2]: book.minutes[profile.name] for book in find_notebooks(ROOT / "notebooks")
                    if profile.name in book.minutes}  # fmt: skip
@@ -452,8 +475,11 @@ def examine(profile: Profile) -> list[Line]:
     lines += source_lines(needs, spares(profile))
     lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
     shares = measured_shares(pd.read_csv(MEASURED))
-    least = projections(profile.name, device.kind, shares, product=1.0, overrides=SMALLEST)  # for its memory
-    return lines + projection_lines(device, projections(profile.name, device.kind, shares), least)
+    # what was fine-tuned was so by some settings, which stay
+    smallest = {key: value for key, value in SMALLEST.items() if key not in made_by(profile)}
+    least = projections(profile.name, device.kind, shares, product=1.0, overrides=smallest)  # for its memory
+    found = projections(profile.name, device.kind, shares)
+    return lines + projection_lines(device, found, least, smallest=smallest)
 
 
 def probed(profile: Profile) -> list[Line]:
@@ -461,7 +487,7 @@ def probed(profile: Profile) -> list[Line]:
     if profile.model.source == "organism":
         return [Line("ok", "hub", "nothing is loaded from it")]
     disable_progress_bars()
-    version = load_profile(profile.name, notebook=profile.notebooks[0])
+    version = load_profile(profile.name, notebook=numbers_of(profile)[0])
     return [
         Line("ok" if one.holds else "fails", one.name, one.found, "" if one.holds else f"expected: {one.expected}")
         for one in probe(version, own_cache() / "probe")

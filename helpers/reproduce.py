@@ -543,7 +543,7 @@ def _check_writable(folders: Folders) -> None:
     for folder in (folders.runs, folders.figures):
         probe = folder / "can_write.txt"
         write_atomically(probe, lambda path: path.write_text(""))
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another run may have begun at the same time
 
 
 # --- what was made ----------------------------------------------------------------------------------------------------

@@ -1057,6 +1057,15 @@ def test_a_figure_that_is_not_there_is_not_run(tmp_path):
     assert len(verdicts(tmp_path, "06")) == 4
 
 
+@pytest.mark.parametrize(("given", "read"), [
+    ("tiny", "tiny-cyber"), ("tiny-cyber", "tiny-cyber"), ("tiny+changed", "tiny-cyber+changed"),
+    ("tiny-cyber+changed", "tiny-cyber+changed"),
+])  # fmt: skip
+def test_of_a_trial_a_claim_on_the_second_hazard_reads_the_trial(tmp_path, given, read):
+    (claim,) = [claim for claim in CLAIMS if claim.hazard]
+    assert claim.rows(tmp_path / given).parent == tmp_path / read
+
+
 def test_a_claim_on_the_second_hazard_reads_its_profiles_rows(tmp_path):
     (claim,) = [claim for claim in CLAIMS if claim.hazard]
     for name, right in (("tiny", 500), ("tiny-cyber", 990)):

@@ -1,6 +1,7 @@
 """Counted work is what a model really computes, and estimates are that work at given rates."""
 
 import copy
+import functools
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from helpers.attacks.decomposition import Decomposition
 from helpers.engine.features import feature_statistics
 from helpers.engine.finetuning import lm_loss
-from helpers.engine.forward import clone, final_state, huggingface, unembed, wrap
+from helpers.engine.forward import clone, final_state, final_state_from, huggingface, residual_after, unembed, wrap
 from helpers.engine.interventions import Clamp
 from helpers.engine.residuals import MEGABYTE
 from helpers.engine.scoring import CHUNK_LOGITS, NOTHING_KEPT, Sweep, read_loss, row_batches
@@ -182,6 +183,20 @@ def test_what_a_layer_keeps_for_going_backward_is_counted(dtype, length):
     deep, flat = (kept(layers, length, getattr(torch, dtype), checkpointing=True) for layers in (4, 2))
     inputs = kept_bytes(wide, 4, length, length, size, True) - kept_bytes(wide, 2, length, length, size, True)
     assert deep - flat == inputs == 2 * length * 64 * 4
+
+
+@pytest.mark.parametrize("length", [64, 128])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_frozen_layer_keeps_for_the_residuals_gradient_is_counted(dtype, length):
+    found = []
+    for layers in (5, 3):
+        model = wide_model(layers)
+        huggingface(model).to(getattr(torch, dtype)).requires_grad_(False)
+        (batch,) = row_batches(model, [[2, *range(5, 4 + length)]], 1000)
+        residual = residual_after(model, batch, 0).detach().requires_grad_()
+        found.append(saved(functools.partial(final_state_from, model, batch, 0, residual), model))
+    counted = kept_bytes(Shape(1, 64, 4, 2, 32, 128, 100), 1, length, length, DTYPE_BYTES[dtype], frozen=True)
+    assert (found[0] - found[1]) / 2 == pytest.approx(counted, rel=0.07)
 
 
 def test_what_checkpointing_saves_is_counted():
@@ -484,7 +499,9 @@ def test_memory_counts_what_a_training_holds_beside_the_model():
     profile = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16"})
     one, three, six = (notebook_memory(profile, GEMMA, number) for number in ("01", "03", "06"))
     rest = 2 * GEMMA.weights + 4 * (2 * 2304 + 2) * 16384 + profile.cache.memory_mb * MEGABYTE
-    assert one == rest + 8192 * (4 * 9216 * 2 + 3 * 8 * 1024 * 4)
+    # of 01 more than a batch of the sweeps: what 22 layers keep of 2,048 tokens of prompts on the way to the residual
+    assert one == rest + kept_bytes(GEMMA, 22, 2048, 150, 2, frozen=True)
+    assert notebook_memory(profile, GEMMA, "11") == rest + 8192 * (4 * 9216 * 2 + 3 * 8 * 1024 * 4)
     # the model that RMU made, its float32 copy and that in bfloat16, three down-projections' gradients and moments
     weights = (2 + 4 + 2) * GEMMA.weights + 12 * 3 * 2304 * 9216
     kept, logits = 2 * kept_bytes(GEMMA, 3, 2048, 1024, 2, checkpointing=True), 16 * CHUNK_LOGITS
@@ -497,7 +514,7 @@ def test_memory_counts_what_a_training_holds_beside_the_model():
         expected = max(whole, attacked) if number in ("07", "10") else whole
         assert notebook_memory(profile, GEMMA, number) == pytest.approx(rest + expected + logits)
     # of notebook 13 the copy with a longer residual
-    assert notebook_memory(profile, GEMMA, "13") == max(one, rest + 2 * GEMMA.weights)
+    assert notebook_memory(profile, GEMMA, "13") == rest + 2 * GEMMA.weights
     less = load_profile("gemma-2-2b-it", {"model.dtype": "bfloat16", "cache.memory_mb": 0})
     assert one - notebook_memory(less, GEMMA, "01") == profile.cache.memory_mb * MEGABYTE
 

@@ -12,6 +12,7 @@ from helpers.engine.scoring import answer_probabilities
 from helpers.experiments.discovery import (
     activation_histogram,
     attribution_table,
+    fates_counted,
     firing_table,
     highlighted_question,
     histogram_sources,
@@ -21,6 +22,8 @@ from helpers.experiments.discovery import (
 )
 from helpers.lab.scores import Scored, Scores
 from helpers.methods.selection import DEAR, KEPT, USELESS
+from helpers.report import plots
+from helpers.report.figures import save_figure
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens
 from tests.test_features import one
 from tests.toy import LAYER, NEUTRAL, ToyLab
@@ -178,13 +181,15 @@ def test_what_is_kept_is_measured_alone_on_the_other_half():
             assert getattr(row, f"{role}_accuracy") == right and getattr(row, f"{role}_n") == len(questions)
 
 
-def test_where_nothing_is_kept_the_table_says_so():
+def test_where_nothing_is_kept_the_table_says_so(tmp_path):
     lab = Attributed()
     lab.alone, lab.attributed = lab.alone[:1], np.array([], dtype=int)
     lab.sweep = lambda settings, half: Scores(settings)
     table = attribution_table(lab)
     assert table["fate"].tolist() == [USELESS] and table["forget_n"].isna().all()
-    assert table["fate"].value_counts()[[USELESS, DEAR, KEPT]].tolist() == [1, 0, 0]  # and none is missing
+    counted = fates_counted(table).set_index("fate")["count"]
+    assert counted[[USELESS, DEAR, KEPT]].tolist() == [1, 0, 0]  # and none is missing
+    save_figure(tmp_path, "01_attribution", table, plots.attribution, {})  # a CSV keeps all of its columns
 
 
 def test_a_feature_is_compared_on_questions_and_on_both_kinds_of_text(lab):

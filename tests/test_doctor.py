@@ -22,6 +22,7 @@ from helpers.doctor import (
     hub_lines,
     locked,
     main,
+    numbers_of,
     observed_finetuned,
     observed_optimizer,
     optimizer_lines,
@@ -30,11 +31,13 @@ from helpers.doctor import (
     source_lines,
     sources_of,
     spares,
+    temporary_lines,
     time_lines,
     token_lines,
     version_lines,
 )
 from helpers.experiments.fidelity import Answer
+from helpers.loading.finetuned import made_by
 from helpers.loading.sources import MODELS, SAES, TEXTS
 from helpers.organism import MODEL_DIR
 from helpers.profiles import load_profile
@@ -105,12 +108,14 @@ def test_a_refused_source_fails_unless_something_takes_its_place():
     assert lines[2].step == "ask for it" and lines[3].found == "refused; instead: the local file x.jsonl"
 
 
-def test_only_the_gated_corpus_has_a_spare(monkeypatch):
+def test_only_the_gated_corpus_has_a_spare(monkeypatch, tmp_path):
     monkeypatch.delenv("SAE_UNLEARNING_FORGET_CORPUS", raising=False)
     found = {name: spares(load_profile(name)) for name in ("tiny", "gemma-2-2b-it-cyber", "gemma-2b-it")}
     assert set(map(str, found.values())) == {"{}"}
     assert list(spares(load_profile("gemma-2-2b-it"))) == [CORPUS.repo]
-    monkeypatch.setenv("SAE_UNLEARNING_FORGET_CORPUS", "folder/x.jsonl")
+    monkeypatch.setenv("SAE_UNLEARNING_FORGET_CORPUS", str(tmp_path / "x.jsonl"))
+    assert spares(load_profile("gemma-2-2b-it")) == {}, "it is not there, and a run would stop"
+    (tmp_path / "x.jsonl").touch()
     assert spares(load_profile("gemma-2-2b-it")) == {CORPUS.repo: "the local file x.jsonl"}
 
 
@@ -127,6 +132,21 @@ def test_estimates_say_what_they_rest_on():
     assert large.step == f"{settings} takes 48 GB, which does not fit either: leave it out with --only"
     assert small.step == f"{settings} takes 22 GB, which fits"
     assert projection_lines(GPU, {"06": (1.0, 64e9)})[1].step == "leave it out: --only"
+    less = projection_lines(GPU, {"10": (1.0, 64e9)}, {"10": (1.0, 22e9)}, smallest={"cache.memory_mb": 0})[1].step
+    assert less == "--set cache.memory_mb=0 takes 22 GB, which fits"
+
+
+def test_temporary_files_need_room_for_residuals_on_their_own_disk():
+    (fits,), (full,) = (temporary_lines(free, 16e9, "/scratch") for free in (20e9, 1e9))
+    assert (fits.state, full.state) == ("ok", "fails") and "TMPDIR=FOLDER" in full.step
+    assert full.found == "1.0 GB free in /scratch, 16.0 for residuals"
+
+
+def test_a_profile_that_names_no_notebooks_needs_what_all_of_them_need():
+    every = replace(load_profile("gemma-2-2b-it"), notebooks=())
+    assert set(numbers_of(every)) >= {f"{n:02d}" for n in range(16)}
+    assert numbers_of(load_profile("gemma-2-2b")) == ("04",)
+    assert set(sources_of(load_profile("gemma-2-2b-it"))) <= set(sources_of(every))
 
 
 def test_an_optimiser_that_cannot_be_had_fails():
@@ -156,6 +176,10 @@ def test_a_profile_says_which_models_have_to_be_made(monkeypatch, tmp_path):
     assert list(found) == ["forget+retain", "retain"]
     assert all(f"helpers.finetune --profile gemma-2-2b-muse-news --data {texts}`" in f for texts, f in found.items())
     assert observed_finetuned(load_profile("gemma-2-2b-it")) == observed_finetuned(load_profile("tiny")) == {}
+    other = load_profile("gemma-2-2b-muse-news", {"model.optimizer": "adamw 8-bit"})
+    asked = "--data retain --set 'model.optimizer=\"adamw 8-bit\"'`"
+    assert asked in observed_finetuned(other)["retain"], "or what is made would be refused again"
+    assert {"model.dtype", "model.optimizer"} <= made_by(other) and not made_by(load_profile("gemma-2-2b-it"))
 
 
 def test_the_latest_figures_say_what_the_sae_explained():
@@ -262,7 +286,7 @@ def asked(doctor, hub, tmp_path, token: str) -> tuple[int, str]:
 def test_with_access_to_everything_nothing_fails(doctor, hub, tmp_path):
     code, text = asked(doctor, hub, tmp_path, "hf_in")
     assert code == 0 and "0 fail" in text and text.count("access granted") == 2
-    assert "ok       hub: reachable" in text and "ok       notebook 01: about" in text
+    assert "ok       hub: reachable" in text and " notebook 01: about" in text
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,8 @@ def test_what_was_begun_with_other_settings_or_texts_is_not_gone_on_with(folder,
     slower = replace(SMALL, finetuning=replace(SMALL.finetuning, learning_rate=1e-5))
     said = (
         r"^what was fine-tuned on retain for 'tiny' has learning_rate 0\.0001 and not 1e-05: put the settings back, "
-        r"or delete \S+/finetuned/tiny/retain and run `python -m helpers\.finetune --profile tiny --data retain`$"
+        r"or delete \S+/finetuned/tiny/retain and run `python -m helpers\.finetune --profile tiny --data retain "
+        r"--set finetuning\.epochs=1 finetuning\.learning_rate=1e-05`$"
     )
     with pytest.raises(ValueError, match=said):
         finetune(slower, REFERENCE)
@@ -226,7 +227,7 @@ def test_a_profile_names_its_target_and_its_reference(made, monkeypatch):
 def test_a_missing_one_is_one_line_that_says_how_to_make_it(texts, what, folder):
     said = (
         rf"^profile 'tiny' needs {what}, which is not here: make it with "
-        rf"`python -m helpers\.finetune --profile tiny --data {texts.replace('+', '.')}`$"
+        rf"`python -m helpers\.finetune --profile tiny --data {texts.replace('+', '.')} --set finetuning.epochs=1`$"
     )
     with pytest.raises(FileNotFoundError, match=said):
         finetuned(SMALL, texts)

@@ -169,6 +169,11 @@ def test_more_benign_segments_open_no_more_gates() -> None:
         assert gate.opens(hot, torch.ones_like(hot)).double().mean() < 0.07
 
 
+def test_segments_stay_shut_where_nothing_stands_behind_bos() -> None:
+    gate, hot = SegmentGate(0.95, 4, (1.0, 0.5, 0.2, 0.1, 0.05)), torch.tensor([[True]])
+    assert gate.score(hot, torch.ones_like(hot)).tolist() == [0.0] and not gate.opens(hot, torch.ones_like(hot)).any()
+
+
 def test_cusum_by_the_recursion() -> None:
     draw = torch.Generator().manual_seed(0)
     hot, mask = torch.rand(20, 30, generator=draw) > 0.6, torch.rand(20, 30, generator=draw) > 0.2

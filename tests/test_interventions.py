@@ -190,6 +190,15 @@ def test_in_bfloat16_tokens_where_nothing_fires_stay_bit_equal_and_the_full_form
     assert not torch.equal(theirs[quiet], rows[quiet])
 
 
+def test_under_autocast_features_fire_where_they_fire_without_it(residual):
+    clamp = Clamp(toy_sae(), FEATURES, -7.0)
+    activations = clamp.columns.encode(residual)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(clamp.columns.encode(residual), activations) and activations.any()
+        low = clamp(residual, full(residual))
+    assert torch.equal(low, clamp(residual, full(residual)))
+
+
 def test_the_clamp_knows_its_layer():
     assert Clamp(toy_sae(layer=2), [0], 0.0).layer == 2
     assert Clamp(toy_sae(layer=2, hook="resid_pre"), [0], 0.0).layer == 1

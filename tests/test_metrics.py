@@ -26,6 +26,13 @@ def test_wilson_interval_by_hand():
     assert (low, high) == pytest.approx((0.5 - 2 * 0.035**0.5 / 1.4, 0.5 + 2 * 0.035**0.5 / 1.4))
 
 
+def test_of_a_question_asked_in_several_rows_a_part_counts():
+    table = accuracy(pd.DataFrame({"right": [0.75, 0.0], "n": [1, 1], "by": ["x", "x"]}), ["by"])
+    assert table["accuracy"].item() == 0.375
+    assert table[["low", "high"]].iloc[0].tolist() == list(wilson_interval(0.75, 2))
+    assert table["low"].item() > 0
+
+
 def test_wilson_interval_at_the_edges():
     # 0 of n: upper end z^2 / (n + z^2)
     assert wilson_interval(0, 12, z=2.0) == pytest.approx((0.0, 4 / 16))

@@ -143,7 +143,7 @@ def test_a_training_that_turns_to_nan_is_named_with_its_step_and_others_are_kept
         return (lambda *seen: next(factors) * loss(*seen)) if setting == turned.course else loss
 
     monkeypatch.setattr(GradientAscent, "objective", objective)
-    words = "GA, rate 1, 2 steps: FloatingPointError: .*: the loss is nan at step 2; lower learning_rate"
+    words = "GA, rate 1, 2 steps: FloatingPointError: GA, rate 1: the loss is nan at step 2; lower learning_rate"
     with pytest.raises(PieceError, match=f"^1 of 2 pieces failed:\nknowledge-gradient-ascent: {words}$"):
         lab.sweep([turned, kept], half=0)
     keys = [lab.key(knowledge_under, lab.knowledge_on(0), setting.apply(lab)) for setting in (turned, kept)]

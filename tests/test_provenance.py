@@ -76,6 +76,17 @@ def test_a_package_that_is_not_installed_has_no_version() -> None:
     assert provenance.versions(("numpy", "no-such-package"))["no-such-package"] is None
 
 
+def test_where_the_home_is_the_root_an_address_is_no_path_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "home", lambda: Path("/"))
+    provenance.check_facts({"warnings": ["ask at https://huggingface.co/google/gemma-2-2b-it"]})
+
+
+def test_a_schedulers_address_is_not_in_a_record() -> None:
+    overrides = {"compute.scheduler": "tcp://node17.example.org:8786", "compute": {"scheduler": "", "jobs": 2}}
+    scrubbed = provenance.without_folders(overrides)
+    assert scrubbed == {"compute.scheduler": provenance.HIDDEN_HOST, "compute": {"scheduler": "", "jobs": 2}}
+
+
 def test_local_files_are_named_without_their_folders() -> None:
     settings = {"own_methods": ("/some/where/mine.py", "/else/yours.py"), "texts": {"forget_file": "/some/copy.jsonl"}}
     assert provenance.without_folders(settings) == {

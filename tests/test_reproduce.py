@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from helpers.profiles import load_profile
+from helpers.profiles import load_profile, options_of, settings_in_words
 from helpers.records.provenance import ROOT
 from helpers.report import plots
 from helpers.reproduce import (
@@ -241,6 +242,11 @@ def test_notebooks_that_a_profile_does_not_serve_are_named_and_left_out(tmp_path
     first, plan, *notebooks = capsys.readouterr().out.splitlines()
     assert first == "profile gemma-2b-it does not serve, and leaves out: 07_good"
     assert plan.startswith("1 notebooks under profile gemma-2b-it (") and len(notebooks) == 1
+
+
+def test_settings_are_written_as_a_shell_reads_them_back() -> None:
+    settings = {"model.dtype": "bfloat16", "cache.memory_mb": 0, "model.optimizer": "adamw 8-bit", "a.b": [1.5, "x y"]}
+    assert settings_in_words(shlex.split(options_of(settings))) == settings
 
 
 def test_settings_on_the_command_line() -> None:

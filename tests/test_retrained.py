@@ -42,6 +42,9 @@ class SweepingLab(ToyLab):
     def _stored(self, name: str, key: Any) -> None:
         return None
 
+    def _at_once(self, n: int) -> int:
+        return n
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):

@@ -65,12 +65,6 @@ def test_effects_are_those_of_a_clamp_by_itself():
     assert found == pytest.approx((odds(before) - odds(after)).mean(), rel=1e-3)
 
 
-def test_attribution_is_the_slope_of_the_letters_logits():
-    knowledge = toy_knowledge(1, 0, 0, 0, model=MODEL)
-    found = theorems.attributions(knowledge, SAE)
-    assert found.shape == (32,) and np.isfinite(found).all() and np.abs(found).max() > 0
-
-
 def test_the_likelihood_ratio_by_hand():
     fires, forget, retain = np.array([[True, False], [False, False]]), np.array([0.5, 0.2]), np.array([0.1, 0.4])
     by_hand = np.log(0.5 / 0.1) + np.log(0.5 / 0.9) + 2 * np.log(0.8 / 0.6)

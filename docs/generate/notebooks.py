@@ -72,8 +72,8 @@ def _withheld(place: Place, executed: Path) -> str:
     """Why an executed notebook may not be shown, or '': questions of others stay ids, whatever a run was told."""
     about = json.loads(executed.read_text(encoding="utf-8")).get("metadata", {}).get("papermill", {})
     given = (about.get("parameters") or {}).get("overrides") or {}
-    harmless = load_profile(place.profile).questions.source == "organism"
-    if harmless or "show_text" not in json.dumps(given):
+    asked = load_profile(place.profile).questions
+    if asked.source == "organism" or not (asked.show_text or "show_text" in json.dumps(given)):
         return ""
     command = f"python -m helpers.reproduce --profile {place.profile} --only {executed.stem[:2]}"
     why = f"{executed.stem} was run with the text of questions (--show-text), which is not published"

@@ -21,7 +21,7 @@ from helpers.engine.scoring import read_letter_logits
 from helpers.text.batches import Batch
 
 Place = Literal["residual", "embeddings"]
-# Prompts a step of Adam, where all have one vector.
+# Prompts that are gone back through at once; a step of Adam where all have one vector.
 BATCH_PROMPTS = 16
 
 
@@ -81,7 +81,7 @@ class ResidualVector:
         Args:
             targets: index of the letter to be said, [prompts], in the order of the batches' rows.
         """
-        norm, parts = mean_norm(prompts), prompts if self.each else _parted(prompts)
+        norm, parts = mean_norm(prompts), _parted(prompts)
         count, first = len(targets) if self.each else 1, parts.given[0]
         vectors = torch.zeros(count, first.shape[-1], device=first.device, requires_grad=True)
         rate = self.learning_rate * norm / vectors.shape[1] ** 0.5

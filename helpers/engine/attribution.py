@@ -31,7 +31,8 @@ def attributions(model, sae: SAE, questions: Sequence[Question], prompt_format: 
 
     Args:
         questions: asked in their original order.
-        batch_tokens: tokens per pass, which sets the memory used and nothing else; of the features only sums are kept.
+        batch_tokens: tokens per pass, which goes back as well (`model.training_tokens`): that sets the memory used and
+            nothing else; of the features only sums are kept.
 
     Returns:
         a row a feature: feature, attribution (in logits, summed in float64).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,8 @@ class Columns:
 
     def encode(self, residual: Tensor) -> Tensor:
         """Activations [..., k] of residual [..., d_model]: JumpReLU, ReLU where the threshold is 0, or gated."""
-        pre = residual.float() @ self.encoder.to(residual.device) + self.bias.to(residual.device)
+        with in_float32(residual.device):
+            pre = residual.float() @ self.encoder.to(residual.device) + self.bias.to(residual.device)
         size = pre
         if self.gain is not None and self.offset is not None:
             size = pre * self.gain.to(residual.device) + self.offset.to(residual.device)
@@ -40,7 +42,14 @@ class Columns:
 
     def decode(self, activations: Tensor) -> Tensor:
         """What activations [..., k] add to the residual: [..., d_model], without the decoder's bias."""
-        return activations @ self.decoder.to(activations.device)
+        with in_float32(activations.device):
+            return activations @ self.decoder.to(activations.device)
+
+
+def in_float32(device: torch.device) -> AbstractContextManager:
+    """Products of float32 stay such, while a model is trained under autocast too."""
+    low = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if low else nullcontext()
 
 
 def feature_ids(sae: SAE, features: Sequence[int] | Tensor, unique: bool = True) -> Tensor:

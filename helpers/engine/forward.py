@@ -69,6 +69,7 @@ def with_weights(model: nnsight.TransformersModel, weights: Mapping[str, Tensor]
         ValueError: the model has no weights of a name.
     """
     changed = clone(model)
+    huggingface(changed).requires_grad_(False)
     missing = huggingface(changed).load_state_dict(weights, strict=False).unexpected_keys
     if missing:
         raise ValueError(f"the model has no weights named {missing}")

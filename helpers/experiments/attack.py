@@ -279,7 +279,7 @@ def other_half(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     pieces = _half_pieces(lab, settings)
     if not pieces:
         lab.warn("the other half: nobody has said what this profile's documents are about, so it is not attacked")
-        return _nothing_told([setting.label for setting in settings])
+        return _nothing_told([setting.label for setting in settings], lab.profile.relearning.learning_rates[0])
     table = pd.concat([table for (table,) in lab.computed(pieces, dear=True)], ignore_index=True)
     return above_reference(table, "arm", ["seed", "epoch", "role"])
 
@@ -297,8 +297,8 @@ def _half_pieces(lab: Lab, settings: Sequence[Method]) -> list[Piece]:
     ]  # fmt: skip
 
 
-def _nothing_told(labels: Sequence[str]) -> pd.DataFrame:
-    counts = {"seed": 0, "epoch": 0, "role": NOT_TOLD, "n": 0, "right": 0}
+def _nothing_told(labels: Sequence[str], rate: float) -> pd.DataFrame:
+    counts = {"seed": 0, "learning_rate": rate, "epoch": 0, "role": NOT_TOLD, "n": 0, "right": 0}
     return pd.DataFrame({"arm": labels}).assign(
         **counts, **dict.fromkeys(["accuracy", "low", "high", *ABOVE], float("nan"))
     )

@@ -69,6 +69,8 @@ METHODS_PASSES = {"07": 3, "09": 2, "10": 2}
 MUSE_NOTEBOOK = "10"
 # Those that ask a copy of the model too.
 WITH_LONGER = ("13",)
+# Those that go back to the residual, through the layers above the SAE's (attribution); to the embeddings, through all.
+WITH_GRADIENTS, WITH_ALL_GRADIENTS = ("01", "03", "14"), ("12",)
 # What notebook 13 teaches its detector where nobody says what questions are about: as asked, in plain form, documents.
 DETECTOR_LESSONS = 3
 # Those that ask no exam.
@@ -208,16 +210,26 @@ def finetuning_work(shape: Shape, tokens: float, length: float, checkpointing: b
 
 
 def kept_bytes(
-    shape: Shape, layers: int, tokens: float, length: float, size: int, checkpointing: bool = False
+    shape: Shape,
+    layers: int,
+    tokens: float,
+    length: float,
+    size: int,
+    checkpointing: bool = False,
+    frozen: bool = False,
 ) -> float:
     """What so many layers keep of one pass for going backward, its rows of a length.
 
     Args:
         size: bytes of a number in the dtype of the products.
         checkpointing: layers keep their input, and one at a time all of it.
+        frozen: no weight asks for a gradient, so that of matrices and norms nothing is kept that goes in.
     """
     wide = 4 * shape.d_mlp + shape.head_dim * (3 * shape.heads + 1.5 * shape.kv_heads)
-    layer = tokens * (KEPT_NORMS * shape.d_model + size * wide + KEPT_ATTENTION * shape.heads * length)
+    norms = KEPT_NORMS * shape.d_model
+    if frozen:  # four norms in float32; queries, keys and values share an input, as do the MLP's first two matrices
+        wide, norms = wide - shape.d_mlp - shape.heads * shape.head_dim - 2 * shape.d_model, norms - 16 * shape.d_model
+    layer = tokens * (norms + size * wide + KEPT_ATTENTION * shape.heads * length)
     return layers * tokens * KEPT_INPUT * shape.d_model + layer if checkpointing else layers * layer
 
 
@@ -792,6 +804,11 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
         needed = model
     if notebook in WITH_WHOLE:  # the model attacked, and what has become of it as it is asked
         needed = max(needed, 2 * model + training_memory(profile, shape, shape.weights, shape.layers))
+    if notebook in (*WITH_GRADIENTS, *WITH_ALL_GRADIENTS):
+        deep = notebook in WITH_ALL_GRADIENTS
+        layers = shape.layers - (0 if deep else profile.sae.layer + 1)
+        at_once = BATCH_PROMPTS * PROMPT_TOKENS if deep else profile.model.training_tokens
+        needed = max(needed, kept_bytes(shape, layers, at_once, PROMPT_TOKENS, size, frozen=True))
     if notebook in METHODS_PASSES:
         passes = METHODS_PASSES[notebook]
         needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes))

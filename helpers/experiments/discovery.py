@@ -123,10 +123,14 @@ def attribution_table(lab: Lab) -> pd.DataFrame:
     singles = [AttributionClamp(1, settings.attribution_strength, features=(int(i),)) for i in lab.attributed]
     columns = [f"{role}_{what}" for role in ("forget", "side") for what in ("accuracy", "low", "high", "n")]
     judged = points(lab.sweep(singles, half=1))[columns].assign(feature=lab.attributed)
-    asked = len(lab.knowledge_on(0).questions[forget])
-    # a category, so that a fate which befell none counts as 0
-    fate = pd.Categorical(fates(lab.alone, settings.attribution_side_lost), FATES)
+    judged = judged.astype(dict.fromkeys(columns, float))  # where none is kept too, of which nothing is known
+    asked, fate = len(lab.knowledge_on(0).questions[forget]), fates(lab.alone, settings.attribution_side_lost)
     return lab.alone.assign(asked=asked, fate=fate).merge(judged, on="feature", how="left")
+
+
+def fates_counted(candidates: pd.DataFrame) -> pd.DataFrame:
+    """How many candidates of `attribution_table` met each fate, 0 where none did: fate, count."""
+    return candidates["fate"].value_counts().reindex(FATES, fill_value=0).rename_axis("fate").reset_index()
 
 
 def histogram_sources(lab: Lab, questions: Sequence[Question]) -> dict[str, Rows]:

@@ -135,7 +135,7 @@ def swept(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     rows = len(lab.once(view_of).forget_rows)
     labels = pd.DataFrame({
         "method": [s.label for s in settings], "setting": [s.words for s in settings],
-        "course": [s.course.words.rpartition(",")[0] for s in settings],
+        "course": [s.course_words if isinstance(s, TrainedMethod) else "" for s in settings],
         "epochs": [s.steps * s.batch_rows / rows if isinstance(s, TrainedMethod) else np.nan for s in settings],
     })  # fmt: skip
     floor = lab.profile.muse.utility_floor

@@ -16,17 +16,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from helpers.engine.attribution import attributions
 from helpers.engine.columns import layer_of
 from helpers.engine.features import CHUNK_ACTIVATIONS, EPSILON, select_by_importance, token_activations
-from helpers.engine.forward import final_state_from, residual_after, unembed
-from helpers.engine.interventions import Clamp, after_bos
+from helpers.engine.forward import residual_after
+from helpers.engine.interventions import Clamp
 from helpers.engine.scoring import row_batches
 from helpers.loading.saes import load_sae
 from helpers.measures.knowledge import Knowledge
 from helpers.profiles import SelectionSettings
-from helpers.text.batches import Batch, Rows
+from helpers.text.batches import Rows
 from helpers.text.questions import ORIGINAL_ORDER, prompt_tokens, right_letters
-from helpers.text.tokens import letter_ids, special_ids
+from helpers.text.tokens import special_ids
 
 if TYPE_CHECKING:
     from helpers.lab.lab import Lab
@@ -207,34 +208,10 @@ def log_odds(probabilities: Tensor, right: Tensor) -> Tensor:
     return of_right.clamp(min=SMALLEST).log() - (p.sum(dim=1) - of_right).clamp(min=SMALLEST).log()
 
 
-def attributions(knowledge: Knowledge, sae) -> np.ndarray:
-    """Attribution of every feature to the right letter, [d_sae], mean over questions of the sum over tokens after BOS.
-
-    Activation times decoder row times the gradient of the right letter's logit minus the mean of the others'.
-    """
-    rows = prompt_tokens(knowledge.model.tokenizer, knowledge.asked, ORIGINAL_ORDER, knowledge.prompt_format)
-    right = torch.tensor(right_letters(knowledge.asked, ORIGINAL_ORDER))[:, 0]
-    total = torch.zeros(sae.cfg.d_sae).double()
-    for batch in row_batches(knowledge.model, rows, knowledge.batch_tokens):
-        with torch.no_grad():
-            residual = residual_after(knowledge.model, batch, knowledge.layer)
-        gradient, kept = _gradient(knowledge, batch, residual, right[batch.rows]), after_bos(batch.mask)
-        parts = zip(*(t[kept].float().split(max(1, CHUNK_ACTIVATIONS // sae.cfg.d_sae)) for t in (residual, gradient)),
-                    strict=True)  # fmt: skip
-        for x, g in parts:
-            total += (sae.encode(x) * (g @ sae.W_dec.T)).sum(dim=0).double().cpu()
-    return (total / len(rows)).numpy()
-
-
-def _gradient(knowledge: Knowledge, batch: Batch, residual: Tensor, right: Tensor) -> Tensor:
-    with torch.enable_grad():
-        leaf = residual.detach().clone().requires_grad_()
-        state = final_state_from(knowledge.model, batch, knowledge.layer, leaf)
-        words = letter_ids(knowledge.model.tokenizer).to(state.device)
-        logits = unembed(knowledge.model, state[batch.owner(), batch.last()], words.flatten())
-        letters = logits.unflatten(-1, words.shape).amax(dim=1)
-        of_right = letters.gather(1, right.to(state.device)[:, None]).sum()
-        return torch.autograd.grad(of_right - (letters.sum() - of_right) / 3, leaf)[0]
+def attribution_of(lab: Lab, knowledge: Knowledge) -> pd.Series:
+    """Attribution of every feature to the right letter, mean over questions (`engine.attribution.attributions`)."""
+    asked, tokens = knowledge.asked, lab.profile.model.training_tokens
+    return attributions(knowledge.model, lab.sae, asked, knowledge.prompt_format, tokens)["attribution"] / len(asked)
 
 
 def causal_table(lab: Lab, strength: float) -> pd.DataFrame:
@@ -252,7 +229,7 @@ def causal_table(lab: Lab, strength: float) -> pd.DataFrame:
     ratio = forget["mean_square"] / (retain["mean_square"] + EPSILON)
     scores = {"E[f^2] on forget text": forget["mean_square"], "ratio forget to retain": ratio,
               "firing rate on forget text": forget["firing_rate"],
-              "attribution": pd.Series(attributions(asked["forget"], lab.sae))}  # fmt: skip
+              "attribution": attribution_of(lab, asked["forget"])}  # fmt: skip
     table = {"feature": ids} | {name: values.to_numpy()[ids] for name, values in scores.items()}
     for role, knowledge in asked.items():
         table[role] = clamp_effects(knowledge, lab.sae, ids, -strength * lab.clamp_unit)

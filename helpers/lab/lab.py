@@ -32,7 +32,15 @@ from helpers.lab.pieces import Computed, Piece, PieceError, Place, jobs_of, spre
 from helpers.lab.published import published_statistics
 from helpers.lab.run import Run
 from helpers.lab.scores import Scored, Scores
-from helpers.loading.data import FORGET_FILE, Requests, load_fillers, load_questions, load_requests, load_texts
+from helpers.loading.data import (
+    FORGET_FILE,
+    NO_FORGET_TEXT,
+    Requests,
+    load_fillers,
+    load_questions,
+    load_requests,
+    load_texts,
+)
 from helpers.loading.hub import Hub
 from helpers.loading.models import device_of, load_model
 from helpers.loading.muse import load_muse
@@ -40,6 +48,7 @@ from helpers.loading.saes import load_sae
 from helpers.measures.alone import lost_alone
 from helpers.measures.knowledge import Knowledge, knowledge_under, known_ids
 from helpers.methods import METHODS, PUBLISHED_FEATURES
+from helpers.methods.clamping import ClampMethod
 from helpers.methods.method import Method
 from helpers.methods.own import load_own
 from helpers.methods.selection import ATTRIBUTION, candidates_by_attribution, select_by_attribution, selections
@@ -197,8 +206,9 @@ class Lab(Run):
             ValueError: none are published for the profile's SAE, or this notebook needs the text itself.
         """
         if not published_features or published_statistics(self.profile).empty:
+            why = next(warning for warning in reversed(hub.warnings) if warning.startswith(NO_FORGET_TEXT))
             raise ValueError(
-                f"notebook {self.notebook} cannot do without forget text. {hub.warnings[-1]}; or name a local copy "
+                f"notebook {self.notebook} cannot do without forget text. {why}; or name a local copy "
                 f"(.jsonl or .parquet with a column `text`) in texts.forget_file or {FORGET_FILE}"
             )
         self.note(features="published")
@@ -376,7 +386,7 @@ class Lab(Run):
         """
         settings, model, asked = self.profile.selection, self.profile.model, self.knowledge_on(0)
         questions = asked.questions[self.profile.questions.forget]
-        how = (questions, model.prompt_format, model.batch_tokens)
+        how = (questions, model.prompt_format, model.training_tokens)
         found = self.stage("attribution", attributions, asked.model, self.sae, *how)["attribution"].to_numpy()
         best = candidates_by_attribution(found, settings.attribution_candidates)
         value, allowed = -settings.attribution_strength * self.clamp_unit, settings.attribution_side_lost
@@ -441,20 +451,37 @@ class Lab(Run):
         """What is left of the knowledge under every setting, setting by setting from the cache.
 
         Args:
-            what: as for `settings`. Methods that are trained on forget text are left out where there is none.
+            what: as for `settings`. Where there is no forget text, those that are trained on it are left out, and those
+                that ask for more features than are published.
             half: ask one half of the questions only, 0 or 1; None asks all.
         """
         settings = self.settings(*what)
-        left_out = {s.name for s in settings if s.trains} if not len(self.forget_rows) else set()
-        for name in sorted(left_out):
-            self.warn(f"{name} is left out: it is trained on forget text, and there is none")
-        settings = [setting for setting in settings if setting.name not in left_out]
+        if not len(self.forget_rows):
+            settings = self._without_forget_text(settings)
         edits = [setting.apply(self) for setting in settings]
         tables = self._measured(settings, edits, half)
         return Scores(
             Scored(setting, self.labelled(setting), edit.facts(), table)
             for setting, edit, table in zip(settings, edits, tables, strict=True)
         )
+
+    def _without_forget_text(self, settings: Sequence[Method]) -> list[Method]:
+        """The settings that published features can serve; what is left out is warned of."""
+        why = {setting: self._left_out(setting) for setting in settings}
+        for line in dict.fromkeys(filter(None, why.values())):
+            self.warn(line)
+        return [setting for setting in settings if not why[setting]]
+
+    def _left_out(self, setting: Method) -> str:
+        """Why a setting cannot be had where there is no forget text; '' where it can."""
+        if setting.trains:
+            return f"{setting.name} is left out: it is trained on forget text, and there is none"
+        if not isinstance(setting, ClampMethod) or setting.features is not None or setting.rule == ATTRIBUTION:
+            return ""
+        found = len(self.selections(setting.n_features)[setting.rule])
+        of_them = f"of those that are published {found} pass its retain filter here"
+        few = found < setting.n_features
+        return f"{setting.name} with {setting.n_features} features is left out: {of_them}" if few else ""
 
     def labelled(self, setting: Method) -> str:
         """What figures call a setting's method; it says so where its features are the published ones."""

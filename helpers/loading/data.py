@@ -233,6 +233,7 @@ def _shuffled(documents: list, seed: int) -> list:
 
 # A local copy of the gated forget corpus, for who has it and may not load it from the hub.
 FORGET_FILE = "SAE_UNLEARNING_FORGET_CORPUS"
+NO_FORGET_TEXT = "forget text missing"  # how the warning begins
 SHORTEST = 50  # characters; Farrell and DSG keep texts longer than that
 # More than a token has, so that text bounded by it fills the rows asked for; tokens of English have four to five.
 CHARACTERS_PER_TOKEN = 6
@@ -275,7 +276,7 @@ def _hub_texts(profile: Profile, hub: Hub) -> Texts:
     characters = {role: getattr(sizes, f"{role}_rows") * sizes.row_length * CHARACTERS_PER_TOKEN
                   for role in ("forget", "retain", "neutral")}  # fmt: skip
     if sizes.retain == sizes.neutral:  # as Farrell: even ones and odd ones
-        both = _texts(sizes.retain, hub, characters["retain"] + characters["neutral"])
+        both = _texts(sizes.retain, hub, 2 * max(characters["retain"], characters["neutral"]))  # each gets a half
         retain, neutral = both[::2], both[1::2]
     else:
         retain, neutral = (_texts(getattr(sizes, role), hub, characters[role]) for role in ("retain", "neutral"))
@@ -313,7 +314,7 @@ def _forget_texts(profile: Profile, hub: Hub, characters: int) -> list[str]:
         refused = isinstance(error, AccessError) and text_source(profile.texts.forget).gated
         if not local and not refused:
             raise
-        hub.warnings.append(f"forget text {'from a local file' if local else 'missing'}: {error}")
+        hub.warnings.append(f"{'forget text from a local file' if local else NO_FORGET_TEXT}: {error}")
     return _drawn(_local(Path(local), profile, hub), characters, "the local forget text") if local else []
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from helpers.loading.hub import own_cache
-from helpers.profiles import Profile
+from helpers.profiles import Profile, load_profile, options_of
 from helpers.records.store import file_sha256
 
 # The texts that a target is trained on, and those of the reference that never saw what is to be forgotten.
 TARGET, REFERENCE = "forget+retain", "retain"
+# Where in a profile the parts of a recipe stand that are no settings of fine-tuning.
+PLACES = {"model": "model.source", "dtype": "model.dtype", "training_dtype": "model.training_dtype",
+          "optimizer": "model.optimizer", "benchmark": "muse.name", "row_length": "texts.row_length"}  # fmt: skip
 WEIGHTS, RECORD, STATE = "model.safetensors", "record.json", "state.safetensors"
 
 
@@ -42,8 +45,21 @@ def folder_of(profile: Profile, texts: str) -> Path:
 
 
 def command(profile: Profile, texts: str) -> str:
-    """What makes it, on the command line."""
-    return f"python -m helpers.finetune --profile {profile.name} --data {texts}"
+    """What makes it, on the command line, with the settings that are not those of the profile's file."""
+    shipped, wanted = (recipe(of, texts) for of in (load_profile(profile.name), profile))
+    changed = {place_of(key): value for key, value in wanted.items() if value != shipped[key]}
+    options = f" --set {options_of(changed)}" if changed else ""
+    return f"python -m helpers.finetune --profile {profile.name} --data {texts}{options}"
+
+
+def place_of(key: str) -> str:
+    """Where in a profile a part of a recipe stands."""
+    return PLACES.get(key, f"finetuning.{key}")
+
+
+def made_by(profile: Profile) -> frozenset[str]:
+    """The settings on which what is fine-tuned for a profile depends; none where nothing is."""
+    return frozenset(map(place_of, recipe(profile, TARGET))) if profile.model.finetuned else frozenset()
 
 
 def again(profile: Profile, texts: str) -> str:
@@ -65,7 +81,7 @@ def finetuned(profile: Profile, texts: str) -> FineTuned:
     """What was fine-tuned for a profile on texts (`TARGET`, `REFERENCE`).
 
     Raises:
-        FileNotFoundError: it has not been made, or not to the end.
+        FileNotFoundError: it has not been made, or not to the end, or its weights are gone.
         ValueError: it was made with other settings than the profile's.
     """
     folder = folder_of(profile, texts)
@@ -78,6 +94,10 @@ def finetuned(profile: Profile, texts: str) -> FineTuned:
         )
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     check_recipe(record["recipe"], profile, texts)
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(
+            f"what was fine-tuned on {texts} for {profile.name!r} has lost its weights: {again(profile, texts)}"
+        )
     return FineTuned(folder / WEIGHTS, record)
 
 

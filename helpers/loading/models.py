@@ -57,6 +57,7 @@ def load_model(profile: Profile, hub: Hub | None = None) -> nnsight.Transformers
     if texts:
         hf_model.load_state_dict(finetuned_weights(profile, texts, hf_model), strict=False)
         hub.commits[f"fine-tuned on {texts}"] = finetuned(profile, texts).sha256
+    hf_model.requires_grad_(False)  # what is trained is a copy, and no pass is to keep what only training needs
     model = wrap(hf_model, tokenizer)
     check_hook(model, profile.sae.layer)
     return model

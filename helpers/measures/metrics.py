@@ -13,8 +13,10 @@ SIDE_EFFECT_FLOOR = 0.99
 EPSILON = 1e-8
 
 
-def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(right: float, n: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a share, 95 % by default; sensible at 0 and 1 and for few questions.
+
+    Of a question that was asked in several rows a part may be right.
 
     Raises:
         ValueError: n is not positive, or `right` is not between 0 and n.
@@ -50,7 +52,7 @@ def accuracy(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """
     pooled = answers.groupby(list(by), sort=False, dropna=False)[["n", "right"]].sum().reset_index()
     pooled["accuracy"] = pooled["right"] / pooled["n"]
-    intervals = [wilson_interval(int(r), int(n)) for r, n in zip(pooled["right"], pooled["n"], strict=True)]
+    intervals = [wilson_interval(float(r), int(n)) for r, n in zip(pooled["right"], pooled["n"], strict=True)]
     pooled[["low", "high"]] = np.array(intervals).reshape(-1, 2)
     return pooled
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from helpers.engine.columns import layer_of
+from helpers.engine.columns import in_float32, layer_of
 from helpers.engine.forward import final_state, huggingface, residual_after, wrap
 from helpers.engine.interventions import after_bos
 from helpers.methods.look import Look
@@ -118,7 +118,9 @@ class CRISP(TrainedMethod):
 
         def loss(student, forget: Batch, retain: Batch) -> Tensor:
             with torch.no_grad():
-                fires = sae.encode(residual_after(model, forget, layer).float())[..., ids] > 0
+                read = residual_after(model, forget, layer).float()
+                with in_float32(read.device):
+                    fires = sae.encode(read)[..., ids] > 0
                 kept, said = residual_after(model, retain, layer), final_state(model, retain)
             asleep = awake(sae, ids, residual_after(student, forget, layer), fires, self.boost, after_bos(forget.mask))
             held = mse_loss(residual_after(student, retain, layer), kept)
@@ -153,7 +155,8 @@ def awake(sae, features: list[int], residual: Tensor, fires: Tensor, boost: floa
             "CRISP raises what a feature is before it fires, of which a gated SAE has two: use another SAE"
         )
     x = residual.float() - sae.b_dec if sae.cfg.apply_b_dec_to_input else residual.float()
-    all_read = x @ sae.W_enc + sae.b_enc
+    with in_float32(x.device):
+        all_read = x @ sae.W_enc + sae.b_enc
     read = all_read[..., features] + torch.where(fires, (boost * all_read.mean(dim=-1, keepdim=True)).abs(), 0.0)
     threshold = sae.threshold[features] if hasattr(sae, "threshold") else torch.zeros_like(read[0, 0])
     activations = (read.relu() * (read > threshold))[counted]

@@ -44,6 +44,7 @@ class DSG(ClampMethod):
     name, look = "DSG", Look("#E69F00", "^")
     source = "Muhamed et al. 2025, section 4 and Table 1"
     rule, table, tables = "importance", "dsg", Grid
+    without = ("fires_above",)  # every gate is set on what fires above 0
 
     def __post_init__(self) -> None:
         if self.gated_by is not None:

@@ -89,6 +89,11 @@ class TrainedMethod(Method):
         """The same training, to whatever step."""
         return replace(self, steps=1)
 
+    @property
+    def course_words(self) -> str:
+        """The setting in a few words without its steps, which a training to several of them has in common."""
+        return self.words.removesuffix(f", {self.steps} steps")
+
     def apply(self, lab: Lab) -> Edited:
         """The unedited model with the trained weights."""
         texts = (lab.model, lab.forget_rows, lab.retain_rows)
@@ -126,7 +131,7 @@ class Training:
         setting = self._setting
         self._student = setting.student(self._model)
         self._loss = self._objective()
-        who, dtype = f"{setting.label}, {setting.words}", huggingface(self._model).dtype
+        who, dtype = f"{setting.label}, {setting.course_words}", huggingface(self._model).dtype
         self._steps = Steps(self._student, dtype, setting.learning_rate, self._passes, who, LONGEST_GRADIENT)
         self._draw = torch.Generator().manual_seed(setting.seed)
 

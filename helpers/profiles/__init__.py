@@ -6,6 +6,7 @@ for one notebook alone.
 """
 
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ HARMLESS_SETTINGS = (
     "questions.show_text", "texts.forget_file",
 )  # fmt: skip
 HARMLESS_TABLES = ("cache", "compute")
+CHANGED = "+changed"  # ends the name of the folders of a trial
 
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -544,6 +546,12 @@ def settings_in_words(settings: Sequence[str]) -> dict[str, Any]:
     return given
 
 
+def options_of(settings: Mapping[str, Any]) -> str:
+    """Settings by dotted key as `--set` takes them in a shell: what `settings_in_words` reads back."""
+    plain = {k: v if isinstance(v, str) and " " not in v else json.dumps(v) for k, v in settings.items()}
+    return " ".join(shlex.quote(f"{key}={text}") for key, text in plain.items())
+
+
 def parse_profile(
     text: str, name: str, overrides: Mapping[str, Any] | None = None, notebook: str | None = None
 ) -> Profile:
@@ -568,7 +576,7 @@ def run_name(name: str, overrides: Mapping[str, Any] | None) -> str:
     what is shown, is no such change.
     """
     changed = [key for key in overrides or {} if key not in HARMLESS_SETTINGS]
-    return f"{name}+changed" if any(key.partition(".")[0] not in HARMLESS_TABLES for key in changed) else name
+    return f"{name}{CHANGED}" if any(key.partition(".")[0] not in HARMLESS_TABLES for key in changed) else name
 
 
 def _read(name: str) -> str:

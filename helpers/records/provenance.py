@@ -24,8 +24,9 @@ NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sae-lens"
 PACKAGES = (*NUMERIC_PACKAGES, "datasets", "safetensors", "pandas", "pyarrow", "matplotlib", "seaborn")
 # Endings of a figure's files: two pictures, the rows they are drawn from, and this record.
 FIGURE_FILES = (".png", ".pdf", ".csv", ".json")
-# Settings that name files of this machine.
-LOCAL_FILES = ("forget_file", "own_methods")
+# Settings that name files of this machine, and those that name the machine itself.
+LOCAL_FILES, LOCAL_HOSTS = ("forget_file", "own_methods"), ("scheduler",)
+HIDDEN_HOST = "there was one"
 
 
 def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -54,10 +55,11 @@ def record(profile: Profile, facts: Mapping[str, Any], stages: Mapping[str, Mapp
 
 
 def without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the folders of local files: what a file is called says nothing of the machine."""
+    """Settings without the folders of local files and without hosts: what a file is called says nothing of either."""
     scrubbed = {key: without_folders(value) for key, value in settings.items() if isinstance(value, Mapping)}
     files = {key: _file_names(value) for key, value in settings.items() if key.rpartition(".")[2] in LOCAL_FILES}
-    return {**settings, **scrubbed, **files}
+    hosts = {key: value and HIDDEN_HOST for key, value in settings.items() if key.rpartition(".")[2] in LOCAL_HOSTS}
+    return {**settings, **scrubbed, **files, **hosts}
 
 
 def _file_names(files: str | Sequence[str]) -> str | list[str]:
@@ -71,7 +73,9 @@ def check_facts(facts: Mapping[str, Any]) -> None:
             text = json.dumps(value)
         except TypeError as error:
             raise ValueError(f"fact {name} = {value!r} is not JSON: {error}") from None
-        if any(place in text for place in (json.dumps(str(Path.home()))[1:-1] + os.sep, json.dumps(str(ROOT))[1:-1])):
+        # a home that is the root, as in some containers, would forbid every address
+        homes = [json.dumps(str(Path.home()))[1:-1] + os.sep] * (Path.home() != Path(Path.home().anchor))
+        if any(place in text for place in (*homes, json.dumps(str(ROOT))[1:-1])):
             raise ValueError(f"fact {name} = {value!r} names a path of this machine; give an id and a revision instead")
 
 

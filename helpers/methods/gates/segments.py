@@ -52,7 +52,7 @@ class SegmentGate(Gate):
         hottest = hot_counts(evidence, mask, self.tokens).amax(dim=1)
         share = torch.tensor(self.shares, dtype=torch.float64, device=evidence.device)[hottest]
         segments = (after_bos(mask).sum(dim=1) + self.tokens - 1) // self.tokens
-        return (1 - share) ** segments
+        return torch.where(segments > 0, (1 - share) ** segments, 0.0)  # nothing behind BOS is no evidence
 
 
 @dataclass(frozen=True)

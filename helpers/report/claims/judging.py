@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.measures.metrics import difference_interval, wilson_interval
+from helpers.profiles import CHANGED
 
 AGREES, PARTLY, UNDECIDED, DISAGREES, NOT_RUN = "agrees", "partly", "undecided", "disagrees", "not run"
 USEFUL = 0.95  # an accuracy above it is hardly harmed
@@ -42,8 +43,10 @@ class Claim:
 
     def rows(self, figures: Path) -> Path:
         """Where the rows lie, given the folder of a profile's figures."""
-        other = self.hazard and not figures.name.endswith(f"-{self.hazard}")
-        return (figures.with_name(f"{figures.name}-{self.hazard}") if other else figures) / f"{self.figure}.csv"
+        profile, mark, _ = figures.name.partition(CHANGED)  # of a trial
+        other = self.hazard and not profile.endswith(f"-{self.hazard}")
+        name = f"{profile}-{self.hazard}{mark}" if other else figures.name
+        return figures.with_name(name) / f"{self.figure}.csv"
 
 
 class MissingRowsError(LookupError):

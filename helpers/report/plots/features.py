@@ -138,7 +138,7 @@ def attribution(table: pd.DataFrame) -> Figure:
     figure, axes = panels(3, columns=2, height=3.6)
     asked = int(table["asked"].max())
     for ax, column in zip(axes, ("attribution", "side_lost"), strict=False):
-        for fate, rows in table.groupby("fate", sort=False, observed=True):
+        for fate, rows in table.groupby("fate", sort=False):
             colour, marker = FATE_STYLE[fate]
             ax.scatter(rows[column], rows["forget_lost"], color=colour, marker=marker, s=26, alpha=0.8, linewidths=0,
                        label=f"{fate} ({len(rows)})")  # fmt: skip

@@ -1,5 +1,7 @@
 """Notebook 10: what is left of learned texts, by MUSE's criteria."""
 
+from itertools import cycle
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -106,7 +108,7 @@ def muse_training(table: pd.DataFrame) -> Figure:
     for ax, share in zip(axes, ("utility", "memory"), strict=True):
         for method, of in trained.groupby("method", sort=False):
             colour, marker = looks[str(method)]
-            for line, (_, course) in zip(LINES, of.groupby("course", sort=False), strict=False):
+            for line, (_, course) in zip(cycle(LINES), of.groupby("course", sort=False), strict=False):
                 course = course.sort_values("epochs")
                 ax.plot([0, *course["epochs"]], [1, *course[share]], color=colour, marker=marker, ls=line, ms=4)
             ax.plot([], [], color=colour, marker=marker, label=method)
