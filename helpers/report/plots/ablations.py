@@ -101,7 +101,7 @@ def static_or_dynamic(table: pd.DataFrame) -> Figure:
             colour, marker, line = IDEA_STYLE[method.startswith("gate"), "hot" in method]
             ax.errorbar(rows["strength"], rows[f"{role}_accuracy"], error(rows, role), color=colour, marker=marker,
                         ls=line, elinewidth=0.7, label=method)  # fmt: skip
-        strengths(ax, table["strength"])
+        strengths(ax, table["strength"], "clamp strength c, in clamp units\n(features set to -c)")
         accuracy_panel(ax, table, role)
     axes[0].set_ylabel(ACCURACY_AXIS)
     legend(figure, axes, columns=3)

@@ -65,7 +65,7 @@ def _letter_curves(ax: Axes, of: pd.DataFrame) -> None:
         ax.plot(rows["strength"], rows["probability"], color=colour, marker=".", lw=2.2 if right else 1,
                 label=f"{letter} (right)" if right else letter)  # fmt: skip
     # room for the legend between the highest line and the frame
-    ax.set(yscale="log", ylim=(1e-7, 30), yticks=[10.0**e for e in range(-7, 1)], ylabel="probability of the letter")
+    ax.set(yscale="log", ylim=(1e-8, 30), yticks=[10.0**e for e in range(-8, 1)], ylabel="probability of the letter")
     plain_numbers(ax.yaxis)
     ax.legend(loc="upper center", ncols=4, handlelength=1.4, columnspacing=1.2)
 

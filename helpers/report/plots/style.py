@@ -55,7 +55,7 @@ FORGET_AXIS = "forget accuracy (lower is better)"
 SIDE_AXIS = "side-effect accuracy (higher is better)"
 NEAR_AXIS = "near-domain accuracy (higher is better)"
 LOSS_AXIS = "loss added on neutral text\n(nats per token, lower is better)"
-STRENGTH_AXIS = "clamp strength c, in clamp units\n(features set to -c)"
+STRENGTH_AXIS = "clamp strength c\n(features set to -c)"
 # the same in two lines, for narrow panels
 NARROW_AXES = {"forget": FORGET_AXIS, "near": NEAR_AXIS, "side": SIDE_AXIS}
 NARROW_AXES = {role: words.replace(" (", "\n(") for role, words in NARROW_AXES.items()}
