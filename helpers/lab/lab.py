@@ -494,7 +494,7 @@ class Lab(Run):
         missing = [i for i, table in enumerate(tables) if table is None]
         stored = Counter(stage_of(s) for s, table in zip(settings, tables, strict=True) if table is not None)
         for stage, n in stored.items():
-            log.info("%s: %d settings from the cache", stage, n)
+            log.info("%s: %d %s from the cache", stage, n, "setting" if n == 1 else "settings")
         # what trains first, for it takes longest, and all in one queue, so that no process waits for a last training
         trained, others = ([i for i in missing if settings[i].trains == trains] for trains in (True, False))
         groups = _courses(trained, settings) + _groups(others, settings, self._at_once(len(others)))

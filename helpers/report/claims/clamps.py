@@ -115,7 +115,9 @@ def _few_carry(table: pd.DataFrame) -> tuple[str, str]:
     if len(curve) < 4:
         raise MissingRowsError("no growing set of features of ours")
     one = Estimate(1.0, *wilson_interval(int(curve["n"].iloc[0]), int(curve["n"].iloc[0])))
-    left = {place: Estimate(*row) for place, row in curve[["accuracy", "low", "high"]].iterrows()}
+    # of counts, for rows keep six digits of a share, and a question more or less is a feature more or less
+    shares = curve.assign(accuracy=(curve["accuracy"] * curve["n"]).round() / curve["n"])
+    left = {place: Estimate(*row) for place, row in shares[["accuracy", "low", "high"]].iterrows()}
     n, quarter = max(left), max(left) // FEW_OF
     full = one - left[n]
     if above(full, 0) != AGREES:

@@ -63,9 +63,8 @@ class Estimate:
 
     @classmethod
     def of(cls, share: float, n: int) -> "Estimate":
-        """A share of n trials (the nearest count) with Wilson's interval."""
-        right = round(share * n)
-        return cls(right / n, *wilson_interval(right, n))
+        """A share of n trials with Wilson's interval; a mean over seeds, which ask the same n, is no whole count."""
+        return cls(share, *wilson_interval(min(share * n, n), n))
 
     def __sub__(self, other: "Estimate") -> "Estimate":
         # Two methods, or before and after, answer the same questions. The rows keep counts and not pairs, so the two

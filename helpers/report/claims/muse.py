@@ -12,6 +12,7 @@ from helpers.report.claims.judging import (
     above,
     below,
     finding,
+    together,
     weakest_of,
 )
 from helpers.text.muse import BAND
@@ -41,9 +42,14 @@ def _lowers_memories(table: pd.DataFrame) -> tuple[str, str]:
     for criterion in ("VerbMem", "KnowMem forget"):
         before, after = _share_of_target(table, criterion, 1), _muse(table, "DSG", criterion, "chosen on half 0")
         words.append(f"{criterion} {after:.0f} from {before:.0f}")
-        parts[f"{criterion} falls and utility stays"] = weakest_of(below(after - before, 0), kept)
+        parts[f"{criterion} falls"] = below(after - before, 0)
     before = _share_of_target(table, "KnowMem retain", 1)
-    return finding(f"{'; '.join(words)}; utility {utility:.0f} from {before:.0f}", parts)
+    parts["utility above 0.9 of the target's"] = kept
+
+    def with_utility(*found: str) -> str:
+        return together(*(weakest_of(fall, kept) for fall in found[:-1]))
+
+    return finding(f"{'; '.join(words)}; utility {utility:.0f} from {before:.0f}", parts, with_utility)
 
 
 def _misses_band(table: pd.DataFrame) -> tuple[str, str]:

@@ -47,7 +47,7 @@ def _vectors_recover(table: pd.DataFrame, each: bool) -> tuple[str, str]:
         raise MissingRowsError("no vector in the residual under DSG")
     row = judged.loc[fitted["accuracy"].idxmax()]
     said, beyond = Estimate(row["accuracy"], row["low"], row["high"]), column_of(row, "beyond")
-    words = f"DSG says the right letter to {said}, {beyond} beyond a random wrong one"
+    words = f"at bound {row.name:g} DSG says the right letter to {said}, {beyond} beyond a random wrong one"
     parts = {"beyond wrong letters": _beyond(beyond)}
     if pd.notna(row["above"]):
         words += f", {column_of(row, 'above')} beyond the model that never knew"
@@ -92,10 +92,10 @@ def _rounding_recovers(table: pd.DataFrame) -> tuple[str, str]:
             continue
         words.append(f"{method} {before.value:.2f} to {after.value:.2f} ({row['buckets']:.0%} in other buckets)")
         size = above(Estimate(back.value, back.value, back.high), RELEARNED)
-        parts[str(method)] = weakest_of(above(back, 0), size)
+        parts[f"a quarter of the loss back, {method}"] = weakest_of(above(back, 0), size)
     if not parts:
         raise MissingRowsError("no edit of weights has forgotten anything that 4 bits could bring back")
-    return finding(f"forget at 4 bits: {', '.join(words)}", parts)
+    return finding(f"forget at 4 bits, with the group that is best on half 0: {', '.join(words)}", parts)
 
 
 def _one_direction(table: pd.DataFrame) -> tuple[str, str]:

@@ -69,7 +69,8 @@ def _slow_rate_is_flat(table: pd.DataFrame) -> tuple[str, str]:
     gains = {arm: after - before for arm in arms for _, before, after in [_attacked(fast, arm)]}
     if not any(above(gain, 0) == AGREES for gain in gains.values()):
         gained = ", ".join(f"{arm} {gain}" for arm, gain in gains.items())
-        return f"nor does the attack at rate {rates.max():g} bring anything back beyond chance: {gained}", UNDECIDED
+        what = f"at rate {rates.max():g} nothing comes back beyond chance ({gained})"
+        return f"{what}, so rate {rates.min():g} tells nothing", UNDECIDED
     for arm in arms:
         unedited, before, after = _attacked(slow, arm)
         back = share_recovered(unedited, before, after)

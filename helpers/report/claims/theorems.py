@@ -31,7 +31,8 @@ def _proportional(table: pd.DataFrame) -> tuple[str, str]:
     for _, row in own.iterrows():
         slope, r = column_of(row, "slope"), column_of(row, "r")
         within = weakest_of(above(slope, 0.9), below(slope, 1.1))
-        parts |= {f"slope on {row['text']}": within, f"r on {row['text']}": above(r, 0.95)}
+        text = row["text"]
+        parts |= {f"slope within 0.9 and 1.1 on {text}": within, f"r above 0.95 on {text}": above(r, 0.95)}
         words.append(f"{row['text']}: slope {slope}, r {r:.3f}")
     if not parts:
         raise MissingRowsError("no rows of the SAE as it is")
@@ -72,7 +73,7 @@ def _most_powerful(table: pd.DataFrame) -> tuple[str, str]:
             apart = column_of(row, "difference")
             judged = DISAGREES if apart.low > 0 else AGREES if apart.high < NO_BETTER else UNDECIDED
             parts[f"{row['test']} no better ({against})"] = judged
-    return finding("; ".join(words), parts, weakest_of)
+    return finding(f"AUC, {'; '.join(words)}", parts, weakest_of)
 
 
 CLAIMS = (

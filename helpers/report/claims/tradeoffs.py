@@ -169,8 +169,8 @@ def _stay_above(table: pd.DataFrame, methods: tuple[str, ...], bound: float) -> 
         best = _lowest(kept) if len(kept) else Estimate.of(1.0, n_known(rows.iloc[0], "forget"))
         words.append(f"{method} {best}, at any price {anyhow.value:.2f}")
         forgets = below(anyhow, bound) == AGREES
-        parts[f"{method} above {bound:g}"] = above(best, bound) if forgets else UNDECIDED
-    return finding("; ".join(words), parts)
+        parts[f"{method} above {bound:.2f}"] = above(best, bound) if forgets else UNDECIDED
+    return finding(f"chosen and reported on the same questions: {'; '.join(words)}", parts)
 
 
 def _lowest(rows: pd.DataFrame) -> Estimate:
