@@ -192,7 +192,7 @@ def test_every_method_takes_its_own_fields():
         "clamp_prime": OF_A_CLAMP | {"proportional"},
         "refusal_clamp": OF_A_CLAMP | {"refusal_feature"},
         "unconditional": OF_A_CLAMP - {"fires_above"},
-        "dsg": OF_A_CLAMP | {"threshold", "gated_by"},
+        "dsg": OF_A_CLAMP - {"fires_above"} | {"threshold", "gated_by"},
         "rmu": OF_TRAINING | {"layer", "steering", "alpha"},
         "gradient_ascent": OF_TRAINING,
         "grad_diff": OF_TRAINING | {"retain_weight"},

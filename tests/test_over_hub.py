@@ -384,7 +384,7 @@ def learned(run_forked: Callable, files: Path) -> Learned:
 
 
 def test_a_target_and_its_reference_are_asked_for_and_made(learned: Learned) -> None:
-    asked = f"`python -m helpers.finetune --profile {MUSE} --data forget+retain`"
+    asked = f"`python -m helpers.finetune --profile {MUSE} --data forget+retain --set "  # with what is changed here
     assert learned.before.code != 0 and asked in learned.before.log
     for code, log in learned.made.values():
         assert code == 0 and "GB of memory (projected)" in log, log

@@ -11,6 +11,7 @@ from helpers.engine.features import select_by_sparsity
 from helpers.experiments import conditional
 from helpers.lab.lab import Lab
 from helpers.lab.published import published_statistics
+from helpers.loading.data import NO_FORGET_TEXT
 from helpers.loading.hub import Hub
 from helpers.measures.metrics import alignment, unlearning_score
 from helpers.profiles import load_profile
@@ -179,13 +180,14 @@ def test_published_features_stand_in_for_statistics_where_there_is_no_forget_tex
 @pytest.mark.parametrize(("notebook", "served"), [("03_multi_feature_pareto", True), ("06_relearning_attack", False)])
 def test_only_some_notebooks_go_on_without_forget_text_and_none_silently(notebook, served):
     hub, facts = Hub(), {}
-    hub.warnings.append("no access")
+    hub.warnings += [f"{NO_FORGET_TEXT}: no access", "cais/mmlu human_aging/test-*: 224 rows, known are 223"]
     run = SimpleNamespace(notebook=notebook, profile=load_profile("gemma-2-2b-it"), note=facts.update)
     if served:
         Lab._check_published(run, hub, published_features=served)
         assert facts == {"features": "published"}
     else:
         with pytest.raises(
-            ValueError, match="06_relearning_attack cannot do without forget text. no access; or name a"
+            ValueError,
+            match="06_relearning_attack cannot do without forget text. forget text missing: no access; or name a",
         ):
             Lab._check_published(run, hub, published_features=served)

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from helpers.engine.forward import final_state, huggingface
-from helpers.engine.internals import answer_stream
-from helpers.engine.interventions import Clamp, Gate
 from helpers.engine.trees import merge, split, tree_batches
-from tests.toy import toy_model, toy_sae
+from tests.toy import toy_model
 
 # BOS, a stem, and three choices of one or two tokens in every order, with the same word at the end
 PROMPTS = [[2, 30, 31, *a, *b, *c, 40] for a, b, c in permutations([[50], [60, 61], [70]])]
@@ -104,16 +102,6 @@ def test_paths_hold_the_prompts_tokens(groups):
     (batch,) = tree_batches(groups, COST, 1000, 0)
     for row, owner, path in zip(batch.rows.tolist(), batch.owner(), batch.paths(), strict=True):
         assert batch.ids[owner][path].tolist() == rows[row]
-
-
-def test_a_gate_is_not_asked_about_a_tree_as_if_it_were_a_prompt():
-    model, sae = toy_model(), toy_sae()
-    (trees,) = tree_batches([PROMPTS], COST, 1000, 0)
-    with pytest.raises(ValueError, match="a gate cannot be asked about 6 prompts in 1 rows: use a Sweep"):
-        final_state(model, trees, Clamp(sae, [3], -1.0, gate=Gate(0.2)))
-    with pytest.raises(ValueError, match="use a Sweep"):
-        answer_stream(model, [trees], Clamp(sae, [3], -1.0, gate=Gate(0.2)))
-    assert final_state(model, trees, Clamp(sae, [3], -1.0)).shape[0] == 1  # without one every token stands for itself
 
 
 def test_select_keeps_whole_trees_with_their_prompts(groups):

@@ -16,7 +16,7 @@ from transformers.initialization import no_init_weights
 
 from helpers.engine.architecture import architecture, decoder
 from helpers.engine.columns import explained_variance, layer_of
-from helpers.engine.interventions import Clamp, check_whole
+from helpers.engine.interventions import Clamp
 from helpers.text.batches import Batch
 
 if TYPE_CHECKING:  # it takes seconds to import, and pictures need it not
@@ -101,7 +101,6 @@ def final_state(
         read_at: [batch, seq] bool, where the state will be read: elsewhere it is not the model's own, for the last
             layer's MLP runs at these positions alone. None for everywhere.
     """
-    check_whole(intervention, batch)
     if intervention is not None and intervention.layer == last_layer(model):
         read_at = None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from helpers.engine.architecture import decoder
 from helpers.engine.edited import Edited
 from helpers.engine.forward import huggingface, residual_after
-from helpers.engine.interventions import Clamp, check_whole
+from helpers.engine.interventions import Clamp
 from helpers.text.batches import Batch
 
 
@@ -20,8 +20,8 @@ def answer_stream(model, batched: Iterable[Batch], intervention: Clamp | None = 
 
     Args:
         batched: the prompts (`question_batches`, `row_batches`).
-        intervention: in place while the model runs; what it edits is read after its edit. With a gate, prompts are rows
-            of their own (`check_whole`).
+        intervention: in place while the model runs; what it edits is read after its edit. A gate is asked about a whole
+            row, so with one every prompt is a row of its own (`row_batches`).
     """
     kept = [(batch, _stream(model, batch, intervention)) for batch in batched]
     order = torch.cat([batch.rows for batch, _ in kept]).argsort()
@@ -29,7 +29,6 @@ def answer_stream(model, batched: Iterable[Batch], intervention: Clamp | None = 
 
 
 def _stream(model, batch: Batch, intervention: Clamp | None) -> Tensor:
-    check_whole(intervention, batch)
     found, owner, last = [], batch.owner(), batch.last()
     with model.trace(**batch.inputs(huggingface(model).dtype), use_cache=False) as tracer:
         for number, block in enumerate(decoder(model).layers):
@@ -50,7 +49,6 @@ def layer_matrices(model) -> dict[str, Tensor]:
 def residual_under(edited: Edited, batch: Batch, layer: int) -> Tensor:
     """The residual after a layer, [batch, seq, d_model], with the edit's intervention in place, after what it does."""
     hook, model = edited.intervention, edited.model
-    check_whole(hook, batch)
     if hook is None or hook.layer > layer:
         return residual_after(model, batch, layer)
     if hook.layer == layer:
@@ -79,7 +77,6 @@ def final_state_of_embeddings(model, batch: Batch, given: Tensor, intervention: 
         given: [batch, seq, d_model], in the place of `embedded`.
         intervention: in place while the layers run; its conditions are steps, through which no gradient passes.
     """
-    check_whole(intervention, batch)
     with model.trace(**batch.inputs(huggingface(model).dtype), use_cache=False) as tracer:
         decoder(model).layers[0].input = given
         if intervention is not None:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from helpers.engine.columns import Columns, chosen_columns, feature_ids, layer_of
-from helpers.text.batches import Batch
 
 # What a gate decides by at tokens that the model itself says (`DuringGeneration`).
 New = Literal["never", "held", "each", "running"]
@@ -310,15 +309,3 @@ def _numbers(value: float | Sequence[float] | Tensor | Scale | Add) -> float | S
     if isinstance(value, Scale):
         return value.factor
     return value.amount if isinstance(value, Add) else value
-
-
-def check_whole(intervention: Clamp | None, batch: Batch) -> None:
-    """Make sure that a gate is asked about whole prompts.
-
-    Raises:
-        ValueError: there is a gate, and rows of the batch are several prompts each, on all of which it would have one
-            verdict; a sweep asks it about each.
-    """
-    if intervention is not None and intervention.gate is not None and len(batch.rows) != len(batch.ids):
-        several = f"{len(batch.rows)} prompts in {len(batch.ids)} rows"
-        raise ValueError(f"a gate cannot be asked about {several}: use a Sweep")

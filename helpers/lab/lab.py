@@ -206,7 +206,7 @@ class Lab(Run):
             ValueError: none are published for the profile's SAE, or this notebook needs the text itself.
         """
         if not published_features or published_statistics(self.profile).empty:
-            why = next(warning for warning in reversed(hub.warnings) if warning.startswith(NO_FORGET_TEXT))
+            (why, *_) = [warning for warning in hub.warnings if warning.startswith(NO_FORGET_TEXT)] or [NO_FORGET_TEXT]
             raise ValueError(
                 f"notebook {self.notebook} cannot do without forget text. {why}; or name a local copy "
                 f"(.jsonl or .parquet with a column `text`) in texts.forget_file or {FORGET_FILE}"
