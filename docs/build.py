@@ -21,13 +21,12 @@ from sphinx.cmd.build import build_main  # noqa: E402
 
 from generate import claims, gallery, methods, moving, notebooks, reference  # noqa: E402
 from generate.figures import SUFFIXES, shown  # noqa: E402
+from generate.lean import lean  # noqa: E402
 from generate.place import ROOT, Place, repository  # noqa: E402
 
 LIMIT_MB = 25
 # stands in a page of docs/ for what is made here
 GENERATED = re.compile(r"^```\{generated\} ([\w-]+)\n```$", re.MULTILINE)
-# names, punctuation, operators and blanks of code, marked one by one: most of a listing's bytes, and read as plain text
-PLAIN = re.compile(r'<span class="[npow]">([^<]*)</span>')
 BROKEN = """```{raw} html
 <script>
 function stillPicture(picture) {
@@ -105,8 +104,7 @@ def render(place: Place) -> int:
     left_out = shutil.ignore_patterns("webpack-macros.html", "*.map")
     shutil.copytree(work / "html", place.out, dirs_exist_ok=True, ignore=left_out)
     for path in place.out.rglob("*.html"):
-        page = path.read_text(encoding="utf-8")
-        path.write_text(PLAIN.sub(r"\1", page), encoding="utf-8", newline="\n")
+        path.write_text(lean(path.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")
     return code
 
 

@@ -133,6 +133,19 @@ def test_a_listing_marks_no_word_that_looks_like_plain_text(site: Built) -> None
     name = "_modules/helpers/text/batches.html"
     assert '<span class="n">' not in site.text(name)
     assert "class Batch:" in site.words(name)
+    signatures = "reference/text.html"
+    assert '<span class="pre">' not in site.text(signatures) and "class helpers.text.batches.Batch" in site.words(
+        signatures
+    )
+
+
+def test_a_lean_page_has_its_words_and_its_code_as_they_were(generate: None) -> None:
+    from generate.lean import lean
+
+    code = "<pre>\n  code\n\n    more</pre>"
+    page = f'<div>\n    <p>a\n  b</p>\n\n  {code}\n <script>\n  x</script>\n  <b><span class="n">'
+    page += '<span class="pre">name</span></span></b>\n</div>'
+    assert lean(page) == f"<div>\n<p>a\nb</p>\n{code}\n<script>\n  x</script>\n<b>name</b>\n</div>"
 
 
 def test_what_is_missing_is_named_with_the_command_that_makes_it(site: Built) -> None:
