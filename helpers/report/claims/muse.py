@@ -17,6 +17,7 @@ from helpers.report.claims.judging import (
 )
 from helpers.text.muse import BAND
 
+FLOOR = 0.9  # of the target's utility, below which the paper stops
 DESTROYED = 0.5  # of the target's utility: a model below it is of no use
 
 
@@ -38,13 +39,13 @@ def _lowers_memories(table: pd.DataFrame) -> tuple[str, str]:
     """Each memory below the target's, which counts only where utility stays above 0.9 of it, the paper's floor."""
     words, parts = [], {}
     utility = _muse(table, "DSG", "KnowMem retain", "chosen on half 0")
-    kept = above(utility - _share_of_target(table, "KnowMem retain", 0.9), 0)
+    kept = above(utility - _share_of_target(table, "KnowMem retain", FLOOR), 0)
     for criterion in ("VerbMem", "KnowMem forget"):
         before, after = _share_of_target(table, criterion, 1), _muse(table, "DSG", criterion, "chosen on half 0")
         words.append(f"{criterion} {after:.0f} from {before:.0f}")
         parts[f"{criterion} falls"] = below(after - before, 0)
     before = _share_of_target(table, "KnowMem retain", 1)
-    parts["utility above 0.9 of the target's"] = kept
+    parts[f"utility above {FLOOR} of the target's"] = kept
 
     def with_utility(*found: str) -> str:
         return together(*(weakest_of(fall, kept) for fall in found[:-1]))

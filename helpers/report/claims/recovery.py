@@ -92,7 +92,7 @@ def _rounding_recovers(table: pd.DataFrame) -> tuple[str, str]:
             continue
         words.append(f"{method} {before.value:.2f} to {after.value:.2f} ({row['buckets']:.0%} in other buckets)")
         size = above(Estimate(back.value, back.value, back.high), RELEARNED)
-        parts[f"a quarter of the loss back, {method}"] = weakest_of(above(back, 0), size)
+        parts[f"{RELEARNED:.0%} of the loss back, {method}"] = weakest_of(above(back, 0), size)
     if not parts:
         raise MissingRowsError("no edit of weights has forgotten anything that 4 bits could bring back")
     return finding(f"forget at 4 bits, with the group that is best on half 0: {', '.join(words)}", parts)

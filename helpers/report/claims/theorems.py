@@ -16,6 +16,7 @@ from helpers.report.claims.judging import (
     weakest_of,
 )
 
+SLOPES, STRAIGHT = (0.9, 1.1), 0.95  # of proportional logarithms: where the slope lies, and above what r does
 NO_BETTER = 0.02  # of AUC: a test that cannot be this much above another is no better
 
 
@@ -30,9 +31,9 @@ def _proportional(table: pd.DataFrame) -> tuple[str, str]:
     words = []
     for _, row in own.iterrows():
         slope, r = column_of(row, "slope"), column_of(row, "r")
-        within = weakest_of(above(slope, 0.9), below(slope, 1.1))
-        text = row["text"]
-        parts |= {f"slope within 0.9 and 1.1 on {text}": within, f"r above 0.95 on {text}": above(r, 0.95)}
+        text, (least, most) = row["text"], SLOPES
+        parts[f"slope within {least} and {most} on {text}"] = weakest_of(above(slope, least), below(slope, most))
+        parts[f"r above {STRAIGHT} on {text}"] = above(r, STRAIGHT)
         words.append(f"{row['text']}: slope {slope}, r {r:.3f}")
     if not parts:
         raise MissingRowsError("no rows of the SAE as it is")
