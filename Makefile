@@ -33,6 +33,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+$(INSTALLED)-site: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[site]'
+	@touch $@
+
 figures: setup
 	$(BIN)/python -m helpers.reproduce --profile $(PROFILE)
 
@@ -40,9 +44,7 @@ redraw: setup
 	$(BIN)/python -m helpers.reproduce --profile $(PROFILE) --figures-only
 
 # The packages that build pages are an extra, installed when first asked for.
-site: setup
-	@$(BIN)/python -c 'import altair, myst_nb, pydata_sphinx_theme, sphinx_design, vl_convert' 2>/dev/null || \
-	  $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[site]'
+site: $(INSTALLED)-site
 	$(BIN)/python docs/build.py --profile $(PROFILE)
 
 doctor: setup

@@ -34,9 +34,9 @@ from helpers.experiments.fidelity import fidelity, known_by_notebook
 from helpers.experiments.trial import Trial, try_profile
 from helpers.lab.lab import TOLERANCE, open_lab
 from helpers.lab.published import published_statistics
-from helpers.loading.data import FORGET_FILE
+from helpers.loading.data import FORGET_FILE, characters_of
 from helpers.loading.finetuned import REFERENCE, finetuned, made_by
-from helpers.loading.hub import TOKENS, explained, files_of, own_cache
+from helpers.loading.hub import TOKENS, explained, files_of, own_cache, streamed_file
 from helpers.loading.models import device_of
 from helpers.loading.probe import probe
 from helpers.loading.sources import Source, needed, text_source
@@ -368,17 +368,20 @@ def observed_hub() -> str:
     return ""
 
 
-def observed_need(source: Source, online: bool) -> Need:
-    """A source's state in the cache, and if it is not there and the hub is online, whether the hub would give it."""
-    commit = cached_commit(source)
+def observed_need(source: Source, amounts: Iterable[int], online: bool) -> Need:
+    """A source's state in the cache, and if it is not there and the hub is online, whether the hub would give it.
+
+    Args:
+        amounts: of a text that is streamed, how many characters of it are asked for.
+    """
+    commit = cached_commit(source, amounts)
     return Need(source, commit, _refusal(source) if online and commit is None else None)
 
 
-def cached_commit(source: Source) -> str | None:
-    """The commit of the copy in the hub's cache, None where there is none or a file is missing. Downloads nothing."""
+def cached_commit(source: Source, amounts: Iterable[int] = ()) -> str | None:
+    """The commit of the copy in the hub's cache, None where there is none or a part is missing. Downloads nothing."""
     if not source.files:
-        kept = own_cache().glob(f"{source.repo.replace('/', '__')}/{source.revision}-*.json")
-        return source.revision if any(kept) else None
+        return source.revision if all(streamed_file(source, n).is_file() for n in amounts) else None
     where: dict[str, Any] = {
         "repo_type": source.kind,
         "revision": source.revision,
@@ -419,8 +422,18 @@ def numbers_of(profile: Profile) -> tuple[str, ...]:
 
 def sources_of(profile: Profile) -> tuple[Source, ...]:
     """What the profile needs of the hub for all of its notebooks, each once."""
-    versions_of = [load_profile(profile.name, notebook=number) for number in numbers_of(profile)]
-    return tuple(dict.fromkeys(source for version in versions_of for source in needed(version)))
+    return tuple(dict.fromkeys(source for version in versions_for(profile) for source in needed(version)))
+
+
+def amounts_of(profile: Profile, source: Source) -> set[int]:
+    """How many characters of a text its notebooks ask for."""
+    asked = {(name, n) for version in versions_for(profile) for name, n in characters_of(version.texts).items()}
+    return {n for name, n in asked if source == text_source(name)}
+
+
+def versions_for(profile: Profile) -> list[Profile]:
+    """The profile as it is for each of its notebooks."""
+    return [load_profile(profile.name, notebook=number) for number in numbers_of(profile)]
 
 
 def spares(profile: Profile) -> dict[str, str]:
@@ -455,7 +468,7 @@ def examine(profile: Profile) -> list[Line]:
     direct = direct_dependencies((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     sources, device = sources_of(profile), observed_device(profile)
     fault = observed_hub() if sources else ""
-    needs = [observed_need(source, online=not fault) for source in sources]
+    needs = [observed_need(source, amounts_of(profile, source), online=not fault) for source in sources]
     cache = Path(constants.HF_HUB_CACHE)
     there = next(folder for folder in (cache, *cache.parents) if folder.is_dir())
     room, temporary, kept = shutil.disk_usage(there).free, Path(tempfile.gettempdir()), profile.cache.disk_mb * 2**20

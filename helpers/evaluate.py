@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--profile", default="tiny", help=f"one of: {', '.join(available_profiles())} (default: tiny)")
     parser.add_argument("--method", required=True, help=methods)
     parser.add_argument("--tasks", required=True, help="lm-eval's task names, with commas between them")
+    parser.add_argument("--notebook", default="04", metavar="NN", help="whose settings of the profile (default: 04)")
     parser.add_argument("--settings", type=Path, help="JSON, TOML or steering CSV in place of the profile's choice")
     parser.add_argument("--limit", type=_count, help="ask only the first so many questions of each task")
     parser.add_argument("--batch-size", type=_count, default=8, help="requests a forward pass; changes no score")
@@ -65,7 +66,8 @@ def _count(text: str) -> int:
 
 
 def _carry_out(options: argparse.Namespace) -> tuple[Path, str]:
-    profile, own = load_profile(options.profile), [options.method] if options.method.endswith(".py") else []
+    profile = load_profile(options.profile, notebook=options.notebook)
+    own = [options.method] if options.method.endswith(".py") else []
     name, method = _method(options.method, own)
     from helpers.measures.lm_eval.adapter import run_tasks, task_manager  # of an extra, which may be missing
 
@@ -73,7 +75,7 @@ def _carry_out(options: argparse.Namespace) -> tuple[Path, str]:
     check_tasks(tasks, manager.all_tasks)
     by_hand = _by_hand(options.settings, name, method, profile)
     overrides = {"own_methods": [str(Path(file).resolve()) for file in own]} if own else None
-    lab = open_lab(profile.name, "04_lm_eval", str(options.runs), None, overrides)
+    lab = open_lab(profile.name, f"{options.notebook}_lm_eval", str(options.runs), None, overrides)
     edit, facts = _edit(lab, name, by_hand)
     log.info("%s: %s", name, json.dumps(facts))
     results, table = run_tasks(edit, tasks, manager, options.limit, options.batch_size)
@@ -87,7 +89,11 @@ def _carry_out(options: argparse.Namespace) -> tuple[Path, str]:
 def _method(name: str, own: Sequence[str]) -> tuple[str, type[Method] | None]:
     """A method by its name or file, None for the unedited model. Raises ValueError for an unknown name."""
     if own:
-        return next(iter(load_own(own).items()))
+        (first, *others) = load_own(own).items()
+        if others:
+            names = ", ".join(name for name, _ in (first, *others))
+            raise ValueError(f"{name} holds several methods, {names}: put the one to evaluate into a file of its own")
+        return first
     if name not in (UNEDITED, *METHODS):
         raise ValueError(f"method {name!r} is unknown, the known ones are: {', '.join((UNEDITED, *METHODS))}")
     return name, METHODS.get(name)

@@ -9,8 +9,10 @@ import argparse
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ from helpers.records.progress import show_progress
 from helpers.records.provenance import commit, environment, now
 from helpers.records.store import file_sha256, fingerprint, write_atomically
 from helpers.text.corpora import pack
+
+ABANDONED = 3600  # seconds without a byte, after which a file that is half written has no writer any more
 
 log = logging.getLogger("helpers.finetune")  # by name: this module is __main__ when it is run
 
@@ -111,7 +115,9 @@ def finetune(profile: Profile, data: str) -> Path:
 def rows_of(profile: Profile, data: str, tokenizer, hub: Hub) -> Tensor:
     """The texts that a target (or its reference) reads, packed: token ids [rows, row_length]."""
     muse = load_muse(profile, tokenizer, hub)
-    texts = (*(muse.forget if data == TARGET else ()), *muse.retain, *muse.read)
+    # a text that is asked to be forgotten later was read too, and one that is there several times once
+    asked = chain(muse.forget, *muse.in_turn, *muse.at_once) if data == TARGET else ()
+    texts = list(dict.fromkeys((*asked, *muse.retain, *muse.read)))
     return pack(tokenizer, texts, profile.texts.row_length)
 
 
@@ -139,7 +145,8 @@ class Checkpoint:
             ValueError: what was kept is of other settings, texts or another model.
         """
         for left in self.folder.glob(".*.safetensors"):
-            left.unlink()  # of a process that was killed while it wrote
+            if time.time() - left.stat().st_mtime > ABANDONED:  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
         if not (self.folder / STATE).is_file():
             return []
         with safe_open(self.folder / STATE, "pt") as file:
@@ -163,7 +170,8 @@ class Checkpoint:
         made = {"sha256": file_sha256(file), "made": now(), **commit(), "environment": environment()}
         text = json.dumps({"recipe": dict(self.recipe), **facts, **made}, indent=1) + "\n"
         write_atomically(self.folder / RECORD, lambda path: path.write_text(text, encoding="utf-8"))
-        (self.folder / STATE).unlink(missing_ok=True)
+        for kept in (self.folder / STATE, *self.folder.glob(".*.safetensors")):
+            kept.unlink(missing_ok=True)
         return file
 
 

@@ -107,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_progress()
     try:
         return _carry_out(options)
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (NotebookError, ValueError, OSError) as error:
         log.error("error: %s", error)
         return 2
@@ -442,10 +445,12 @@ def _execute(notebook: Notebook, output: Path, profile: Profile, folders: Folder
 
     options = {"kernel_name": "python3", "language": "python", "progress_bar": False, "cwd": notebook.path.parent}
     streams = {"stdout_file": _Indented(), "stderr_file": _Indented()}
+    # what a cell has done is on disk; to take an interpreter with all its packages down again takes two seconds
+    at_the_end = {"shutdown_kernel": "immediate"}
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with _kernel_of_this_interpreter(_environment(profile)):
-            papermill.execute_notebook(notebook.path, output, _parameters(folders), **options, **streams)
+            papermill.execute_notebook(notebook.path, output, _parameters(folders), **options, **streams, **at_the_end)
     except papermill.PapermillExecutionError as error:
         # papermill's own parameters cell, the second to be executed, is not in the notebook that the reader has
         place = f"code cell {error.exec_count - 1} (`{error.source.strip().splitlines()[0]}`)"

@@ -13,6 +13,8 @@ from helpers.doctor import (
     Device,
     Line,
     Need,
+    amounts_of,
+    cached_commit,
     device_lines,
     direct_dependencies,
     disk_lines,
@@ -37,8 +39,9 @@ from helpers.doctor import (
     version_lines,
 )
 from helpers.experiments.fidelity import Answer
+from helpers.loading.data import CHARACTERS_PER_TOKEN
 from helpers.loading.finetuned import made_by
-from helpers.loading.sources import MODELS, SAES, TEXTS
+from helpers.loading.sources import MODELS, SAES, TEXTS, text_source
 from helpers.organism import MODEL_DIR
 from helpers.profiles import load_profile
 from helpers.records.provenance import ROOT
@@ -147,6 +150,19 @@ def test_a_profile_that_names_no_notebooks_needs_what_all_of_them_need():
     assert set(numbers_of(every)) >= {f"{n:02d}" for n in range(16)}
     assert numbers_of(load_profile("gemma-2-2b")) == ("04",)
     assert set(sources_of(load_profile("gemma-2-2b-it"))) <= set(sources_of(every))
+
+
+def test_of_a_streamed_text_every_amount_has_to_be_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.loading.hub.own_cache", lambda: tmp_path)
+    profile, source = load_profile("gemma-2-2b-it"), text_source("openwebtext")
+    wanted = amounts_of(profile, source)
+    assert wanted == {profile.texts.neutral_rows * profile.texts.row_length * CHARACTERS_PER_TOKEN}
+    other = tmp_path / "Skylion007__openwebtext" / "main-196608.json"
+    other.parent.mkdir()
+    other.touch()
+    assert cached_commit(source, wanted) is None
+    (other.parent / f"main-{wanted.pop()}.json").touch()
+    assert cached_commit(source, amounts_of(profile, source)) == "main"
 
 
 def test_an_optimiser_that_cannot_be_had_fails():

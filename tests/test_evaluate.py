@@ -133,6 +133,11 @@ def test_a_method_of_ones_own_is_a_file(command, lab, tmp_path):
     assert facts["evaluated"]["features"] == lab.selections(2)["sparsity"].tolist()
     assert facts["evaluated"]["value"] == pytest.approx(-1.5 * lab.clamp_unit)
     assert facts["overrides"] == {"own_methods": ["halved_by_evaluate.py"]} and str(tmp_path) not in json.dumps(results)
+    again = OWN[OWN.index("@dataclass") :].replace("Halved", "Again").replace('"halved"', '"halved again"')
+    file = settings_file(tmp_path, "two_by_evaluate.py", OWN + "\n\n" + again)
+    code, last, _ = command("--method", file, "--tasks", "organism_toxins")
+    names = "two_by_evaluate.Halved, two_by_evaluate.Again"
+    assert code == 2 and f"holds several methods, {names}: put the one to evaluate into a file of its own" in last
     code, last, _ = command("--method", "nowhere.py", "--tasks", "organism_toxins")
     assert code == 2 and last == "error: there is no file nowhere.py with a method of one's own"
 

@@ -135,8 +135,11 @@ def test_a_record_that_names_no_plot_stops_redrawing(
 
 
 def test_a_folder_without_figures_says_how_to_make_them(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no figure to redraw; make them first: python -m helpers.reproduce"):
+    with pytest.raises(FileNotFoundError, match=rf"first: python -m helpers.reproduce --profile {folder.name}$"):
         redraw(folder)
+    (trial := folder / "tiny+changed").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"first: python -m helpers.reproduce --profile tiny$"):
+        redraw(trial)
 
 
 def test_pictures_are_redrawn_without_loading_a_model() -> None:

@@ -152,6 +152,16 @@ def test_killed_twice_it_ends_with_the_same_weights(folder, made):
     assert finetune(SMALL, REFERENCE).read_bytes() == (made / "model.safetensors").read_bytes()
 
 
+def test_a_file_that_another_process_is_writing_is_left_alone(folder):
+    killed(SMALL, at_step(4))
+    now, long_ago = (folder / REFERENCE / f".state.{pid}.safetensors" for pid in (1, 2))
+    now.write_bytes(b"half")
+    long_ago.write_bytes(b"half")
+    os.utime(long_ago, (1, 1))
+    killed(SMALL, at_step(1))  # goes on after step 3 and is killed at once
+    assert now.is_file() and not long_ago.exists()
+
+
 def test_what_was_begun_with_other_settings_or_texts_is_not_gone_on_with(folder, monkeypatch):
     killed(SMALL, at_step(5))
     slower = replace(SMALL, finetuning=replace(SMALL.finetuning, learning_rate=1e-5))
@@ -177,6 +187,18 @@ def test_the_reference_never_reads_what_is_to_be_forgotten():
     begins = [tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids[:12]) for text in muse.forget]
     found = [sum(begin in row for row in rows for begin in begins) for rows in (target, reference)]
     assert found[1] == 0 and found[0] > 0.6 * len(begins)  # of the others a row ends in their first words
+
+
+def test_a_target_has_read_what_later_requests_are_about(monkeypatch):
+    tokenizer = load_model(load_profile("tiny")).tokenizer
+    muse = load_muse(SMALL, tokenizer)
+    first, *later = muse.forget
+    monkeypatch.setattr(
+        command, "load_muse", lambda *_: replace(muse, forget=(first,), in_turn=((first,), tuple(later)))
+    )
+    found = rows_of(SMALL, TARGET, tokenizer, Hub())
+    monkeypatch.undo()
+    assert torch.equal(found, rows_of(SMALL, TARGET, tokenizer, Hub()))  # each of the texts once
 
 
 def test_the_record_says_what_made_the_weights(made):

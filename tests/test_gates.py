@@ -291,8 +291,10 @@ def test_thresholds_by_counting() -> None:
 
 
 def test_too_few_prompts_for_a_conformal_level_are_an_error_that_names_both() -> None:
-    with pytest.raises(ValueError, match=r"18 benign prompts are too few .* at 0.05 false alarms, which needs 19"):
-        threshold_of(np.arange(18.0), 0.05, "conformal")
+    with pytest.raises(
+        ValueError, match=r"18 prompts of role 'near' are too few .* at 0.05 false alarms, which needs 19"
+    ):
+        threshold_of(np.arange(18.0), 0.05, "conformal", "near")
     assert threshold_of(np.arange(19.0), 0.05, "conformal") == 18
 
 

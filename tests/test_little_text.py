@@ -42,6 +42,8 @@ def test_all_of_the_text_is_one_text_and_training_has_shares_of_its_own():
 def test_a_share_that_leaves_no_row_is_refused():
     lab = ToyLab()
     assert rows_of(lab, [Document("toxins", "the of a and " * 6)], 0.5) == 2  # 24 words and EOS in rows of 11
+    capped = ToyLab({"texts.forget_rows": 1})
+    assert rows_of(capped, [Document("toxins", "the of a and " * 6)], 0.5) == 1  # no method sees more
     with pytest.raises(ValueError, match=r"0.10% of the forget text leaves no row: the corpus holds 4 tokens, too few"):
         rows_of(lab, [Document("toxins", "the of a")], 0.001)
 

@@ -337,6 +337,9 @@ def test_the_least_memory_at_the_floor_is_chosen_and_the_paper_stops_below_it():
         ("DSG", "", np.nan, 0.4, 1.0),
     ])  # fmt: skip
     found = experiment.marked(table, 0.9)
+    # an epoch may be .98 of one, for a step has a whole number of rows
+    almost = sweep([("GA", "rate 1", 0.49, 0.9, 0.95), ("GA", "rate 1", 0.98, 0.1, 0.2), ("GA", "rate 1", 1.96, 0, 0)])
+    assert experiment.marked(almost, 0.9)["stopped"].tolist() == [False, True, False]
     # GA: of those that keep 0.9; both trainings stopped at the first epoch below it. NPO never is, so the last epoch.
     # RMU keeps it nowhere: the largest difference. A clamp has no epochs.
     assert found.index[found["chosen"]].tolist() == [1, 6, 8, 9]

@@ -288,6 +288,27 @@ def test_a_fork_has_what_cannot_travel(two: Lab, monkeypatch) -> None:
     assert [table["strength"].item() for (table,) in view.computed(pieces, dear=True)] == [2.0, 3.0]
 
 
+def parted(model: object, numbers: tuple[int, ...]) -> list[int]:
+    return [os.getpid(), *numbers]
+
+
+def test_calls_of_one_function_are_shared_and_each_is_a_stage(two: Lab, monkeypatch) -> None:
+    monkeypatch.setattr("helpers.lab.pieces.WORTH_A_FORK", 0.0)
+    calls = [(two.model, (1, 2)), (two.model, (3,)), (two.model, (4,))]
+    first = two.stages("parted", parted, calls)
+    assert [numbers for _, *numbers in first] == [[1, 2], [3], [4]]
+    assert len({process for process, *_ in first}) > 1  # the model went to forks
+    assert two.stages("parted", parted, calls) == first  # the same processes: from the cache
+    assert two.stage("parted", parted, *calls[1]) == first[1]
+
+
+def test_a_call_of_a_function_stays_where_there_are_no_forks(two: Lab, monkeypatch) -> None:
+    monkeypatch.setattr("helpers.lab.pieces.can_fork", lambda device: False)
+    monkeypatch.setattr("helpers.lab.pieces._elsewhere", lambda *_: pytest.fail("a model cannot travel"))
+    found = two.stages("parted", parted, [(two.model, (5,)), (two.model, (6,))])
+    assert found == [[os.getpid(), 5], [os.getpid(), 6]]
+
+
 def test_a_setting_travels_by_names() -> None:
     setting = DSG(20, 5.0, threshold=0.25)
     values = tuple({"n_features": 20, "strength": 5.0, "features": None, "value": None, "fires_above": 0.0,
@@ -313,7 +334,7 @@ def test_each_process_takes_a_gpu_of_its_own(monkeypatch, device, process, gpus,
 
 
 def test_jobs_are_one_a_core_or_one_a_gpu(monkeypatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr("helpers.lab.pieces.cpu_count", lambda: 3)
     assert (jobs_of(0, "cpu"), jobs_of(5, "cpu")) == (3, 5)
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: True, device_count=lambda: 4))
     assert (jobs_of(0, "auto"), jobs_of(0, "cuda"), jobs_of(2, "cuda"), jobs_of(0, "cpu")) == (4, 4, 2, 3)

@@ -43,7 +43,7 @@ def test_agreement_counts_questions_answered_with_the_same_letter():
     knowledge, other = toy_knowledge(), toy_knowledge(model=toy_model(seed=1))
     edit = Edited(knowledge.model, Clamp(toy_sae(), [3, 5, 8, 13], -20.0))
     answers = knowledge.answers_under(edit), other.answers.unedited
-    table = distances(knowledge, edit, {"unedited": Edited(knowledge.model), "other": Edited(other.model)})
+    table = distances(knowledge, edit, {"unedited": knowledge.answers.unedited, "other": other.answers.unedited})
     roles = [knowledge.roles[q.subject] for q in knowledge.asked]
     for role in ("forget", "near", "side"):
         chosen = [i for i, r in enumerate(roles) if r == role]
@@ -57,7 +57,7 @@ def test_agreement_counts_questions_answered_with_the_same_letter():
 
 def test_an_edit_agrees_with_itself_wholly():
     knowledge = toy_knowledge()
-    table = distances(knowledge, Edited(knowledge.model), {"itself": Edited(knowledge.model)})
+    table = distances(knowledge, Edited(knowledge.model), {"itself": knowledge.answers.unedited})
     assert (table["agreement"] == 1).all() and table["kl"].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
 
 

@@ -139,6 +139,7 @@ def test_the_tensors_for_lm_eval_add_what_we_add(tmp_path):
         ([Clamp(toy_sae(), [3], -5.0, "always", bos=True)], "cannot set an activation to -5.0, for it never encodes"),
         ([Clamp(toy_sae(), [3], Scale(2.0), "always", bos=True)], r"cannot set an activation to Scale\(factor=2.0\)"),
         ([add(gate=Gate(0.1))], "it has no gate"),
+        ([add(keep_error=False)], "it has no SAE, so what is not reconstructed stays"),
         ([add(bos=False)], "it touches BOS too, so say bos=True"),
         ([add([], 1.0)], "no feature is chosen"),
         ([add(), add([7], 1.0)], r"one direction a layer, got interventions after layers \[1, 1\]"),

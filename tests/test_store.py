@@ -1,6 +1,7 @@
 """Atomic writes, fingerprints, and cached stages that are verified when they are read."""
 
 import json
+import linecache
 import logging
 import os
 import re
@@ -342,6 +343,26 @@ def test_code_from_a_notebook_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(a_function, "__module__", "__main__")
     with pytest.raises(TypeError, match="a_function has no source file"):
         code_fingerprint(a_function)
+
+
+def defined_in_a_cell(source: str) -> object:
+    """The setting that a notebook's cell of this text makes, with the text where a kernel puts it."""
+    linecache.cache["<cell>"] = (len(source), None, source.splitlines(keepends=True), "<cell>")
+    names: dict[str, Any] = {"__name__": "__main__", "dataclass": dataclass}
+    exec(compile(source, "<cell>", "exec"), names)
+    return names["Mine"](2.0)
+
+
+def test_a_class_of_a_notebook_counts_with_its_cell() -> None:
+    cell = (
+        "@dataclass(frozen=True)\nclass Mine:\n    factor: float\n    rule = 'a'\n    def of(self, x): return x * 2\n"
+    )
+    first = fingerprint(defined_in_a_cell(cell))
+    assert fingerprint(defined_in_a_cell(cell)) == first
+    assert fingerprint(defined_in_a_cell(cell.replace("* 2", "* 3"))) != first
+    assert fingerprint(defined_in_a_cell(cell.replace("'a'", "'b'"))) != first
+    parent = cell.replace("Mine", "Base") + "@dataclass(frozen=True)\nclass Mine(Base):\n    pass\n"
+    assert fingerprint(defined_in_a_cell(parent)) != fingerprint(defined_in_a_cell(parent.replace("* 2", "* 3")))
 
 
 def test_a_setting_of_this_package_counts_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from helpers.engine.features import token_activations
 from helpers.engine.interventions import Clamp, Scale
 from helpers.engine.scoring import Sweep, is_right, question_batches, read_letters
+from helpers.lab.lab import Lab
 from helpers.measures.knowledge import Knowledge
 from helpers.measures.metrics import accuracy, wilson_interval
 from helpers.methods.static_clamp import NextDecoder, StaticClamp
@@ -17,6 +18,7 @@ from helpers.published import load_published
 from helpers.text.questions import LETTERS, ORIGINAL_ORDER, Question, prompt_tokens, right_letters
 
 PAPER_QUESTIONS = 522  # of WMDP-bio, known to gemma-2-2b-it
+TOGETHER = 2  # sets of features are clamped in one piece of work
 CARRIED = 0.9  # of the effect of all features, so much counts as theirs
 
 
@@ -47,6 +49,18 @@ def effects_of(knowledge: Knowledge, sae, sets: Sequence[Sequence[int]], value: 
         table.insert(0, "n_features", len(features))
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def effects(lab: Lab, name: str, half: int, sets: Sequence[Sequence[int]]) -> pd.DataFrame:
+    """`effects_of` the strongest clamp of the profile on one half of the questions, a few sets after the other.
+
+    Args:
+        name: of the stage.
+    """
+    value = -max(lab.profile.clamp_curve.strengths) * lab.clamp_unit
+    groups = [sets[start : start + TOGETHER] for start in range(0, len(sets), TOGETHER)]
+    calls = [(lab.knowledge_on(half), lab.sae, group, value) for group in groups]
+    return pd.concat(lab.stages(name, effects_of, calls), ignore_index=True)
 
 
 def by_effect(effects: pd.DataFrame) -> list[int]:
@@ -190,6 +204,13 @@ def control_curves(
         )
     ]
     return pd.DataFrame(rows, columns=["control", "feature", "strength", "p_right", "loss_added"])
+
+
+def controls(lab: Lab, feature: int, others: Sequence[int], question: Question) -> pd.DataFrame:
+    """`control_curves` at the strengths of the profile, one after the other."""
+    strengths, same = lab.profile.clamp_curve.strengths, (lab.knowledge, lab.sae, feature, others, question)
+    calls = [(*same, [strength], lab.clamp_unit) for strength in strengths]
+    return pd.concat(lab.stages("controls", control_curves, calls), ignore_index=True)
 
 
 def question_by_id(questions: Sequence[Question], wanted: str) -> Question:

@@ -767,7 +767,7 @@ def target_costs(profile: Profile, device: str, product: float | None = None) ->
     shape, sizes = SHAPES.get(profile.model.source), MUSE_BYTES.get(profile.muse.name, {})
     if not profile.model.finetuned or not sizes:
         return {}
-    read = {TARGET: sum(sizes.values()), REFERENCE: sum(sizes.values()) - sizes["raw/forget"]}
+    read = {TARGET: sum(sizes.values()), REFERENCE: sum(n for split, n in sizes.items() if "/retain" in split)}
     return {
         texts: None if shape is None else finetuning_costs(profile, shape, n / TOKEN_BYTES, device, product)
         for texts, n in read.items()

@@ -71,9 +71,10 @@ def parts(sizes: LittleTextSettings, setting: Method) -> list[tuple[float, int]]
 
 
 def rows_of(lab: Lab, text: Sequence[Document], share: float) -> int:
-    """How many packed rows a share of the text fills. Raises ValueError where it fills none."""
+    """How many packed rows of a share of the text a method sees. Raises ValueError where it fills none."""
     try:
-        return len(pack(lab.model.tokenizer, [d.text for d in text], lab.forget_rows.shape[1]))
+        rows = pack(lab.model.tokenizer, [d.text for d in text], lab.forget_rows.shape[1])
+        return len(rows[: lab.profile.texts.forget_rows])
     except ValueError as error:
         raise ValueError(f"{share:.2%} of the forget text leaves no row: {error}") from None
 

@@ -14,6 +14,8 @@ from helpers.engine.scoring import gate_scores
 from helpers.engine.steps import Passes
 from helpers.experiments.forget_requests import AT_ONCE, TEXT_SO_FAR, TRAINED_ON
 from helpers.lab.pieces import Piece
+from helpers.measures.knowledge import HALF_SEED
+from helpers.measures.metrics import halves
 from helpers.measures.muse import criteria, muse_under, values_of
 from helpers.methods.method import Method
 from helpers.methods.retrained import Retrained
@@ -148,7 +150,8 @@ def marked(table: pd.DataFrame, floor: float) -> pd.DataFrame:
     for _, of in table.groupby("method", sort=False):
         kept = of[of["utility"] >= floor]
         chosen.append(kept["memory"].idxmin() if len(kept) else (of["utility"] - of["memory"]).idxmax())
-        for _, stops in of[of["epochs"] >= 1].sort_values("epochs").groupby("course", sort=False):
+        # a number of whole rows a step makes an epoch of .99 or 1.02
+        for _, stops in of[of["epochs"].round() >= 1].sort_values("epochs").groupby("course", sort=False):
             below = stops[stops["utility"] < floor]
             stopped.append(below.index[0] if len(below) else stops.index[-1])
     return table.assign(chosen=table.index.isin(chosen), stopped=table.index.isin(stopped))
@@ -217,7 +220,7 @@ def gates(lab: Lab, setting: Method) -> pd.DataFrame:
 
 
 def gate_opens(lab: Lab, setting: Method) -> dict[str, float]:
-    """In percent of the prompts, where a setting's gate opens: passages, forget_questions, retain_questions."""
+    """In percent of half 1, where a setting's gate opens: passages, forget_questions, retain_questions."""
     clamp, tokenizer = setting.apply(lab.once(view_of)).intervention, lab.model.tokenizer
     if clamp is None or clamp.gate is None:
         raise ValueError(f"{setting.label} has no gate")
@@ -228,7 +231,8 @@ def gate_opens(lab: Lab, setting: Method) -> dict[str, float]:
     }
     found = {}
     for name, texts in prompts.items():
-        rows = encode_texts(tokenizer, texts)
+        judged = [text for text, half in zip(texts, halves(len(texts), HALF_SEED), strict=True) if half == 1]
+        rows = encode_texts(tokenizer, judged)
         scores = gate_scores(lab.model, clamp, rows, lab.profile.model.batch_tokens)
         found[name] = float(100 * (scores > clamp.gate.threshold).mean())
     return found

@@ -78,11 +78,16 @@ def _compared_in(lab: Lab, setting: Method) -> list[pd.DataFrame]:
 def _further(lab: Lab, setting: Method) -> dict[Callable[..., pd.DataFrame], tuple]:
     """What is measured of a setting, and of what."""
     edit = lab.edited(setting)
-    references = {UNEDITED: lab.unedited} | {s.label: lab.edited(s) for s in Retrained.grid(lab.profile)}
     return {
-        distances: (lab.judged, edit, references),
+        distances: (lab.judged, edit, lab.once(reference_answers)),
         losses_on: (lab.judged, edit, lab.once(loss_texts), lab.once(losses_before)),
     }
+
+
+def reference_answers(lab: Lab) -> dict[str, Tensor]:
+    """p(A..D) of every judged question by those whom settings are compared with, [questions, 4] each."""
+    references = {UNEDITED: lab.unedited} | {s.label: lab.edited(s) for s in Retrained.grid(lab.profile)}
+    return {name: lab.judged.answers_under(reference) for name, reference in references.items()}
 
 
 def loss_texts(lab: Lab) -> dict[str, Rows]:
@@ -97,8 +102,11 @@ def losses_before(lab: Lab) -> dict[str, float]:
     return lab.stage("losses-before", mean_losses, lab.judged, lab.unedited, lab.once(loss_texts))
 
 
-def distances(knowledge: Knowledge, edited: Edited, references: Mapping[str, Edited]) -> pd.DataFrame:
+def distances(knowledge: Knowledge, edited: Edited, references: Mapping[str, Tensor]) -> pd.DataFrame:
     """How far the answers under an edit are from those of other models.
+
+    Args:
+        references: by whom, p(A..D) of every question [questions, 4].
 
     Returns:
         compared (with whom), role, n, right (questions on which both say the same letter), agreement (their share) with
@@ -107,8 +115,7 @@ def distances(knowledge: Knowledge, edited: Edited, references: Mapping[str, Edi
     """
     found, roles = knowledge.answers_under(edited), [knowledge.roles[q.subject] for q in knowledge.asked]
     tables = []
-    for name, reference in references.items():
-        wanted = knowledge.answers_under(reference)
+    for name, wanted in references.items():
         same, kl = (wanted.argmax(dim=-1) == found.argmax(dim=-1)).numpy(), letter_kl(wanted, found).numpy()
         tables.append(pd.DataFrame({"compared": name, "role": roles, "n": 1, "right": same, "kl": kl}))
     rows = pd.concat(tables)

@@ -62,7 +62,7 @@ from helpers.text.questions import ORIGINAL_ORDER, Question, encode_texts, promp
 # Interventions of a sweep that are computed, and stored, together, at most: they share a pass over the kept residuals.
 GROUP = 12
 # Where several processes share a sweep, each gets so many groups, so that none waits long for the last one.
-GROUPS_EACH = 2
+GROUPS_EACH = 4
 # What a view with other forget text or another model computes anew; all else that a lab keeps is the same in each.
 OF_FORGET_TEXT = ("_statistics", "clamp_unit", "alone")
 # The explained variance measured on a few rows of text may fall short of the profile's figure by so much.
@@ -390,7 +390,9 @@ class Lab(Run):
         found = self.stage("attribution", attributions, asked.model, self.sae, *how)["attribution"].to_numpy()
         best = candidates_by_attribution(found, settings.attribution_candidates)
         value, allowed = -settings.attribution_strength * self.clamp_unit, settings.attribution_side_lost
-        lost = self.stage("attribution-alone", lost_alone, asked, self.sae, best.tolist(), value, allowed)
+        groups = [best[start : start + GROUP].tolist() for start in range(0, len(best), GROUP)]
+        calls = [(asked, self.sae, group, value, allowed) for group in groups]
+        lost = pd.concat(self.stages("attribution-alone", lost_alone, calls), ignore_index=True)
         lost.insert(1, "attribution", found[best])
         return lost
 
@@ -601,6 +603,14 @@ class Lab(Run):
             raise PieceError(f"{len(faults)} of {len(progress.pieces)} pieces failed:\n" + "\n".join(faults))
         return found
 
+    def stages(self, name: str, function: Callable, calls: Sequence[tuple]) -> list:
+        """`stage(name, function, *call)` of each call; processes share them where this one can be forked."""
+        pieces = [
+            Piece(f"part {i} of {len(calls)}", name, (self.key(function, *call),), _called, (function, call))
+            for i, call in enumerate(calls, start=1)
+        ]
+        return [result for (result,) in self.computed(pieces, dear=False)]
+
     def _processes(self) -> tuple[int, str]:
         """How many processes of this machine share the work of this lab, or the scheduler whose workers do."""
         settings = self.profile.compute
@@ -631,6 +641,10 @@ class _Progress:
             len(self.pieces),
             left,
         )
+
+
+def _called(lab: Lab, function: Callable, call: tuple) -> list:
+    return [function(*call)]
 
 
 def _knowledge_under(lab: Lab, half: int | None, *settings: Method) -> list[pd.DataFrame]:

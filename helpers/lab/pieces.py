@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import os
 import re
 import sys
 import time
@@ -20,7 +19,7 @@ from functools import lru_cache
 from multiprocessing import current_process
 from typing import TYPE_CHECKING, Any
 
-from joblib import Parallel, delayed, parallel_config
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -207,13 +206,13 @@ def own_device(device: str, process: str) -> str:
 
 
 def jobs_of(jobs: int, device: str) -> int:
-    """How many processes: as many as are asked for; 0 is one a core, or where a GPU computes one a GPU."""
+    """How many processes: as many as are asked for; 0 is one a core it may use, or where a GPU computes one a GPU."""
     if jobs:
         return jobs
     import torch
 
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    return max(1, torch.cuda.device_count()) if on_gpu else len(os.sched_getaffinity(0))
+    return max(1, torch.cuda.device_count()) if on_gpu else cpu_count()
 
 
 # --- settings on their way --------------------------------------------------------------------------------------------
@@ -224,8 +223,11 @@ def _trains(piece: Piece) -> bool:
 
 
 def _travels(arg: Any) -> bool:
-    """Whether another process can make the value from names; a method defined in a notebook is known there alone."""
-    return not isinstance(arg, Method) or type(arg).__module__ != "__main__"
+    """Whether another process can make the value from names.
+
+    A method defined in a notebook is known there alone, and a function stands for a call with models and the like.
+    """
+    return not callable(arg) and (not isinstance(arg, Method) or type(arg).__module__ != "__main__")
 
 
 def _packed(piece: Piece) -> tuple[Callable[..., list], tuple]:

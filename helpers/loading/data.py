@@ -15,7 +15,7 @@ import pandas as pd
 from helpers.loading.hub import AccessError, Hub, HubError, read_table
 from helpers.loading.sources import QUESTIONS, Source, question_source, request_sources, text_source
 from helpers.organism.world import ENTITIES_PER_SUBJECT, World, build_world, load_words
-from helpers.profiles import Profile
+from helpers.profiles import Profile, TextSettings
 from helpers.text.corpora import Document
 from helpers.text.questions import Question, question_text
 
@@ -271,18 +271,26 @@ def _question(row: dict[str, Any], number: int, subject: str, name: str) -> Ques
         raise ValueError(f"{name}, row {number} is not a four-choice question: {error}") from None
 
 
+def characters_of(texts: TextSettings) -> dict[str, int]:
+    """How much of each text is wanted, in characters, by the text's name; of one with two roles each gets a half."""
+    wanted = {role: getattr(texts, f"{role}_rows") * texts.row_length * CHARACTERS_PER_TOKEN
+              for role in ("forget", "retain", "neutral")}  # fmt: skip
+    if texts.retain == texts.neutral:
+        wanted["retain"] = wanted["neutral"] = 2 * max(wanted["retain"], wanted["neutral"])
+    return {getattr(texts, role): n for role, n in wanted.items()}
+
+
 def _hub_texts(profile: Profile, hub: Hub) -> Texts:
-    sizes, side = profile.texts, profile.questions.side_effect
-    characters = {role: getattr(sizes, f"{role}_rows") * sizes.row_length * CHARACTERS_PER_TOKEN
-                  for role in ("forget", "retain", "neutral")}  # fmt: skip
+    sizes, side, wanted = profile.texts, profile.questions.side_effect, characters_of(profile.texts)
     if sizes.retain == sizes.neutral:  # as Farrell: even ones and odd ones
-        both = _texts(sizes.retain, hub, 2 * max(characters["retain"], characters["neutral"]))  # each gets a half
+        both = _texts(sizes.retain, hub, wanted[sizes.retain])
         retain, neutral = both[::2], both[1::2]
     else:
-        retain, neutral = (_texts(getattr(sizes, role), hub, characters[role]) for role in ("retain", "neutral"))
+        retain, neutral = (_texts(name, hub, wanted[name]) for name in (sizes.retain, sizes.neutral))
+    forget = _forget_texts(profile, hub, wanted[sizes.forget])
     subjects = cycle(side)  # the titles under which retain text is framed as questions are
     return Texts(
-        forget=[Document(profile.questions.forget, text) for text in _forget_texts(profile, hub, characters["forget"])],
+        forget=[Document(profile.questions.forget, text) for text in forget],
         retain=[Document(subject, text) for subject, text in zip(subjects, retain, strict=False)],
         neutral=[Document(subject, text) for subject, text in zip(subjects, neutral, strict=False)],
     )

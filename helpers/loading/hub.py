@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 
@@ -102,13 +103,18 @@ class Hub:
             HubError: as `fetch`.
             ValueError: a row has no text.
         """
-        path = own_cache() / source.repo.replace("/", "__") / f"{source.revision}-{characters}.json"
+        path = streamed_file(source, characters)
         if not path.is_file():
             kept = json.dumps(_asked(source, lambda: _streamed(source, characters)))
             write_atomically(path, lambda file: file.write_text(kept, encoding="utf-8"))
         kept = json.loads(path.read_text(encoding="utf-8"))
         self.commits[source.repo] = kept["commit"]
         return kept["texts"]
+
+
+def streamed_file(source: Source, characters: int) -> Path:
+    """Where so much of a streamed text is kept."""
+    return own_cache() / source.repo.replace("/", "__") / f"{source.revision}-{characters}.json"
 
 
 def own_cache() -> Path:
@@ -201,7 +207,7 @@ def explained(source: Source, error: Exception) -> HubError:
         return AccessError(f"{name}: your token has no access yet: ask at {source.page}, wait until it is granted")
     if isinstance(error, RepositoryNotFoundError):
         return HubError(f"{name}: there is no such repository, or it may not be seen: see {source.page}")
-    if isinstance(error, LocalEntryNotFoundError):
+    if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
         return HubError(f"{name}: the hub cannot be reached and the cache has not all of it: go online, run this again")
     if isinstance(error, EntryNotFoundError) or status == 404:
         return HubError(f"{name}: a file of revision {source.revision!r} is missing: see {source.page}/tree/main")

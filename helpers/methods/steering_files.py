@@ -184,6 +184,7 @@ def _direction(clamp: Clamp) -> dict[str, Any]:
         (not isinstance(clamp.value, Add), f"it cannot set an activation to {clamp.value!r}, for it never encodes"),
         (clamp.gate is not None, "it has no gate"),
         (not clamp.bos, "it touches BOS too, so say bos=True"),
+        (not clamp.keep_error, "it has no SAE, so what is not reconstructed stays"),
         (not len(clamp.features), "no feature is chosen, so there is no direction"),
     ):
         if cannot:

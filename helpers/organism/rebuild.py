@@ -72,8 +72,9 @@ def make_weights(folder: Path) -> tuple[dict, dict[str, list[Row]]]:
     """Trains and stores models and SAEs under `folder`, loads them back, measures them; returns record and quality."""
     start = time.perf_counter()
     trained = _side_by_side([(_train_model, (folder, name)) for name in SYLLABI])
+    models_done = time.perf_counter() - start
     _side_by_side([(_train_sae, (folder, name)) for name in SAES])
-    seconds = {"models": trained[0]["seconds"], "saes": time.perf_counter() - start - trained[0]["seconds"]}
+    seconds = {"models": models_done, "saes": time.perf_counter() - start - models_done}
     log("now measuring all of them as they were stored")
     measured = _side_by_side(
         [(_measure_model, (folder, name)) for name in SYLLABI] + [(_measure_sae, (folder, name)) for name in SAES]

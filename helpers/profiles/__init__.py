@@ -19,7 +19,8 @@ FOLDER = Path(__file__).parent
 
 # Settings of no table that a command may change.
 TOP_LEVEL = ("clamp_unit", "own_methods")
-# What changes no row: where and how fast it is computed, from which copy of the forget text, and what is shown.
+# What changes no row, or its last digits alone: where and how fast it is computed, from which copy of the forget text,
+# and what is shown.
 HARMLESS_SETTINGS = (
     "model.device", "model.attention", "model.batch_tokens", "model.training_tokens", "model.gradient_checkpointing",
     "questions.show_text", "texts.forget_file",

@@ -20,8 +20,11 @@ from helpers.profiles import Profile
 ROOT = Path(__file__).resolve().parents[2]
 
 # The packages whose version can change a number: they are part of the key of every cached stage.
-NUMERIC_PACKAGES = ("torch", "transformers", "tokenizers", "nnsight", "sae-lens", "numpy")
-PACKAGES = (*NUMERIC_PACKAGES, "datasets", "safetensors", "pandas", "pyarrow", "matplotlib", "seaborn")
+NUMERIC_PACKAGES = (
+    "torch", "transformers", "tokenizers", "nnsight", "sae-lens", "numpy", "scipy", "scikit-learn", "pandas", "peft",
+    "rouge-score", "bitsandbytes",
+)  # fmt: skip
+PACKAGES = (*NUMERIC_PACKAGES, "datasets", "safetensors", "pyarrow", "matplotlib", "seaborn")
 # Endings of a figure's files: two pictures, the rows they are drawn from, and this record.
 FIGURE_FILES = (".png", ".pdf", ".csv", ".json")
 # Settings that name files of this machine, and those that name the machine itself.
@@ -115,7 +118,7 @@ def device_name() -> str:
 
 def peak_memory() -> dict[str, int]:
     """Highest memory of this process so far in bytes: 'ram', and 'cuda' (allocated by torch) where there is a GPU."""
-    import resource  # there is none on Windows, where only this function is missing
+    import resource  # there is none on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"ram": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}

@@ -10,6 +10,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import linecache
 import logging
 import os
 import re
@@ -116,6 +117,8 @@ class _Describer:
         return [_type_name(value), content, self._code_of(type(value))]
 
     def _code_of(self, thing: Any) -> str | None:
+        if thing.__module__ == "__main__":
+            return _cells_of(thing)
         if thing.__module__ not in self._code:
             self._code[thing.__module__] = _own_code(thing)
         return self._code[thing.__module__]
@@ -233,8 +236,20 @@ def code_fingerprint(function: Callable) -> str:
 def _own_code(thing: Any) -> str | None:
     """Of this package, and of files of one's own; what is installed counts by its version."""
     module = thing.__module__
-    foreign = module.partition(".")[0] != "helpers" and (module == "__main__" or _is_installed(module))
-    return None if foreign else code_fingerprint(thing)
+    return None if module.partition(".")[0] != "helpers" and _is_installed(module) else code_fingerprint(thing)
+
+
+def _cells_of(thing: Any) -> str:
+    """What a class of a notebook and its bases there say: plain attributes, and the cells that hold their functions."""
+    said: list[Any] = []
+    for cls in (cls for cls in thing.__mro__ if cls.__module__ == "__main__"):
+        for name, value in sorted(vars(cls).items()):
+            function = getattr(value, "fget", None) or getattr(value, "func", None) or getattr(value, "__func__", value)
+            if hasattr(function, "__code__"):
+                said.append([name, linecache.getlines(function.__code__.co_filename)])
+            elif isinstance(value, str | int | float | tuple):
+                said.append([name, repr(value)])
+    return hashlib.sha256(_dump(said)).hexdigest()
 
 
 def _is_installed(module: str) -> bool:

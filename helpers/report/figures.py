@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from helpers.profiles import CHANGED
 from helpers.records.store import write_atomically
 from helpers.report import plots
 
@@ -69,7 +70,9 @@ def _figures(folder: Path) -> list[Path]:
         has, lacks = (".csv", ".json") if stem in found[".csv"] else (".json", ".csv")
         raise FileNotFoundError(f"{folder}: {stem}{has} has no {stem}{lacks} beside it; make it anew or remove it")
     if not found[".csv"]:
-        raise FileNotFoundError(f"{folder} holds no figure to redraw; make them first: python -m helpers.reproduce")
+        profile = folder.name.removesuffix(CHANGED)
+        step = f"python -m helpers.reproduce --profile {profile}"
+        raise FileNotFoundError(f"{folder} holds no figure to redraw; make them first: {step}")
     return [folder / f"{stem}.csv" for stem in sorted(found[".csv"])]
 
 

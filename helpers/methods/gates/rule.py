@@ -94,10 +94,11 @@ def fitted_and_scored(rule: GateRule, examples: Examples) -> dict[str, Any]:
     Raises:
         ValueError: the examples do not suffice, or there are none of any role that it spares.
     """
-    fitted = rule.fitted(examples)
-    gate, roles = rule.gate(examples.sae, 0.0, **fitted), [role for role in rule.spares if len(examples.rows[role])]
+    roles = [role for role in rule.spares if len(examples.rows[role])]
     if not roles:
         raise ValueError(f"gate {rule.name!r} is set on questions of the roles {rule.spares}, and none is known")
+    fitted = rule.fitted(examples)
+    gate = rule.gate(examples.sae, 0.0, **fitted)
     return {"fitted": fitted, "scores": {role: gate_scores_of(gate, examples, role).tolist() for role in roles}}
 
 
@@ -108,7 +109,7 @@ def lowest_threshold(scores: Mapping[str, Sequence[float]], false_alarms: float,
         scores: of the prompts of each role that is to be spared.
         false_alarms: the share of the prompts of each role that may open the gate.
     """
-    return max(threshold_of(np.array(of), false_alarms, calibration) for of in scores.values())
+    return max(threshold_of(np.array(of), false_alarms, calibration, role) for role, of in scores.items())
 
 
 def calibrated(rule: GateRule, examples: Examples, false_alarms: float, calibration: Calibration) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def gate_scores_of(gate: Gate, examples: Examples, role: str) -> np.ndarray:
     return gate_scores(examples.model, clamp, examples.rows[role], examples.batch_tokens)
 
 
-def threshold_of(scores: np.ndarray, false_alarms: float, calibration: Calibration) -> float:
+def threshold_of(scores: np.ndarray, false_alarms: float, calibration: Calibration, role: str = "benign") -> float:
     """The threshold above which so large a share of benign scores lies.
 
     'quantile' is their (1 - false_alarms) quantile. 'conformal' is the k-th smallest of n, k = ceil((n + 1)(1 -
@@ -131,6 +132,7 @@ def threshold_of(scores: np.ndarray, false_alarms: float, calibration: Calibrati
 
     Args:
         scores: [n].
+        role: of their prompts, for the error.
 
     Raises:
         ValueError: there are too few scores for the conformal level.
@@ -140,8 +142,8 @@ def threshold_of(scores: np.ndarray, false_alarms: float, calibration: Calibrati
     n, least = len(scores), fewest_prompts(false_alarms)
     if n < least:
         raise ValueError(
-            f"{n} benign prompts are too few for a conformal threshold at {false_alarms:g} false alarms, which needs "
-            f"{least}: ask more of them, allow more alarms, or calibrate by 'quantile'"
+            f"{n} prompts of role {role!r} are too few for a conformal threshold at {false_alarms:g} false alarms, "
+            f"which needs {least}: ask more of them, allow more alarms, or calibrate by 'quantile'"
         )
     return float(np.sort(scores)[math.ceil((n + 1) * (1 - false_alarms)) - 1])
 
