@@ -29,7 +29,16 @@ from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, get_session
 
 from helpers.engine.steps import check_optimizer
-from helpers.experiments.costs import MEASURED, SMALLEST, duration, in_words, measured_shares, projections, target_costs
+from helpers.experiments.costs import (
+    MEASURED,
+    SMALLEST,
+    duration,
+    finetuning_disk,
+    in_words,
+    measured_shares,
+    projections,
+    target_costs,
+)
 from helpers.experiments.fidelity import fidelity, known_by_notebook
 from helpers.experiments.trial import Trial, try_profile
 from helpers.lab.lab import TOLERANCE, open_lab
@@ -132,17 +141,19 @@ def optimizer_lines(profile: Profile, fault: str) -> list[Line]:
     return [Line("fails" if fault else "ok", "optimizer", profile.model.optimizer, fault)]
 
 
-def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str) -> list[Line]:
+def disk_lines(free: float, needs: Sequence[Need], kept: float, where: str, made: float = 0.0) -> list[Line]:
     """Free disk against what is still to be downloaded, what residuals take while a sweep runs, and a run's own files.
 
     Args:
         free: bytes.
         kept: bytes of residuals.
         where: the folder of the hub's cache.
+        made: bytes while models are fine-tuned here (`costs.finetuning_disk`).
     """
     missing = sum(need.source.size_gb for need in needs if need.commit is None)
-    wanted = missing + kept / 1e9 + OWN_FILES_GB
+    wanted = missing + (kept + made) / 1e9 + OWN_FILES_GB
     parts = f"{missing:.1f} to download, {kept / 1e9:.1f} for residuals, {OWN_FILES_GB:.1f} for what it writes"
+    parts += f", {made / 1e9:.1f} to make models" if made else ""
     found = f"{free / 1e9:.1f} GB free, {wanted:.1f} needed ({parts})"
     if free / 1e9 >= wanted:
         return [Line("ok", "disk", found)]
@@ -477,7 +488,9 @@ def examine(profile: Profile) -> list[Line]:
     lines += device_lines(device, profile)
     lines += optimizer_lines(profile, observed_optimizer(profile))
     lines += explained_lines(figure_records(profile), profile.sae.explained_variance)
-    lines += disk_lines(room, needs, kept if one_disk else 0, "the hub's cache")
+    there_or_not = observed_finetuned(profile)
+    made = finetuning_disk(profile, sum(map(bool, there_or_not.values())))
+    lines += disk_lines(room, needs, kept if one_disk else 0, "the hub's cache", made)
     if not one_disk:
         lines += temporary_lines(shutil.disk_usage(temporary).free, kept, str(temporary))
     if not sources:
@@ -486,7 +499,7 @@ def examine(profile: Profile) -> list[Line]:
         return [*lines, Line("ok", "hub", "nothing is loaded from it"), *time_lines(profile, minutes)]
     lines += hub_lines(fault, needs) + token_lines(get_token() is not None, needs)
     lines += source_lines(needs, spares(profile))
-    lines += finetuned_lines(profile, device, observed_finetuned(profile), target_costs(profile, device.kind))
+    lines += finetuned_lines(profile, device, there_or_not, target_costs(profile, device.kind))
     shares = measured_shares(pd.read_csv(MEASURED))
     # what was fine-tuned was so by some settings, which stay
     smallest = {key: value for key, value in SMALLEST.items() if key not in made_by(profile)}

@@ -34,6 +34,7 @@ from helpers.experiments.costs import (
     asked_of,
     crisp_work,
     finetuning_costs,
+    finetuning_disk,
     finetuning_work,
     gone_back_through,
     in_words,
@@ -556,6 +557,13 @@ def test_projections_are_work_at_rates():
 def test_every_notebook_that_a_profile_of_the_hub_serves_is_counted():
     served = {number for name in available_profiles() for number in load_profile(name).notebooks}
     assert served <= set(NOTEBOOKS)
+
+
+def test_a_training_keeps_its_state_twice_while_it_writes_it():
+    news = load_profile("gemma-2-2b-muse-news")
+    # two models of 2 bytes a weight; weight and two moments of 4 bytes each, the old ones and the new ones
+    assert finetuning_disk(news, 2) == GEMMA.weights * (2 * 2 + 2 * 3 * 4)
+    assert finetuning_disk(news, 0) == finetuning_disk(load_profile("tiny"), 1) == 0
 
 
 def test_a_targets_price_is_its_texts_in_epochs():

@@ -92,6 +92,8 @@ def test_disk_counts_what_is_not_in_the_cache():
     (short,) = disk_lines(8.2e9, needs, 2e9, "here")
     assert short.state == "fails" and "HF_HOME" in short.step
     assert states(disk_lines(8.2e9, [Need(MODEL, COMMIT), Need(SAE, COMMIT)], 2e9, "here")) == ["ok"]
+    (making,) = disk_lines(8.3e9, needs, 2e9, "here", made=1e9)
+    assert making.state == "fails" and "9.3 needed" in making.found and "1.0 to make models" in making.found
 
 
 def test_the_hub_and_the_token_matter_only_for_what_is_not_in_the_cache():

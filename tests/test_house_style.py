@@ -41,7 +41,7 @@ READS_TENSORS_OF_OTHERS = {("helpers/loading/saes.py", "torch.load")}
 # A piece of work that fails does not stop the others: whatever it raised is kept with its name, and raised at the end.
 CATCHES_FOR_LATER = {("helpers/lab/pieces.py", "_timed")}
 # Of joblib what shares work among processes; what it stores is pickled, and is not for us.
-JOBLIB = {"Parallel", "delayed", "parallel_config"}
+JOBLIB = {"Parallel", "cpu_count", "delayed", "parallel_config"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -774,6 +774,16 @@ def target_costs(profile: Profile, device: str, product: float | None = None) ->
     }
 
 
+def finetuning_disk(profile: Profile, models: int) -> float:
+    """Bytes on disk while so many models are fine-tuned, one after the other; 0 where the shape is not known.
+
+    Each one's weights in the model's dtype, taken for two bytes, and of the one at work what it kept last and what it
+    is keeping: weights and AdamW's two moments in float32.
+    """
+    shape = SHAPES.get(profile.model.source)
+    return float((2 * models + 2 * 12) * shape.weights) if models and shape else 0.0
+
+
 def shape_of(config: PreTrainedConfig) -> Shape:
     """The shape that a model's config gives."""
     heads = config.num_attention_heads, config.num_key_value_heads, config.head_dim
