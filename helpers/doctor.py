@@ -438,7 +438,7 @@ def sources_of(profile: Profile) -> tuple[Source, ...]:
 
 def amounts_of(profile: Profile, source: Source) -> set[int]:
     """How many characters of a text its notebooks ask for."""
-    asked = {(name, n) for version in versions_for(profile) for name, n in characters_of(version.texts).items()}
+    asked = {(name, n) for version in versions_for(profile) for name, n in characters_of(version).items()}
     return {n for name, n in asked if source == text_source(name)}
 
 

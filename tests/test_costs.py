@@ -387,7 +387,10 @@ def test_notebook_04_by_hand():
 
 
 def test_notebook_07_by_hand():
-    """Steps of 8 rows: GA's two settings are one training of 4; SSD takes gradients of 2 + 2 rows once, for both."""
+    """Steps of 8 rows: GA's two settings are one training of 4; SSD takes gradients of 2 + 2 rows once, for both.
+
+    Eight trained models are attacked, and the model itself without and with each of two clamps.
+    """
     step = finetuning_work(GEMMA, 80, 10)
     of_passes = 4 * (1 + 2 + (2 + 1 / 3) + 2 + (3 + 2 / 3)) * step
     ssd, rmu = 2 * finetuning_work(GEMMA, 20, 10), 7 * rmu_work(GEMMA, 3, 30, 10)
@@ -395,9 +398,10 @@ def test_notebook_07_by_hand():
     read = (finetuning_work(GEMMA, 20, 10) + finetuning_work(GEMMA, 2 * PROMPT_TOKENS, PROMPT_TOKENS)) / 3
     settings = [asked(0)] * (2 + 1 + 1 + 1 + 1 + 2 + 1 + 1)
     expected = sum(settings, asked(2)) + Work(
-        statistics=TAU, training=2 * once, answers=10 * asked(1, 0.5).answers, losses=10 * 2 * read
-    )
-    assert_same(work_of("07"), expected)
+        statistics=TAU, training=2 * once + 12 * 3 * finetuning_work(GEMMA, 5 * 10, 10),
+        answers=10 * asked(1, 0.5).answers, losses=10 * 2 * read,
+    )  # fmt: skip
+    assert_same(work_of("07", relearning__epochs=3, relearning__rows=5), expected)
     assert {method for method in METHODS.values() if method.trains} == set(WEIGHTS_METHODS)
 
 

@@ -88,7 +88,8 @@ def test_harmful_requests_are_for_the_hazard_and_benign_ones_for_the_side_effect
 # --- from the hub, which is a folder here -----------------------------------------------------------------------------
 
 ROWS = [{"question": f"q{i}", "choices": list("abcd"), "answer": i % 4} for i in range(3)]
-SMALL = {"texts.row_length": 8, "texts.forget_rows": 2, "texts.retain_rows": 2, "texts.neutral_rows": 2}
+SMALL = {"texts.row_length": 8, "texts.forget_rows": 2, "texts.retain_rows": 2, "texts.neutral_rows": 2,
+         "relearning.rows": 1}  # fmt: skip
 LONG = "x" * 60
 
 
@@ -212,6 +213,8 @@ def test_of_a_long_text_a_seed_draws_as_much_as_is_asked_for(folder):
     folder.put("cais/wmdp-bio-forget-corpus/train-0.parquet", rows)
     first, again = (load_texts(load_profile("gemma-2-2b-it", SMALL), folder).forget for _ in range(2))
     assert first == again and len(first) == 2 and first[0].text != rows[0]["text"]  # 2 rows x 8 tokens x 6 characters
+    attacked = load_texts(load_profile("gemma-2-2b-it", SMALL | {"relearning.rows": 4}), folder).forget
+    assert attacked[:2] == first and len(attacked) == 4  # the attack reads more than the methods, the same and on
 
 
 ALPACA = {"instruction": "Name a river. " + LONG, "input": "", "output": "The Nile.", "text": "Below is ..."}

@@ -332,7 +332,7 @@ def test_settings_are_computed_together_a_method_and_at_most_a_group_at_a_time(f
     assert [call[0].weights is not None for call in computed][:2] == [True, True], "what takes long comes first"
 
 
-def test_processes_that_share_a_sweep_get_two_groups_each(folder, monkeypatch):
+def test_processes_that_share_a_sweep_get_four_groups_each(folder, monkeypatch):
     sizes, computed = [], Lab.computed
 
     def noted(self, pieces, dear):
@@ -345,7 +345,17 @@ def test_processes_that_share_a_sweep_get_two_groups_each(folder, monkeypatch):
     many = [StaticClamp(3, float(strength)) for strength in range(13)]
     for jobs in (1, 2, 32):
         opened(folder, texts__neutral_rows=2, compute__jobs=jobs).sweep(many)
-    assert sizes == [[GROUP, 1], [4, 4, 4, 1], [1] * 13]
+    assert sizes == [[GROUP, 1], [2, 2, 2, 2, 2, 2, 1], [1] * 13]
+
+
+def test_settings_of_more_features_than_attribution_leaves_are_left_out_with_a_warning(lab, fresh, monkeypatch, capsys):
+    monkeypatch.setattr(Lab, "attributed", np.array([3, 5]))
+    asked = [AttributionClamp(n, 2.0) for n in (1, 2, 3)]
+    monkeypatch.setattr(fresh, "_measured", lambda settings, edits, half: [pd.DataFrame()] * len(settings))
+    assert [one.setting for one in fresh.sweep(asked)] == asked[:2]
+    found = "attribution clamp with 3 features is left out: of those that attribution names 2 pass its filters here"
+    assert found in capsys.readouterr().out
+    assert fresh.sweep(asked[2:]) == Scores()
 
 
 def test_methods_trained_on_forget_text_are_left_out_with_a_warning_where_there_is_none(
@@ -401,12 +411,12 @@ def test_a_sweep_keeps_no_large_weights_and_a_setting_to_be_measured_further_doe
     assert weights_kept(lab) == before and len(trained) == 1, "put off until the model is asked for"
     name = "model.layers.2.mlp.down_proj.weight"
     weight = huggingface(first.model).get_parameter(name)
-    assert len(weights_kept(lab)) == len(before) + 1 and len(trained) == 2
+    assert len(weights_kept(lab)) == len(before) + 1 and len(trained) == 1, "the training was still at hand"
     second = opened(folder, method__rmu__steps=[1]).edited(setting)
-    assert torch.equal(huggingface(second.model).get_parameter(name), weight) and len(trained) == 2
+    assert torch.equal(huggingface(second.model).get_parameter(name), weight) and len(trained) == 1
     assert not torch.equal(huggingface(lab.model).get_parameter(name), weight)
     lab.sweep(setting)
-    assert len(trained) == 2
+    assert len(trained) == 1
 
 
 def test_small_weights_of_a_sweep_are_kept_so_that_a_chosen_setting_is_not_trained_again(folder, monkeypatch):

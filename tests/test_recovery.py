@@ -73,7 +73,9 @@ def test_no_vector_leaves_the_guarded_answers_and_one_is_added_after_the_guard_o
 def test_a_vector_stays_within_its_bound_and_makes_the_target_likelier(place, each):
     targets, attack = torch.zeros(len(ROWS), dtype=torch.long), vector(place, each)
     prompts = attack.prompts(GUARDED, LAYER, BATCHES)
-    found = attack.fit(prompts, targets)
+    found = attack.fit(prompts, targets, 1000)
+    # gone back through prompt by prompt, with as many in a step, it is the same vector
+    torch.testing.assert_close(attack.fit(prompts, targets, 1), found, rtol=1e-3, atol=1e-4)
     assert found.shape == ((len(ROWS), 16) if each else (16,))
     tokens = torch.cat([x[i, 1 : batch.mask[i].sum()] for x, batch in zip(prompts.given, BATCHES, strict=True)
                         for i in range(len(x))])  # fmt: skip
@@ -285,7 +287,7 @@ def test_settings_that_mean_nothing_are_refused_by_name(key, value):
 
 def test_wrong_letters_are_never_the_right_ones(lab):
     halves = recovery.forget_halves(lab)
-    table = recovery.vector_answers(GUARDED, halves, [vector(steps=1)], FRAME, 0)
+    table = recovery.vector_answers(GUARDED, halves, [vector(steps=1)], FRAME, 1000, 0)
     none = table[table["bound"] == 0].pivot(index="asked", columns="target", values="right")
     assert (none.sum(axis=1) <= table.groupby("asked")["n"].first()).all()  # nobody says two letters at once
     assert set(table["asked"]) == {"fitted", "judged"}

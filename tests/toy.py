@@ -1,6 +1,7 @@
 """A random Gemma-2 and a random SAE, small enough to reason about, and the brute-force ways to compare with."""
 
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,9 @@ class NothingStored:
     def read(self, name: str, key) -> None:
         """Nothing is there."""
 
-    def write(self, name: str, result, key, seconds: float) -> None:
+    def write(self, name: str, result, key, seconds: float) -> SimpleNamespace:
         """It goes nowhere."""
+        return SimpleNamespace(result=result)
 
 
 class ToyLab:
@@ -116,6 +118,7 @@ class ToyLab:
     clamp_unit = 2.0
     ranked, once, latest, trained, edited = Lab.ranked, Lab.once, Lab.latest, Lab.trained, Lab.edited
     _made, _view_of = Lab._made, None
+    seen = staticmethod(lambda stage: stage.result)
     fingerprint = staticmethod(fingerprint)
 
     def __init__(self, overrides: dict[str, Any] | None = None) -> None:

@@ -21,8 +21,7 @@ from helpers.engine.scoring import read_letter_logits
 from helpers.text.batches import Batch
 
 Place = Literal["residual", "embeddings"]
-# Prompts that are gone back through at once; a step of Adam where all have one vector.
-BATCH_PROMPTS = 16
+BATCH_PROMPTS = 16  # of a step of Adam, where all have one vector
 
 
 class Prompts(NamedTuple):
@@ -75,13 +74,14 @@ class ResidualVector:
             return embedded(edited.model, batch)
         return residual_under(edited, batch, layer)
 
-    def fit(self, prompts: Prompts, targets: Tensor) -> Tensor:
+    def fit(self, prompts: Prompts, targets: Tensor, tokens: int) -> Tensor:
         """The vector [d_model] that was found on some prompts, or with `each` one a prompt, [prompts, d_model].
 
         Args:
             targets: index of the letter to be said, [prompts], in the order of the batches' rows.
+            tokens: that are gone back through at once (a prompt at least); changes the result's last digits.
         """
-        norm, parts = mean_norm(prompts), _parted(prompts)
+        norm, (parts, groups) = mean_norm(prompts), _parted(prompts, tokens)
         count, first = len(targets) if self.each else 1, parts.given[0]
         vectors = torch.zeros(count, first.shape[-1], device=first.device, requires_grad=True)
         rate = self.learning_rate * norm / vectors.shape[1] ** 0.5
@@ -89,7 +89,7 @@ class ResidualVector:
         for step in range(self.steps):
             # ever shorter steps, or the last batches alone would decide
             optimiser.param_groups[0]["lr"] = rate * (1 - step / self.steps)
-            for i in range(len(parts.batched)) if self.each else [step % len(parts.batched)]:
+            for i in range(len(parts.batched)) if self.each else groups[step % len(groups)]:
                 rows = parts.batched[i].rows
                 logits = self.logits(parts, i, vectors[rows] if self.each else vectors)
                 loss = torch.nn.functional.cross_entropy(logits, targets[rows].to(logits.device), reduction="sum")
@@ -130,9 +130,14 @@ def mean_norm(prompts: Prompts) -> float:
     return float(torch.cat([x[after_bos(batch.mask)].float().norm(dim=-1) for x, batch in of]).mean())
 
 
-def _parted(prompts: Prompts) -> Prompts:
-    """The same prompts a few at a time."""
-    chosen = [(i, part) for i, batch in enumerate(prompts.batched)
-              for part in torch.arange(len(batch.ids), device=batch.ids.device).split(BATCH_PROMPTS)]  # fmt: skip
-    return prompts._replace(batched=[prompts.batched[i].select(part) for i, part in chosen],
-                            given=[prompts.given[i][part] for i, part in chosen])  # fmt: skip
+def _parted(prompts: Prompts, tokens: int) -> tuple[Prompts, list[range]]:
+    """The same prompts a few at a time, and which of these parts are a step: `BATCH_PROMPTS` together."""
+    chosen: list[tuple[int, Tensor]] = []
+    groups = []
+    for i, batch in enumerate(prompts.batched):
+        for step in torch.arange(len(batch.ids), device=batch.ids.device).split(BATCH_PROMPTS):
+            parts = step.split(max(1, tokens // batch.ids.shape[1]))
+            groups.append(range(len(chosen), len(chosen) + len(parts)))
+            chosen += [(i, part) for part in parts]
+    batched = [prompts.batched[i].select(part) for i, part in chosen]
+    return prompts._replace(batched=batched, given=[prompts.given[i][part] for i, part in chosen]), groups

@@ -423,10 +423,17 @@ class _Job:
         attack, length = self.profile.relearning, self.profile.texts.row_length
         runs = 3 * (len(attack.seeds) + len(attack.learning_rates) - 1)
         few, half = 3 * len(attack.few_seeds) * len(attack.few_documents), 3 * len(attack.half_seeds)
-        rows = (runs + half) * attack.epochs * attack.rows + few * attack.few_steps * attack.batch_rows
+        few_rows = few * attack.few_steps * attack.batch_rows
         asked = runs * (len(attack.asked_after) + 2) + 2 * (few + half)
-        training = finetuning_work(self.shape, rows * length, length, self.profile.model.gradient_checkpointing)
+        training = finetuning_work(self.shape, few_rows * length, length, self.profile.model.gradient_checkpointing)
+        training += (runs + half) * self.main_attack()
         return Work(training=training, answers=asked * self.asked(1, share=0.5).answers)
+
+    def main_attack(self) -> float:
+        """Operations of one fine-tuning on the relearning text."""
+        attack, length = self.profile.relearning, self.profile.texts.row_length
+        tokens = attack.epochs * attack.rows * length
+        return finetuning_work(self.shape, tokens, length, self.profile.model.gradient_checkpointing)
 
 
 # --- what each notebook does beside its start: statistics and known questions -----------------------------------------
@@ -481,15 +488,19 @@ def _attacked(job: _Job) -> Work:
 
 
 def _side_by_side(job: _Job) -> Work:
-    """Every method's grid; then the chosen setting of each trained anew, asked on one half, and read on two texts."""
+    """Every method's grid; the chosen setting of each trained anew, asked on one half, read on two texts, and attacked.
+
+    A clamp is attacked without it and with it in place.
+    """
     clamps: tuple[type[Method], ...] = (StaticClamp, DSG)
     sizes = job.profile.texts
     swept = job.thresholds() + job.asked(job.settings(*clamps)) + job.trained(*WEIGHTS_METHODS)
     chosen = len(clamps) + len(WEIGHTS_METHODS)
     packed, framed = sizes.neutral_rows * sizes.row_length, sizes.framed_documents * PROMPT_TOKENS
     read = finetuning_work(job.shape, packed, sizes.row_length) + finetuning_work(job.shape, framed, PROMPT_TOKENS)
+    attacked = (len(clamps) + chosen) * job.main_attack()
     return swept + Work(
-        training=sum(job.one_training(method) for method in WEIGHTS_METHODS),
+        training=sum(job.one_training(method) for method in WEIGHTS_METHODS) + attacked,
         answers=chosen * job.asked(1, share=0.5).answers,
         losses=chosen * 2 * read / 3,  # forward only, with the edit and without
     )
@@ -817,8 +828,7 @@ def notebook_memory(profile: Profile, shape: Shape, notebook: str) -> float:
     if notebook in (*WITH_GRADIENTS, *WITH_ALL_GRADIENTS):
         deep = notebook in WITH_ALL_GRADIENTS
         layers = shape.layers - (0 if deep else profile.sae.layer + 1)
-        at_once = BATCH_PROMPTS * PROMPT_TOKENS if deep else profile.model.training_tokens
-        needed = max(needed, kept_bytes(shape, layers, at_once, PROMPT_TOKENS, size, frozen=True))
+        needed = max(needed, kept_bytes(shape, layers, profile.model.training_tokens, PROMPT_TOKENS, size, frozen=True))
     if notebook in METHODS_PASSES:
         passes = METHODS_PASSES[notebook]
         needed = max(needed, training_memory(profile, shape, shape.weights, shape.layers, passes))

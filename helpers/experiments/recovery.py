@@ -189,23 +189,29 @@ def vectors(lab: Lab, settings: Sequence[Method]) -> pd.DataFrame:
     return table.assign(**differences(both, "_w", "beyond"))
 
 
+def _vectors_how(lab: Lab, place: Place, each: bool) -> tuple:
+    tokens, seed = lab.profile.model.training_tokens, lab.profile.recovery.seed
+    return lab.once(forget_halves), vector_attacks(lab, place, each), frame_of(lab), tokens, seed
+
+
 def _vectors_key(lab: Lab, edited: Edited, place: Place, each: bool) -> dict[str, str]:
-    how = (lab.once(forget_halves), vector_attacks(lab, place, each), frame_of(lab), lab.profile.recovery.seed)
+    how = _vectors_how(lab, place, each)
     return lab.key(vector_answers, edited, *how)
 
 
 def _vectors(lab: Lab, setting: Method | None, place: Place, each: bool) -> list[pd.DataFrame]:
-    how = (lab.once(forget_halves), vector_attacks(lab, place, each), frame_of(lab), lab.profile.recovery.seed)
+    how = _vectors_how(lab, place, each)
     return [vector_answers(edit_of(lab, setting)[1], *how)]
 
 
 def vector_answers(
-    edited: Edited, questions: Questions, attacks: Sequence[ResidualVector], frame: Frame, seed: int
+    edited: Edited, questions: Questions, attacks: Sequence[ResidualVector], frame: Frame, tokens: int, seed: int
 ) -> pd.DataFrame:
     """How often the target is said, with no vector (bound 0) and with every attack's.
 
     Args:
         questions: to fit on, to judge, and those never answered right, of which there may be none.
+        tokens: that are gone back through at once.
         seed: draws the wrong letters.
     """
     # a vector a question is fitted to the very questions that it is judged on
@@ -217,9 +223,9 @@ def vector_answers(
     targets[WRONG] = {n: (of.right + torch.randint(1, 4, of.right.shape, generator=draw)) % 4 for n, of in sets.items()}
     none = replace(attacks[0], bound=0.0, steps=0)
     for attack, (target, letters) in product([none, *attacks], targets.items()):
-        shared = None if attack.each else attack.fit(prompts[FITTED], letters[FITTED])
+        shared = None if attack.each else attack.fit(prompts[FITTED], letters[FITTED], tokens)
         for name, wanted in letters.items():
-            vector = attack.fit(prompts[name], wanted) if shared is None else shared
+            vector = attack.fit(prompts[name], wanted, tokens) if shared is None else shared
             hits = int((attack.letters(prompts[name], vector).argmax(dim=1) == wanted).sum())
             rows.append((attack.place, attack.each, attack.bound, target, name, len(wanted), hits))
     return pd.DataFrame(rows, columns=["place", "each", "bound", "target", "asked", "n", "right"])

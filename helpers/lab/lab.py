@@ -453,13 +453,11 @@ class Lab(Run):
         """What is left of the knowledge under every setting, setting by setting from the cache.
 
         Args:
-            what: as for `settings`. Where there is no forget text, those that are trained on it are left out, and those
-                that ask for more features than are published.
+            what: as for `settings`. Those that ask for more features than attribution finds are left out, and where
+                there is no forget text those that are trained on it, or ask for more features than are published.
             half: ask one half of the questions only, 0 or 1; None asks all.
         """
-        settings = self.settings(*what)
-        if not len(self.forget_rows):
-            settings = self._without_forget_text(settings)
+        settings = self._to_be_had(self.settings(*what))
         edits = [setting.apply(self) for setting in settings]
         tables = self._measured(settings, edits, half)
         return Scores(
@@ -467,23 +465,30 @@ class Lab(Run):
             for setting, edit, table in zip(settings, edits, tables, strict=True)
         )
 
-    def _without_forget_text(self, settings: Sequence[Method]) -> list[Method]:
-        """The settings that published features can serve; what is left out is warned of."""
+    def _to_be_had(self, settings: Sequence[Method]) -> list[Method]:
+        """The settings for which there are text and features enough; what is left out is warned of."""
         why = {setting: self._left_out(setting) for setting in settings}
         for line in dict.fromkeys(filter(None, why.values())):
             self.warn(line)
         return [setting for setting in settings if not why[setting]]
 
     def _left_out(self, setting: Method) -> str:
-        """Why a setting cannot be had where there is no forget text; '' where it can."""
-        if setting.trains:
+        """Why a setting cannot be had; '' where it can."""
+        text = len(self.forget_rows)
+        if setting.trains and not text:
             return f"{setting.name} is left out: it is trained on forget text, and there is none"
-        if not isinstance(setting, ClampMethod) or setting.features is not None or setting.rule == ATTRIBUTION:
+        if not isinstance(setting, ClampMethod) or setting.features is not None:
             return ""
-        found = len(self.selections(setting.n_features)[setting.rule])
-        of_them = f"of those that are published {found} pass its retain filter here"
+        if setting.rule == ATTRIBUTION:
+            found = len(self.attributed)
+            which = f"of those that attribution names {found} pass its filters here"
+        elif text:
+            return ""
+        else:
+            found = len(self.selections(setting.n_features)[setting.rule])
+            which = f"of those that are published {found} pass its retain filter here"
         few = found < setting.n_features
-        return f"{setting.name} with {setting.n_features} features is left out: {of_them}" if few else ""
+        return f"{setting.name} with {setting.n_features} features is left out: {which}" if few else ""
 
     def labelled(self, setting: Method) -> str:
         """What figures call a setting's method; it says so where its features are the published ones."""
@@ -540,20 +545,23 @@ class Lab(Run):
         Args:
             make: the same weights in another way, which may share work with other settings.
         """
-        keep = partial(self.stage, "weights", train, *args)
-        made = partial(self._made, make or partial(train, *args), train, *args)
-        return Trained(self.fingerprint([train, *args]), made, keep)
+        made, kept = (
+            partial(self._made, make or partial(train, *args), asked_for, train, *args) for asked_for in (False, True)
+        )
+        return Trained(self.fingerprint([train, *args]), made, kept)
 
-    def _made(self, make: Make, train: Callable[..., dict[str, Tensor]], *args: Any) -> dict[str, Tensor]:
-        """Weights from disk if they are there, or made, and put there if they are small."""
+    def _made(self, make: Make, keep: bool, train: Callable[..., dict[str, Tensor]], *args: Any) -> dict[str, Tensor]:
+        """Weights from disk if they are there, or made, and put there if they are to be kept, or small."""
         key = self.key(train, *args)
         if stage := self.store.read("weights", key):
-            stored: Any = stage.result
+            stored: Any = self.seen(stage) if keep else stage.result
             return stored
         start = time.perf_counter()
         weights = make()
-        if sum(w.numel() * w.element_size() for w in weights.values()) <= self.profile.compute.weights_mb * 2**20:
-            self.store.write("weights", weights, key, time.perf_counter() - start)
+        small = sum(w.numel() * w.element_size() for w in weights.values()) <= self.profile.compute.weights_mb * 2**20
+        if keep or small:
+            stage = self.store.write("weights", weights, key, time.perf_counter() - start)
+            return self.seen(stage) if keep else weights
         return weights
 
     def latest(self, key: str, make: Callable[[], Any]) -> Any:

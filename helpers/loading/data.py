@@ -15,7 +15,7 @@ import pandas as pd
 from helpers.loading.hub import AccessError, Hub, HubError, read_table
 from helpers.loading.sources import QUESTIONS, Source, question_source, request_sources, text_source
 from helpers.organism.world import ENTITIES_PER_SUBJECT, World, build_world, load_words
-from helpers.profiles import Profile, TextSettings
+from helpers.profiles import Profile
 from helpers.text.corpora import Document
 from helpers.text.questions import Question, question_text
 
@@ -271,17 +271,22 @@ def _question(row: dict[str, Any], number: int, subject: str, name: str) -> Ques
         raise ValueError(f"{name}, row {number} is not a four-choice question: {error}") from None
 
 
-def characters_of(texts: TextSettings) -> dict[str, int]:
-    """How much of each text is wanted, in characters, by the text's name; of one with two roles each gets a half."""
-    wanted = {role: getattr(texts, f"{role}_rows") * texts.row_length * CHARACTERS_PER_TOKEN
-              for role in ("forget", "retain", "neutral")}  # fmt: skip
+def characters_of(profile: Profile) -> dict[str, int]:
+    """How much of each text is wanted, in characters, by the text's name; of one with two roles each gets a half.
+
+    Of the forget text as much as the relearning attack reads, too.
+    """
+    texts = profile.texts
+    rows = {role: getattr(texts, f"{role}_rows") for role in ("forget", "retain", "neutral")}
+    rows["forget"] = max(rows["forget"], profile.relearning.rows)
+    wanted = {role: n * texts.row_length * CHARACTERS_PER_TOKEN for role, n in rows.items()}
     if texts.retain == texts.neutral:
         wanted["retain"] = wanted["neutral"] = 2 * max(wanted["retain"], wanted["neutral"])
     return {getattr(texts, role): n for role, n in wanted.items()}
 
 
 def _hub_texts(profile: Profile, hub: Hub) -> Texts:
-    sizes, side, wanted = profile.texts, profile.questions.side_effect, characters_of(profile.texts)
+    sizes, side, wanted = profile.texts, profile.questions.side_effect, characters_of(profile)
     if sizes.retain == sizes.neutral:  # as Farrell: even ones and odd ones
         both = _texts(sizes.retain, hub, wanted[sizes.retain])
         retain, neutral = both[::2], both[1::2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Self
 
@@ -71,23 +72,24 @@ class SSD(Method):
 
     def apply(self, lab: Lab) -> Edited:
         """The unedited model with dampened weights; the importances are taken once for all settings."""
-        rows = (lab.forget_rows[: self.rows], lab.retain_rows[: self.rows])
+        texts = (lab.model, lab.forget_rows[: self.rows], lab.retain_rows[: self.rows])
+        course = lab.fingerprint([*texts, "importances"]), partial(both_importances, *texts)
 
         def make() -> dict[str, Tensor]:
-            forget, retain = lab.once(both_importances, self.rows)
+            forget, retain = lab.latest(*course)
             return dampened(lab.model, forget, retain, self)
 
-        return Edited(lab.model, weights=lab.trained(dampened_by_text, lab.model, *rows, self, make=make))
+        return Edited(lab.model, weights=lab.trained(dampened_by_text, *texts, self, make=make))
 
 
-def both_importances(lab: Lab, rows: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The importances of all weights for a lab's forget text and for its retain text."""
-    return importances(lab.model, lab.forget_rows[:rows]), importances(lab.model, lab.retain_rows[:rows])
+def both_importances(model, forget_rows: Tensor, retain_rows: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The importances of all weights for forget text and for retain text."""
+    return importances(model, forget_rows), importances(model, retain_rows)
 
 
 def dampened_by_text(model, forget_rows: Tensor, retain_rows: Tensor, setting: SSD) -> dict[str, Tensor]:
     """The dampened weights of one setting, from both texts' rows (`dampened`)."""
-    return dampened(model, importances(model, forget_rows), importances(model, retain_rows), setting)
+    return dampened(model, *both_importances(model, forget_rows, retain_rows), setting)
 
 
 def importances(model, rows: Tensor) -> dict[str, Tensor]:
@@ -98,14 +100,14 @@ def importances(model, rows: Tensor) -> dict[str, Tensor]:
     """
     twin = clone(model, torch.float32)
     weights = dict(huggingface(twin).named_parameters())
-    sums = {name: torch.zeros(weight.shape) for name, weight in weights.items()}
+    sums = {name: torch.zeros_like(weight, requires_grad=False) for name, weight in weights.items()}
     for row in rows:
         huggingface(twin).zero_grad()
         mean_nats(twin, packed_batch(row[None], twin.device)).backward()
         for name, weight in weights.items():
             if weight.grad is not None:
-                sums[name] += weight.grad.square().cpu()
-    return {name: total / len(rows) for name, total in sums.items()}
+                sums[name] += weight.grad.square()
+    return {name: (total / len(rows)).cpu() for name, total in sums.items()}
 
 
 def dampened(model, forget: dict[str, Tensor], retain: dict[str, Tensor], setting: SSD) -> dict[str, Tensor]:

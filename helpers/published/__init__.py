@@ -37,3 +37,9 @@ def load_published(name: str) -> pd.DataFrame:
     if name not in available_tables():
         raise ValueError(f"published table {name!r} is unknown, the known ones are: {', '.join(available_tables())}")
     return pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False, na_values={column: [""] for column in OPTIONAL})
+
+
+def of_layer(table: pd.DataFrame, layer: int) -> pd.DataFrame:
+    """The rows of that layer; where nothing was published of it, those of the first layer in the table."""
+    layers = table["layer"].unique()
+    return table[table["layer"] == (layer if layer in layers else layers[0])]
