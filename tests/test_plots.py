@@ -13,9 +13,11 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from helpers.experiments import conditional
+from helpers.measures.metrics import CHANCE, SIDE_EFFECT_FLOOR
 from helpers.methods import looks
 from helpers.methods.look import Look
 from helpers.published import load_published
@@ -64,8 +66,8 @@ def rendered(figure: Figure) -> Figure:
 def cut_off(figure: Figure) -> list[str]:
     """Words that do not stand on the page, a pixel more or less."""
     page = figure.bbox.padded(1)
-    boxes = {text.get_text(): text.get_window_extent() for text in words(figure)}
-    return [text for text, box in boxes.items() if not (page.contains(*box.min) and page.contains(*box.max))]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in words(figure)]
+    return [text for text, box in boxes if not (page.contains(*box.min) and page.contains(*box.max))]
 
 
 def words(figure: Figure) -> list[Text]:
@@ -118,8 +120,7 @@ def test_a_figure_fits_a_page_and_can_be_read(name: str) -> None:
     figure = drawn(name)
     assert figure.get_figwidth() <= 9
     assert len(words(figure)) > 3
-    small = {text.get_text(): text.get_fontsize() for text in words(figure) if text.get_fontsize() < 8}
-    assert small == {} and not [
+    assert not [text for text in words(figure) if text.get_fontsize() < 8] and not [
         text for text in words(figure) if "mathdefault" in text.get_text()
     ]  # no small exponents
     assert cut_off(figure) == []
@@ -127,6 +128,57 @@ def test_a_figure_fits_a_page_and_can_be_read(name: str) -> None:
     level = [text for text in words(figure) if text.get_rotation() in (0, 90)]
     boxes = [(text.get_text(), text.get_window_extent().padded(-1.5)) for text in level]
     assert [(a, b) for (a, one), (b, other) in combinations(boxes, 2) if one.overlaps(other)] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_line_of_reference_lies_where_its_words_say(name: str) -> None:
+    for line in (line for ax in drawn(name).axes for line in ax.get_lines()):
+        ends = np.concatenate([line.get_xdata(), line.get_ydata()]).tolist()
+        if line.get_label() == f"chance ({CHANCE:g})":
+            assert ends in ([0, 1, CHANCE, CHANCE], [CHANCE, CHANCE, 0, 1])
+        elif line.get_label() == f"side effects at {SIDE_EFFECT_FLOOR:g}":
+            assert ends == [SIDE_EFFECT_FLOOR, SIDE_EFFECT_FLOOR, 0, 1]
+
+
+def test_words_that_are_cut_off_are_found_beside_the_same_words() -> None:
+    figure = plt.figure()
+    figure.text(1.2, 0.5, "share of answers")
+    figure.text(0.3, 0.5, "share of answers")
+    assert cut_off(rendered(figure)) == ["share of answers"]
+    plt.close(figure)
+
+
+def test_the_strongest_attack_on_each_method_is_framed() -> None:
+    _, table = table_of("12_worst_case")
+    (ax,) = drawn("12_worst_case").axes
+    methods, attacks = (list(dict.fromkeys(table[column])) for column in ("method", "attack"))
+    framed = {(round(p.get_x() + 0.48), round(p.get_y() + 0.46)) for p in ax.patches if isinstance(p, Rectangle)}
+    worst = table[table["worst"]]
+    assert framed == {
+        (attacks.index(a), methods.index(m)) for a, m in zip(worst["attack"], worst["method"], strict=True)
+    }
+    assert 0 < len(framed) < len(table)
+
+
+def test_what_a_vector_wrings_out_has_its_intervals_and_so_has_the_control() -> None:
+    _, table = table_of("12_residual_vector")
+    table = table.query("asked == 'judged' and place == 'residual' and not each")
+    found = [bar.get_segments() for bar in drawn("12_residual_vector").axes[0].collections]
+    drawn_ends = sorted(tuple(sorted(end[1] for end in bar)) for bars in found for bar in bars)
+    expected = sorted((low, high) for low, high in zip(table["low"], table["high"], strict=True))
+    assert set(table["target"]) == {"right letter", "random wrong letter"}
+    assert drawn_ends == [pytest.approx(ends) for ends in expected]
+
+
+def test_a_relearned_method_is_open_before_and_filled_after() -> None:
+    _, table = table_of("07_relearned")
+    (ax,) = drawn("07_relearned").axes
+    # a single point that is no cap of an interval
+    lines = [line for line in ax.get_lines() if len(line.get_xdata()) == 1 and line.get_marker() != "|"]
+    opened = sorted(float(line.get_xdata()[0]) for line in lines if line.get_markerfacecolor() == "white")
+    filled = sorted(float(line.get_xdata()[0]) for line in lines if line.get_markerfacecolor() != "white")
+    assert opened == pytest.approx(sorted(table[table["epoch"] == 0]["accuracy"]))
+    assert filled == pytest.approx(sorted(table[table["epoch"] > 0]["accuracy"]))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from helpers.engine.features import select_by_difference
-from helpers.engine.forward import huggingface, residual_after, with_weights
+from helpers.engine.forward import final_state, huggingface, residual_after, with_weights
 from helpers.engine.interventions import after_bos
 from helpers.engine.steps import Passes
 from helpers.methods import CRISP, METHODS, NPO, RMU, SCRUB, SSD, GradDiff, GradientAscent, SimNPO
@@ -19,7 +19,7 @@ from helpers.methods.crisp import awake
 from helpers.methods.losses import divergence, mean_nats, sums_and_lengths
 from helpers.methods.npo import npo_loss
 from helpers.methods.simnpo import simnpo_loss
-from helpers.methods.ssd import dampened, factors, importances
+from helpers.methods.ssd import dampened, dampened_by_text, factors, importances
 from helpers.methods.training import Training, train
 from helpers.profiles import load_profile
 from helpers.records.store import fingerprint
@@ -106,8 +106,8 @@ def test_npo_sums_over_the_row_and_compares_with_the_frozen_model(models):
     beta, (frozen, student) = 0.1, models
     gain = [float(a - b) for a, b in zip(nats(student, ROWS), nats(frozen, ROWS), strict=True)]
     expected = sum(-2 / beta * math.log(1 / (1 + math.exp(-beta * x))) for x in gain) / 2
-    expected += float(nats(student, OTHERS).sum()) / 4
-    assert loss_of(NPO(beta, 1.0, **HOW), *models) == pytest.approx(expected, rel=1e-4)
+    expected += 3 * float(nats(student, OTHERS).sum()) / 4
+    assert loss_of(NPO(beta, 3.0, **HOW), *models) == pytest.approx(expected, rel=1e-4)
     # at the frozen model itself: -2/beta log(1/2), whatever the text
     assert float(npo_loss(torch.tensor([7.0]), torch.tensor([7.0]), 0.5)) == pytest.approx(4 * math.log(2))
 
@@ -120,8 +120,8 @@ def test_simnpo_is_of_nats_a_token_less_the_margin():
 
 
 def test_simnpo_needs_no_frozen_model(models):
-    setting, student = TRAINED["simnpo"], models[1]
-    expected = simnpo_loss(nats(student, ROWS), torch.tensor([2, 2]), 0.5, 0.0) + nats(student, OTHERS).sum() / 4
+    setting, student = SimNPO(0.5, 0.7, 3.0, **HOW), models[1]
+    expected = simnpo_loss(nats(student, ROWS), torch.tensor([2, 2]), 0.5, 0.7) + 3 * nats(student, OTHERS).sum() / 4
     assert loss_of(setting, *models) == pytest.approx(float(expected), rel=1e-5)
     assert loss_of(setting, student, student) == pytest.approx(float(expected), rel=1e-5)
 
@@ -162,6 +162,18 @@ def test_the_embedding_is_dampened_only_where_that_is_said():
     assert embedding not in kept and embedding in dampened_too and len(kept) > 5
     # a word of forget text that retain text never sees is wiped out as an input, and damps as an output
     assert dampened_too[embedding][13].abs().sum() < huggingface(model).get_parameter(embedding)[13].abs().sum()
+
+
+def test_ssd_dampens_what_its_rows_of_forget_text_need_and_retain_text_does_not():
+    lab, setting = ToyLab(), SSD(1.0, 0.1, True, 2)
+    expected = dampened(
+        lab.model, importances(lab.model, lab.forget_rows[:2]), importances(lab.model, lab.retain_rows[:2]), setting
+    )
+    for edit in (setting.apply(lab), lab.edited(setting)):
+        found = edit.weights.make()
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    by_text = dampened_by_text(lab.model, lab.forget_rows[:2], lab.retain_rows[:2], setting)
+    assert all(torch.equal(by_text[name], expected[name]) for name in expected)
 
 
 def bigram_model():
@@ -239,7 +251,28 @@ def test_crisp_off_by_one_reads_the_block_before():
     model, other = toy_model(), toy_model(seed=1)
     setting = TRAINED["crisp"]
     found = [loss_of(s, model, other) for s in (setting, replace(setting, off_by_one=True))]
-    assert found[0] != found[1]
+    assert found == pytest.approx([crisp_by_hand(setting, model, other, layer) for layer in (LAYER, LAYER - 1)])
+
+
+@pytest.mark.parametrize(("share", "coherence"), [(0.3, 0.5), (1.0, 0.5), (0.0, 2.0)])
+def test_crisp_weighs_sleep_against_the_residual_and_the_last_state(share, coherence):
+    model, other = toy_model(), toy_model(seed=1)
+    setting = replace(TRAINED["crisp"], unlearn_share=share, coherence=coherence)
+    assert loss_of(setting, model, other) == pytest.approx(crisp_by_hand(setting, model, other, LAYER))
+
+
+def crisp_by_hand(setting, frozen, student, layer):
+    """s U + (1 - s) (R + g C), from residuals after a layer and the states before the unembedding."""
+    sae, ids = needs_of(setting)
+    forget, retain = packed_batch(ROWS), packed_batch(OTHERS)
+    with torch.no_grad():
+        fires = sae.encode(residual_after(frozen, forget, layer))[..., list(ids)] > 0
+        asleep = awake(sae, list(ids), residual_after(student, forget, layer), fires, setting.boost,
+                       after_bos(forget.mask))  # fmt: skip
+        held = (residual_after(student, retain, layer) - residual_after(frozen, retain, layer)).square().mean()
+        coherent = (final_state(student, retain) - final_state(frozen, retain)).square().mean()
+    share = setting.unlearn_share
+    return float(share * asleep + (1 - share) * (held + setting.coherence * coherent))
 
 
 def test_crisps_adapters_start_at_nothing_and_come_back_merged():

@@ -39,7 +39,7 @@ OF_PAPER = {
     "15": ("dsg",),
 }
 # columns that name a method, and figures about one whose rows do not name it
-NAMING = ("method", "arm")
+NAMING = ("method", "arm", "name")
 ABOUT = {
     "01_attribution": "attribution_clamp",
     "02_carriers": "static_clamp",

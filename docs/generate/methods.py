@@ -16,10 +16,11 @@ from generate.place import ROOT, Place
 from helpers.methods import METHODS, Method
 from helpers.methods.clamping import ClampMethod
 from helpers.methods.look import Look
+from helpers.methods.method import HIGHEST_ALIGNMENT
 
 PROFILES = {"tiny": "the embedded model", "gemma-2-2b-it": "Gemma, the papers' values"}
 FORMULA = "    x' = x + sum over chosen i of  m_i(x) * (v_i - f_i) * W_dec[i]\n"
-HELD_OUT = ("05_held_out", "04_alignment", "03_held_out")
+HELD_OUT = ("05_held_out", "04_alignment", "03_held_out", "07_held_out")
 ROLES = {"forget": "forget (lower is better)", "near": "near domain", "side": "side effects"}
 
 
@@ -120,19 +121,21 @@ def _grid(key: str, profile: str) -> str:
 
 def _held_out(place: Place, method: type[Method]) -> str:
     """The setting chosen on one half of the questions, as the first figure that has the method reports it."""
-    for name in HELD_OUT:
+    # by the rule that the method is chosen by where it is shown first
+    for name in sorted(HELD_OUT, key=lambda name: (name == "04_alignment") != (method.chosen_by == HIGHEST_ALIGNMENT)):
         path = place.pictures / f"{name}.csv"
         table = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["method", "protocol"])
         rows = table[(table["method"] == method.name) & table["protocol"].str.startswith("chosen on one half")]
         if len(rows) and rows.iloc[0]["setting"] != "none":
-            return _reported(rows.iloc[0], name)
+            return _reported(rows.iloc[0], name, method.chosen_by)
     return ""
 
 
-def _reported(row: pd.Series, figure: str) -> str:
+def _reported(row: pd.Series, figure: str, rule: str) -> str:
     found = [f"{row[f'{r}_accuracy']:.2f} [{row[f'{r}_low']:.2f}, {row[f'{r}_high']:.2f}]" for r in ROLES]
     return "\n".join([
-        f"The setting chosen on one half of the questions, its accuracy on the other with 95 % intervals (`{figure}`):",
+        f"The setting chosen on one half of the questions ({rule}), its accuracy on the other with 95 % intervals "
+        f"(`{figure}`):",
         "",
         "| setting | " + " | ".join(ROLES.values()) + " |",
         "|---" * 4 + "|",

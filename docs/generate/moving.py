@@ -21,6 +21,7 @@ SHAPES = {
     "D": "diamond",
     "X": "cross",
     "P": "cross",
+    "*": "M0,-1.6L0.38,-0.52L1.52,-0.49L0.61,0.2L0.94,1.29L0,0.64L-0.94,1.29L-0.61,0.2L-1.52,-0.49L-0.38,-0.52Z",
 }
 LETTERS = {"A": BLUE, "B": ORANGE, "C": GREEN, "D": PURPLE}
 ROLES = {"forget": "forget", "side": "side effects", "near": "near domain"}
@@ -159,8 +160,8 @@ def clamp_curve(table: pd.DataFrame) -> alt.ConcatChart:
     base = alt.Chart(rows).transform_filter("datum.world === world")
     strengths = alt.Axis(labelExpr="datum.value < 0 ? 'no edit' : datum.label", labelAngle=0, labelOverlap=True)
     x = alt.X("strength:O", title="strength c (0 is zero ablation)", axis=strengths)
-    log = alt.Scale(type="log", domain=[1e-7, 1.5], nice=False)
-    axis = alt.Axis(values=[10.0**e for e in range(-7, 1)], format=".0e")
+    log = alt.Scale(type="log", domain=[1e-8, 1.5], nice=False)
+    axis = alt.Axis(values=[10.0**e for e in range(-8, 1)], format=".0e")
     lines = base.mark_line(point=True).encode(
         x,
         alt.Y("probability:Q", scale=log, axis=axis, title="probability of the letter"),

@@ -31,7 +31,7 @@ class GradDiff(TrainedMethod):
 
     retain_weight: Positive
 
-    name, look = "GradDiff", Look("#BC5090", ">")
+    name, look = "GradDiff", Look("#A50026", ">")
     source = "Liu et al. 2022; Maini et al. 2024; Muhamed et al. 2025, Table 2"
     table = "grad_diff"
 

@@ -79,14 +79,15 @@ def residual_drift(table: pd.DataFrame) -> Figure:
     for ax, (measure, label) in zip(axes, words.items(), strict=False):
         for (arm, text), rows in table[table["measure"] == measure].groupby(["arm", "text"], sort=False):
             colour, _, marker = _arm(arm)
-            ax.plot(rows["x"], rows["value"], color=colour, ls=TEXT_LINES[text], marker=marker)
+            ax.errorbar(rows["x"], rows["value"], interval(rows["value"], rows["low"], rows["high"]), color=colour,
+                        ls=TEXT_LINES[text], marker=marker, elinewidth=0.7)  # fmt: skip
         ax.axvline(table["sae_layer"].iloc[0], color=GREY, ls=":", lw=1)
         ax.axhline(1, color=GREY, lw=0.8)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set(xlabel="after layer (dotted: the SAE's)", ylabel=measure, title=label)
     for arm, rows in table[table["measure"] == "loss"].groupby("arm", sort=False):
-        colour, line, _ = _arm(arm)
-        axes[2].plot(rows["x"], rows["value"], color=colour, ls=line, label=_trained(arm))
+        colour, _, marker = _arm(arm)
+        axes[2].plot(rows["x"], rows["value"], color=colour, marker=marker, markevery=4, label=_trained(arm))
     axes[2].set(xlabel="step", ylabel="nats per token", title="training loss")
     legend(figure, axes, columns=3, extra=[sample(f"residual on {text}", linestyle=line)
                                            for text, line in TEXT_LINES.items()])  # fmt: skip

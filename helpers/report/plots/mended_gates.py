@@ -114,7 +114,7 @@ def detector_taught(table: pd.DataFrame) -> Figure:
 
 def clamp_units(table: pd.DataFrame) -> Figure:
     """Notebook 13: forget accuracy along the strength of a clamp in two units, for residuals of two lengths."""
-    units = {"absolute": "activation a feature is set to", "residual norm": "norms of the residual"}
+    units = {"absolute": "activation c (features set to -c)", "residual norm": "norms of the residual"}
     figure, axes = panels(len(units), columns=2, height=3.2, sharey=True)
     for ax, (unit, words) in zip(axes, units.items(), strict=True):
         for i, (times, of) in enumerate(table[table["unit"] == unit].groupby("longer", sort=True)):

@@ -36,7 +36,7 @@ STOPPED = "stopped as in the paper"
 GATE_WORDS = {
     "never": "prompt only", "held": "by the prompt, held", "each": "every token by itself", "running": "running rho",
 }  # fmt: skip
-LINES = ("-", "--", "-.", ":")
+LINES, ORDER = ("-", "--", "-.", ":"), ("first", "second", "third", "fourth")
 
 
 def muse_criteria(table: pd.DataFrame) -> Figure:
@@ -122,7 +122,9 @@ def muse_training(table: pd.DataFrame) -> Figure:
     axes[0].axhline(table["floor"].iloc[0], color=GREY, lw=1, label="the paper's stopping rule")
     axes[0].set_title("utility: KnowMem, retain\n(higher is better)")
     axes[1].set_title("memory: mean of VerbMem and KnowMem, forget\n(lower is better)")
-    legend(figure, axes, 4)
+    courses = trained.groupby("method")["course"].nunique().max() if len(trained) else 0
+    several = [sample(f"{ORDER[i]} course of a method", linestyle=LINES[i]) for i in range(min(courses, len(LINES)))]
+    legend(figure, axes, 4, several if courses > 1 else [])
     return figure
 
 

@@ -173,6 +173,6 @@ def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, looks: dict[str, tuple
             {"markersize": 6 * REFERENCE_SIZE, "zorder": REFERENCE_ORDER} if is_reference(method) else {}
         )
         low, high = ("low", "high") if y == "accuracy" else (f"{y}_low", f"{y}_high")
-        ends = interval(rows[y], rows[low], rows[high]) if line == "-" else None
-        ax.errorbar(rows[x], rows[y], ends, color=colour, ls=line, marker=marker, elinewidth=0.7,
-                    label=method if line == "-" else None, **size)  # fmt: skip
+        ends = interval(rows[y], rows[low], rows[high])
+        thin, label = (0.7, method) if line == "-" else (0.4, None)
+        ax.errorbar(rows[x], rows[y], ends, color=colour, ls=line, marker=marker, elinewidth=thin, label=label, **size)

@@ -29,6 +29,7 @@ from helpers.methods import PUBLISHED_FEATURES, looks
 SHEET = Path(__file__).with_name("house.mplstyle")
 WIDTH = 9.0  # inches of a page
 SMALL = 8.0  # points of the smallest words
+MARKER = 4.0  # pixels from the middle of a point to its edge, about
 Look = tuple[str, str]  # colour and marker
 
 # Okabe and Ito's palette, told apart by the colour-blind; grey is for what is no method: references and lines
@@ -247,7 +248,7 @@ def annotate_apart(ax: Axes, notes: Iterable[tuple[float, float, str, str]]) -> 
         notes: x, y, words and colour, the more important first.
     """
     cast(Figure, ax.figure).draw_without_rendering()
-    drawn = _drawn(ax)
+    dots, lines = _dots(ax), _along_lines(ax)
     boxes: list[Bbox] = []
     for x, y, words, colour in notes:
         for right, up in ((1, -1), (-1, 1), (1, 1), (-1, -1)):
@@ -257,7 +258,8 @@ def annotate_apart(ax: Axes, notes: Iterable[tuple[float, float, str, str]]) -> 
             text.set_in_layout(False)
             box = text.get_window_extent()
             inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
-            if inside and not box.count_overlaps(boxes) and not box.padded(1).count_contains(drawn):
+            free = not box.padded(MARKER).count_contains(dots) and not box.padded(1).count_contains(lines)
+            if inside and free and not box.count_overlaps(boxes):
                 boxes.append(box)
                 break
             text.remove()
@@ -268,12 +270,16 @@ def _dark(colour: str) -> tuple[float, ...]:
     return tuple(0.7 * part for part in to_rgb(colour))
 
 
-def _drawn(ax: Axes) -> np.ndarray:
-    """Where ink is: the points of a panel and places all along its lines and bars, in pixels."""
+def _dots(ax: Axes) -> np.ndarray:
+    """The middles of a panel's points, in pixels."""
+    found = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
+    return np.concatenate([ax.transData.transform(np.asarray(dot)) for dot in found] + [np.empty((0, 2))])
+
+
+def _along_lines(ax: Axes) -> np.ndarray:
+    """Places all along a panel's lines and bars, in pixels."""
     bars = [c for c in ax.collections if isinstance(c, LineCollection)]
     paths = [ax.transData.transform(path) for bar in bars for path in bar.get_segments() if len(path)]
     paths += [line.get_transform().transform(line.get_xydata()) for line in ax.lines]
-    dots = [c.get_offsets() for c in ax.collections if isinstance(c, PathCollection)]
     steps = np.linspace(0, 1, 60)[:, None]
-    along = [a + steps * (b - a) for path in paths for a, b in pairwise(path)]
-    return np.concatenate([ax.transData.transform(np.asarray(dot)) for dot in dots] + along + [np.empty((0, 2))])
+    return np.concatenate([a + steps * (b - a) for path in paths for a, b in pairwise(path)] + [np.empty((0, 2))])
