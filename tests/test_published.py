@@ -15,7 +15,7 @@ from helpers.loading.data import NO_FORGET_TEXT
 from helpers.loading.hub import Hub
 from helpers.measures.metrics import alignment, unlearning_score
 from helpers.profiles import load_profile
-from helpers.published import available_tables, load_published
+from helpers.published import available_tables, load_published, of_layer
 from tests.benchmarks.guard import published_overhead
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "published"
@@ -191,3 +191,9 @@ def test_only_some_notebooks_go_on_without_forget_text_and_none_silently(noteboo
             match="06_relearning_attack cannot do without forget text. forget text missing: no access; or name a",
         ):
             Lab._check_published(run, hub, published_features=served)
+
+
+def test_published_rows_are_of_the_layer_that_is_asked_for_or_of_the_first():
+    table = load_published("farrell2024_fig5")
+    assert set(of_layer(table, 7)["layer"]) == {7} and len(of_layer(table, 7)) == (table["layer"] == 7).sum()
+    assert set(of_layer(table, 1)["layer"]) == {table["layer"].iloc[0]} == {3}

@@ -64,12 +64,11 @@ def by_layer(table: pd.DataFrame) -> Figure:
     judged = table[table["half"] == 1]
     looks = _looks(judged["method"])
     for ax, measure, words in zip(
-        axes, ("logit lens", "probe"), ("logit lens", "linear probe (dotted: shuffled labels)"), strict=True
+        axes, ("logit lens", "probe"), ("logit lens", "linear probe (dash-dotted: shuffled labels)"), strict=True
     ):
         _lines(ax, judged[judged["measure"] == measure], "layer", "accuracy", looks, "-")
         ax.set_title(f"{words}\n(n = {_most(judged['n'])})")
-    for method, rows in judged[judged["measure"] == "probe, shuffled labels"].groupby("method", sort=False):
-        axes[1].plot(rows["layer"], rows["accuracy"], color=looks[method][0], ls=":", lw=1)
+    _lines(axes[1], judged[judged["measure"] == "probe, shuffled labels"], "layer", "accuracy", looks, "-.")
     for ax in axes:
         chance(ax)
         ax.axvline(judged["sae_layer"].iloc[0], color=GREY, ls="--", lw=1, label="the SAE's layer")
