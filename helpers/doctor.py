@@ -392,7 +392,8 @@ def observed_need(source: Source, amounts: Iterable[int], online: bool) -> Need:
 def cached_commit(source: Source, amounts: Iterable[int] = ()) -> str | None:
     """The commit of the copy in the hub's cache, None where there is none or a part is missing. Downloads nothing."""
     if not source.files:
-        return source.revision if all(streamed_file(source, n).is_file() for n in amounts) else None
+        there = [streamed_file(source, n).is_file() for n in amounts]
+        return source.revision if there and all(there) else None
     where: dict[str, Any] = {
         "repo_type": source.kind,
         "revision": source.revision,
