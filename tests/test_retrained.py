@@ -35,6 +35,7 @@ class SweepingLab(ToyLab):
 
     methods = METHODS
     settings, method, sweep, labelled, _measured = Lab.settings, Lab.method, Lab.sweep, Lab.labelled, Lab._measured
+    _to_be_had, _left_out = Lab._to_be_had, Lab._left_out
 
     def knowledge_on(self, half: int | None) -> Any:
         return {None: self.knowledge, 1: self.judged}[half]
