@@ -445,12 +445,10 @@ def _execute(notebook: Notebook, output: Path, profile: Profile, folders: Folder
 
     options = {"kernel_name": "python3", "language": "python", "progress_bar": False, "cwd": notebook.path.parent}
     streams = {"stdout_file": _Indented(), "stderr_file": _Indented()}
-    # what a cell has done is on disk; to take an interpreter with all its packages down again takes two seconds
-    at_the_end = {"shutdown_kernel": "immediate"}
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         with _kernel_of_this_interpreter(_environment(profile)):
-            papermill.execute_notebook(notebook.path, output, _parameters(folders), **options, **streams, **at_the_end)
+            papermill.execute_notebook(notebook.path, output, _parameters(folders), **options, **streams)
     except papermill.PapermillExecutionError as error:
         # papermill's own parameters cell, the second to be executed, is not in the notebook that the reader has
         place = f"code cell {error.exec_count - 1} (`{error.source.strip().splitlines()[0]}`)"
